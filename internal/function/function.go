@@ -1,0 +1,61 @@
+// Package function says what one version of a Lambda function is to the data
+// plane: everything that is needed to start execution environments of it, and
+// nothing of the control plane's life cycle. The lambda service makes Versions
+// from its stored records; invoke and worker use them and never change them.
+package function
+
+import (
+	"fmt"
+	"time"
+)
+
+// Latest is the name of the unpublished version.
+const Latest = "$LATEST"
+
+// Version is an immutable description of a function version. Two Versions with
+// the same ARN and different Revision never share an execution environment.
+type Version struct {
+	Account string
+	Region  string
+	Name    string
+	Version string // Latest, or a decimal number
+
+	// Revision changes with every change of code or configuration that an
+	// execution environment can see.
+	Revision string
+
+	Runtime      string // e.g. nodejs22.x
+	Handler      string
+	Architecture string // x86_64 or arm64
+	Role         string // ARN of the execution role
+	MemoryMB     int    // 128-10,240
+	Timeout      time.Duration
+	EphemeralMB  int // size of /tmp, 512-10,240
+	Env          map[string]string
+
+	// CodeDir is the unpacked, immutable code package on this host, to be
+	// mounted at /var/task.
+	CodeDir string
+
+	Logging Logging
+
+	// ReservedConcurrency caps the environments of all versions of the
+	// function together; nil means none is reserved.
+	ReservedConcurrency *int
+}
+
+// Logging is the function's logging configuration.
+type Logging struct {
+	Format           string // Text or JSON
+	ApplicationLevel string // TRACE..FATAL; JSON only
+	SystemLevel      string // DEBUG, INFO, WARN; JSON only
+	Group            string // log group name
+}
+
+// FunctionARN returns the unqualified ARN.
+func (v *Version) FunctionARN() string {
+	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", v.Region, v.Account, v.Name)
+}
+
+// ARN returns the ARN qualified by the version.
+func (v *Version) ARN() string { return v.FunctionARN() + ":" + v.Version }

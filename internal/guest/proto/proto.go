@@ -1,0 +1,271 @@
+// Package proto is the protocol of the host connection: the one stream between
+// the worker and lapwing-init in a sandbox. It carries the start of the
+// runtime, invocations, responses and logs as frames:
+//
+//	type u8 | flags u8 (0) | reserved u16 (0) | length u32 | payload
+//
+// in big endian. Control frames carry a JSON payload; frames with a body carry
+// "meta length u32 | JSON meta | body". At most one invocation is under way, so
+// nothing needs a stream id. The guest may send at most Window bytes of
+// response data that the host has not granted back by TypeWindow: a slow reader
+// of a response then never holds up logs and control.
+//
+// The host trusts nothing that comes from the guest: each frame is bounded by
+// MaxFrame, and a violation of the protocol ends the sandbox.
+package proto
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// Version is the protocol's version, sent in Hello. The two ends come from one
+// binary, so a difference is a fault.
+const Version = 1
+
+const (
+	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
+	MaxPayload = 6*1024*1024 + 100
+	// MaxFrame is the largest frame payload.
+	MaxFrame = MaxPayload + 128*1024
+	// MaxChunk is the largest body of one TypeResponseData frame.
+	MaxChunk = 64 * 1024
+	// MaxLogLine is the largest message of one log frame; longer lines are split.
+	MaxLogLine = 256 * 1024
+	// Window is the response data that may be under way unacknowledged.
+	Window = 1024 * 1024
+
+	headerLen = 8
+)
+
+// Type says what a frame is.
+type Type uint8
+
+// Frames from host to guest.
+const (
+	TypeStart    Type = 1 // JSON Start: start the runtime
+	TypeInvoke   Type = 2 // meta Invocation, body event
+	TypeWindow   Type = 3 // JSON WindowUpdate
+	TypeShutdown Type = 4 // JSON Shutdown
+)
+
+// Frames from guest to host.
+const (
+	TypeHello         Type = 64 // JSON Hello: lapwing-init is up
+	TypeInitDone      Type = 65 // JSON InitDone: the runtime asked for its first event
+	TypeInitError     Type = 66 // meta ErrorMeta, body as the runtime posted it
+	TypeResponseStart Type = 67 // JSON ResponseStart
+	TypeResponseData  Type = 68 // raw bytes, at most MaxChunk
+	TypeResponseEnd   Type = 69 // JSON ResponseEnd
+	TypeResponseError Type = 70 // meta ErrorMeta, body as the runtime posted it
+	TypeInvokeDone    Type = 71 // JSON InvokeDone: the runtime asked for the next event
+	TypeRuntimeExit   Type = 72 // JSON RuntimeExit
+	TypeLog           Type = 73 // meta Log, body one message without its newline
+)
+
+// Start tells the guest which runtime to start. It is sent once.
+type Start struct {
+	Command []string `json:"command"` // absolute path of the bootstrap, then arguments
+	// Candidates are tried in order when Command is empty (custom runtimes:
+	// /var/task/bootstrap, /opt/bootstrap).
+	Candidates []string          `json:"candidates,omitempty"`
+	Dir        string            `json:"dir"`
+	Env        map[string]string `json:"env"`
+	UID        int               `json:"uid"`
+	GID        int               `json:"gid"`
+	MaxFiles   uint64            `json:"maxFiles"` // RLIMIT_NOFILE
+	MaxProcs   uint64            `json:"maxProcs"` // RLIMIT_NPROC
+	// What POST /extension/register answers.
+	FunctionName    string `json:"functionName"`
+	FunctionVersion string `json:"functionVersion"`
+	Handler         string `json:"handler"`
+	AccountID       string `json:"accountId"`
+	// RawLogs is set where the log format is JSON: messages are passed on as
+	// they are, with their level in Log where the runtime told it.
+	RawLogs bool `json:"rawLogs,omitempty"`
+}
+
+// Invocation is the meta of TypeInvoke: the headers of /invocation/next.
+type Invocation struct {
+	RequestID          string `json:"requestId"`
+	DeadlineMs         int64  `json:"deadlineMs"` // Unix epoch, ms
+	InvokedFunctionARN string `json:"invokedFunctionArn"`
+	TraceID            string `json:"traceId,omitempty"`
+	ClientContext      string `json:"clientContext,omitempty"` // decoded JSON
+	CognitoIdentity    string `json:"cognitoIdentity,omitempty"`
+	TenantID           string `json:"tenantId,omitempty"`
+	ContentType        string `json:"contentType,omitempty"`
+	// Streaming is set for InvokeWithResponseStream: the response may exceed
+	// MaxPayload. Response data are forwarded as they arrive in either mode.
+	Streaming bool `json:"streaming,omitempty"`
+}
+
+// WindowUpdate grants Bytes more of response data.
+type WindowUpdate struct {
+	Bytes int `json:"bytes"`
+}
+
+// Shutdown asks the guest to end the runtime (SIGTERM, then SIGKILL at the
+// deadline) and then itself.
+type Shutdown struct {
+	Reason     string `json:"reason"` // spindown, timeout or failure
+	DeadlineMs int64  `json:"deadlineMs"`
+}
+
+// Hello is the guest's first frame.
+type Hello struct {
+	Version int `json:"version"`
+}
+
+// InitDone tells that initialisation is over.
+type InitDone struct {
+	DurationUs int64 `json:"durationUs"` // since Start was received
+}
+
+// ErrorMeta is the meta of an error that the runtime posted.
+type ErrorMeta struct {
+	RequestID   string `json:"requestId,omitempty"`
+	ErrorType   string `json:"errorType"` // Lambda-Runtime-Function-Error-Type
+	ContentType string `json:"contentType,omitempty"`
+}
+
+// ResponseStart begins a response.
+type ResponseStart struct {
+	RequestID   string `json:"requestId"`
+	ContentType string `json:"contentType,omitempty"`
+	Streaming   bool   `json:"streaming,omitempty"` // the runtime declared streaming mode
+}
+
+// ResponseEnd ends a response. ErrorType is set where the runtime sent error
+// trailers, and to Function.ResponseSizeTooLarge or Runtime.TruncatedResponse
+// where the guest found the response at fault.
+type ResponseEnd struct {
+	ErrorType string `json:"errorType,omitempty"`
+	ErrorBody string `json:"errorBody,omitempty"` // decoded JSON
+}
+
+// InvokeDone tells that the runtime is ready for the next event.
+type InvokeDone struct {
+	RequestID string `json:"requestId"`
+}
+
+// RuntimeExit tells that the runtime's process ended, or could not be started.
+type RuntimeExit struct {
+	// ErrorType is set where the runtime could not be started:
+	// Runtime.InvalidEntrypoint or Runtime.InvalidWorkingDir.
+	ErrorType string `json:"errorType,omitempty"`
+	// Reason is what follows "Runtime exited " in AWS's message: "without
+	// providing a reason", "with error: exit status 127", "with error: signal:
+	// killed"; or the whole reason where ErrorType is set.
+	Reason string `json:"reason"`
+}
+
+// Log is the meta of one log message.
+type Log struct {
+	TimeUs int64  `json:"t"`           // Unix epoch, µs
+	Source string `json:"s"`           // function or extension
+	Level  string `json:"l,omitempty"` // TRACE..FATAL where the runtime told it
+	JSON   bool   `json:"j,omitempty"` // the runtime says that the message is JSON
+}
+
+// Frame is one frame as read.
+type Frame struct {
+	Type Type
+	// Payload is valid until the next Read of the same Reader, except that a
+	// payload of over 64 KiB is the caller's to keep.
+	Payload []byte
+}
+
+// Decode unmarshals a JSON payload.
+func (f Frame) Decode(v any) error {
+	if err := json.Unmarshal(f.Payload, v); err != nil {
+		return fmt.Errorf("proto: frame type %d: %w", f.Type, err)
+	}
+	return nil
+}
+
+// Split unmarshals the meta of a payload that has one and returns the body,
+// which shares memory with the payload.
+func (f Frame) Split(meta any) (body []byte, err error) {
+	if len(f.Payload) < 4 {
+		return nil, fmt.Errorf("proto: frame type %d: no meta", f.Type)
+	}
+	n := binary.BigEndian.Uint32(f.Payload)
+	if uint64(n) > uint64(len(f.Payload)-4) {
+		return nil, fmt.Errorf("proto: frame type %d: meta of %d bytes in a payload of %d", f.Type, n, len(f.Payload))
+	}
+	if err := json.Unmarshal(f.Payload[4:4+n], meta); err != nil {
+		return nil, fmt.Errorf("proto: frame type %d: %w", f.Type, err)
+	}
+	return f.Payload[4+n:], nil
+}
+
+// Reader reads frames.
+type Reader struct {
+	r     io.Reader
+	head  [headerLen]byte
+	small []byte
+}
+
+// NewReader returns a Reader on r, which should be buffered.
+func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
+
+// Read reads the next frame. It returns io.EOF at a clean end.
+func (r *Reader) Read() (Frame, error) {
+	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
+		return Frame{}, err
+	}
+	n := binary.BigEndian.Uint32(r.head[4:])
+	if n > MaxFrame {
+		return Frame{}, fmt.Errorf("proto: frame of %d bytes exceeds the limit of %d", n, MaxFrame)
+	}
+	var buf []byte
+	if n > MaxChunk {
+		buf = make([]byte, n)
+	} else {
+		if cap(r.small) < int(n) {
+			r.small = make([]byte, max(int(n), 4096))
+		}
+		buf = r.small[:n]
+	}
+	if _, err := io.ReadFull(r.r, buf); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return Frame{}, err
+	}
+	return Frame{Type: Type(r.head[0]), Payload: buf}, nil
+}
+
+// AppendJSON appends a frame with a JSON payload to b. It panics if v cannot
+// be marshalled, which for the types of this package cannot be.
+func AppendJSON(b []byte, t Type, v any) []byte {
+	p, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return append(appendHeader(b, t, len(p)), p...)
+}
+
+// AppendMeta appends the header and meta of a frame whose body of bodyLen bytes
+// the caller writes next.
+func AppendMeta(b []byte, t Type, meta any, bodyLen int) []byte {
+	p, err := json.Marshal(meta)
+	if err != nil {
+		panic(err)
+	}
+	b = appendHeader(b, t, 4+len(p)+bodyLen)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
+	return append(b, p...)
+}
+
+// AppendData appends the header of a frame whose payload of n raw bytes the
+// caller writes next.
+func AppendData(b []byte, t Type, n int) []byte { return appendHeader(b, t, n) }
+
+func appendHeader(b []byte, t Type, n int) []byte {
+	b = append(b, byte(t), 0, 0, 0)
+	return binary.BigEndian.AppendUint32(b, uint32(n))
+}

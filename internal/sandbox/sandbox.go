@@ -1,0 +1,108 @@
+// Package sandbox says what the sandbox of an execution environment is and
+// what a driver that makes them must do. The drivers are in the packages below
+// it: gvisor (the default, no KVM needed) and, later, microvm.
+//
+// A sandbox runs one program, cmd/lapwing-init, as process 1, on a read-only
+// root file system composed of mounts, and talks to the worker over exactly one
+// host connection (see internal/guest/proto). A driver knows nothing of
+// functions, runtimes or invocations; nothing above this package knows what
+// gVisor or Firecracker is.
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// ErrNoCapacity reports that the host lacks the resources for one more sandbox.
+var ErrNoCapacity = errors.New("sandbox: host has no capacity left")
+
+// Mount places a host directory or file into the sandbox, always read-only.
+// The root itself is an empty read-only directory in which the driver makes
+// the mount points; /tmp, /dev, /proc and /dev/shm are the driver's own.
+type Mount struct {
+	Source string // absolute host path of a directory or a regular file
+	Target string // absolute path in the sandbox
+}
+
+// Symlink is a symbolic link in the sandbox's root, e.g. /bin -> usr/bin.
+type Symlink struct {
+	Path, Dest string
+}
+
+// Network is the network of one sandbox, made by internal/network before the
+// sandbox starts and owned by whoever made it. The zero value means loopback
+// only.
+type Network struct {
+	NamespacePath string       // a network namespace, e.g. /run/netns/x
+	Interface     string       // the interface in it that becomes the sandbox's eth0
+	Address       netip.Prefix // the sandbox's own address
+	Gateway       netip.Addr   // default route
+	MTU           int
+}
+
+// Spec describes a sandbox to create.
+type Spec struct {
+	ID       string // unique on this host, [a-z0-9-]{1,64}
+	Hostname string
+
+	Mounts   []Mount
+	Symlinks []Symlink
+
+	// MemoryMB limits what the function's processes and files in memory may
+	// use, in MiB; the driver adds its own fixed overhead to the host limit.
+	MemoryMB int
+	// CPUMillis is the CPU share in thousandths of a vCPU (1000 = one core).
+	CPUMillis int
+	// CPUs is the number of processors that the guest sees.
+	CPUs int
+	// TmpMB is the size of /tmp in MiB.
+	TmpMB int
+	// MaxProcesses limits processes and threads in the guest.
+	MaxProcesses int
+
+	Network Network
+}
+
+// Driver makes sandboxes. It is safe for concurrent use; Create calls run side
+// by side.
+type Driver interface {
+	// Create starts a sandbox and returns when lapwing-init runs in it. The
+	// context bounds the start only. On error nothing is left behind.
+	Create(ctx context.Context, spec Spec) (Sandbox, error)
+	// Close destroys all sandboxes of this driver and waits for them.
+	Close() error
+}
+
+// Sandbox is one running sandbox.
+type Sandbox interface {
+	// Conn is the host connection to lapwing-init. It fails when the sandbox
+	// ends, for whatever reason.
+	Conn() net.Conn
+	// Freeze stops all CPU use of the sandbox until Thaw.
+	Freeze() error
+	Thaw() error
+	// Stats returns the present resource use.
+	Stats() (Stats, error)
+	// Done is closed when the sandbox has ended; Exit then tells why.
+	Done() <-chan struct{}
+	Exit() Exit
+	// Destroy kills the sandbox if it still runs and removes everything that
+	// belongs to it (processes, cgroups, files). It is idempotent.
+	Destroy(ctx context.Context) error
+}
+
+// Stats is the resource use of one sandbox.
+type Stats struct {
+	MemoryMB     int   // in use now, without the driver's overhead, in MiB
+	MemoryPeakMB int   // the highest so far
+	CPUNanos     int64 // CPU time used so far
+}
+
+// Exit tells how a sandbox ended.
+type Exit struct {
+	OutOfMemory bool  // the memory limit was overrun
+	Err         error // nil after Destroy or a clean exit of process 1
+}
