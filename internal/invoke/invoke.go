@@ -1,0 +1,38 @@
+// Package invoke is the invocation data plane: it admits or throttles an
+// invocation, chooses an idle execution environment of the function version or
+// starts a new one, runs the invocation there and takes the environment back.
+//
+// It holds soft state only. What a function is comes in with each Request as a
+// *function.Version; how an environment is made and driven is the business of
+// package worker, which it uses through the small interfaces Starter and
+// Environment. One lock a function, none across functions on the warm path, so
+// functions scale side by side.
+package invoke
+
+import "lapwing.dev/lapwing/internal/function"
+
+// Request is one synchronous invocation of a function version.
+type Request struct {
+	Version       *function.Version // resolved; a weighted alias is already decided
+	InvokedARN    string            // as the caller named it, with the qualifier if any
+	RequestID     string
+	Payload       []byte
+	ClientContext string // decoded JSON, may be empty
+	TraceID       string // X-Amzn-Trace-Id, may be empty
+	Tail          bool   // return the last 4 KB of the log; waits for END and REPORT
+	Streaming     bool   // InvokeWithResponseStream: the response may exceed 6 MB
+}
+
+// Result tells how an invocation ended. The response itself, or the error
+// payload, went to the writer given to Invoke.
+type Result struct {
+	// FunctionError is empty on success, else "Unhandled": then what was
+	// written is the error payload (Lambda API reference, Invoke).
+	FunctionError string
+	// ErrorType and ErrorDetails describe an error that came after the first
+	// bytes of a streamed response, which ends the stream.
+	ErrorType    string
+	ErrorDetails string
+	ContentType  string
+	LogTail      []byte // the last 4 KB of the invocation's log, where asked for
+}
