@@ -7,8 +7,8 @@
 // in big endian. Control frames carry a JSON payload; frames with a body carry
 // "meta length u32 | JSON meta | body". At most one invocation is under way, so
 // nothing needs a stream id. The guest may send at most Window bytes of
-// response data that the host has not granted back by TypeWindow: a slow reader
-// of a response then never holds up logs and control.
+// response data of one invocation that the host has not granted back by
+// TypeWindow: a slow reader of a response then never holds up logs and control.
 //
 // The host trusts nothing that comes from the guest: each frame is bounded by
 // MaxFrame, and a violation of the protocol ends the sandbox.
@@ -160,6 +160,9 @@ type RuntimeExit struct {
 	// providing a reason", "with error: exit status 127", "with error: signal:
 	// killed"; or the whole reason where ErrorType is set.
 	Reason string `json:"reason"`
+	// RequestID is set where an event had been handed to the runtime that it
+	// had not finished.
+	RequestID string `json:"requestId,omitempty"`
 }
 
 // Log is the meta of one log message.

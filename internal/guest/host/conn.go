@@ -1,0 +1,366 @@
+// Package host is the worker's end of the host connection: it starts the
+// runtime of one sandbox, hands it invocations and takes its responses and
+// logs, in the protocol of package proto. Whatever the other end sends is
+// untrusted: a frame that does not fit ends the connection with an error.
+package host
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// ErrExited reports that the runtime ended before the invocation reached it:
+// the function has seen nothing of the event, which may go elsewhere.
+var ErrExited = errors.New("host: the runtime has exited")
+
+// ErrBusy reports a second invocation while one is under way.
+var ErrBusy = errors.New("host: an invocation is under way")
+
+// Handler receives what a sandbox sends outside of responses.
+type Handler interface {
+	// Log takes one log message. It is called in the connection's reading
+	// goroutine, in order with the response, and must not block. The message
+	// is valid only until it returns.
+	Log(l proto.Log, msg []byte)
+}
+
+// ResponseWriter receives the response of one invocation. Its methods are
+// called from within Invoke, one after the other, and may block: only the
+// response is held up then, not logs.
+type ResponseWriter interface {
+	// Start is called before the first Write, and not at all where the
+	// function reports an error before it sends any response.
+	Start(proto.ResponseStart)
+	// Write takes a part of the response. After an error the rest of the
+	// response is discarded, and the function runs on.
+	Write(p []byte) (int, error)
+	// End is called once when the response is complete, or is known to have
+	// failed. The caller can be answered now; the environment is free only
+	// when Invoke returns.
+	End(*RuntimeError)
+}
+
+// RuntimeError is a failure of the function, or of its runtime, as opposed to
+// one of Lapwing.
+type RuntimeError struct {
+	// Type is the error type: what the runtime sent, or one of AWS's own such
+	// as Runtime.ExitError.
+	Type string
+	// Body is the error document as the runtime sent it; nil where the runtime
+	// sent none and the caller must be given one made from Type and Exit.
+	Body        []byte
+	ContentType string
+	// Exit is set where the runtime's process ended or never started.
+	Exit *proto.RuntimeExit
+}
+
+// Error implements error.
+func (e *RuntimeError) Error() string {
+	if e.Exit != nil {
+		return fmt.Sprintf("%s: %s", e.Type, ExitMessage(e.Exit))
+	}
+	return e.Type
+}
+
+// ExitMessage returns AWS's wording for the exit of a runtime, without the
+// "RequestId: … Error: " that precedes it in an error document.
+func ExitMessage(e *proto.RuntimeExit) string {
+	if e.ErrorType != "" {
+		return e.Reason
+	}
+	return "Runtime exited " + e.Reason
+}
+
+// InitResult tells how the initialisation of a runtime ended.
+type InitResult struct {
+	Duration time.Duration
+	Err      *RuntimeError // nil where the runtime is ready
+}
+
+// Outcome tells how an invocation ended.
+type Outcome struct {
+	// Error is what ResponseWriter.End was given.
+	Error *RuntimeError
+	// Exit is set where the runtime ended during the invocation, be it after
+	// its response: the environment cannot be used again.
+	Exit *proto.RuntimeExit
+}
+
+// Conn is the host's end of one host connection. Its methods are safe for
+// concurrent use; one invocation at a time can be under way.
+type Conn struct {
+	conn net.Conn
+	h    Handler
+
+	wmu  sync.Mutex
+	wbuf []byte
+
+	started  chan struct{} // closed when Start was written
+	startOne sync.Once
+	ready    chan struct{} // closed at Hello
+	inited   chan struct{} // closed when init is over; result is set then
+	result   InitResult
+
+	mu   sync.Mutex // guards the fields below
+	inv  *invocation
+	exit *proto.RuntimeExit
+	err  error
+
+	done chan struct{}
+}
+
+// New returns a Conn on conn, which it owns from now on.
+func New(conn net.Conn, h Handler) *Conn {
+	c := &Conn{
+		conn:    conn,
+		h:       h,
+		started: make(chan struct{}),
+		ready:   make(chan struct{}),
+		inited:  make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	go c.read()
+	return c
+}
+
+// Ready is closed when lapwing-init has said hello.
+func (c *Conn) Ready() <-chan struct{} { return c.ready }
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Err returns why the connection ended: io.EOF where the guest closed it. It
+// is nil while the connection stands.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// Exited returns how the runtime ended, or nil while it runs.
+func (c *Conn) Exited() *proto.RuntimeExit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.exit
+}
+
+// Close ends the connection at once and waits for its reader.
+func (c *Conn) Close() error {
+	err := c.conn.Close()
+	<-c.done
+	return err
+}
+
+// Start starts the runtime and waits until it asks for its first event, fails
+// to initialise, or exits. It can be called once. An error means that the
+// connection failed or ctx ended.
+func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
+	first := false
+	c.startOne.Do(func() { first = true })
+	if !first {
+		return InitResult{}, errors.New("host: the runtime has been started before")
+	}
+	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeStart, s), nil); err != nil {
+		return InitResult{}, err
+	}
+	close(c.started)
+	select {
+	case <-c.inited:
+		return c.result, nil
+	case <-ctx.Done():
+		return InitResult{}, context.Cause(ctx)
+	case <-c.done:
+		select {
+		case <-c.inited: // what was read before the end counts
+			return c.result, nil
+		default:
+			return InitResult{}, c.Err()
+		}
+	}
+}
+
+// Invoke hands one event to the runtime and passes its response to w. It
+// returns when the runtime is ready for the next event or has ended. It may be
+// called as soon as Start was: the event then waits until initialisation is
+// over. After an error other than ErrExited and ErrBusy the connection is of no
+// more use: the invocation may still be running.
+func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte, w ResponseWriter) (Outcome, error) {
+	if len(payload) > proto.MaxPayload {
+		return Outcome{}, fmt.Errorf("host: event of %d bytes exceeds the limit of %d", len(payload), proto.MaxPayload)
+	}
+	select {
+	case <-c.started:
+	case <-c.done:
+		return Outcome{}, c.Err()
+	case <-ctx.Done():
+		return Outcome{}, context.Cause(ctx)
+	}
+	iv := newInvocation(inv)
+	if err := c.begin(iv); err != nil {
+		return Outcome{}, err
+	}
+	if err := c.write(ctx, proto.AppendMeta(nil, proto.TypeInvoke, inv, len(payload)), payload); err != nil {
+		return Outcome{}, err
+	}
+	return c.pump(ctx, iv, w)
+}
+
+// begin makes iv the invocation under way.
+func (c *Conn) begin(iv *invocation) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.err != nil:
+		return c.err
+	case c.exit != nil || c.initFailed():
+		return ErrExited
+	case c.inv != nil:
+		return ErrBusy
+	}
+	c.inv = iv
+	return nil
+}
+
+// initFailed tells whether initialisation is over and has failed.
+func (c *Conn) initFailed() bool {
+	select {
+	case <-c.inited:
+		return c.result.Err != nil
+	default:
+		return false
+	}
+}
+
+// pump moves the response from iv to w until the invocation is over.
+func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) (Outcome, error) {
+	var (
+		spare   []byte // swapped with iv.data: no copy, no allocation per chunk
+		ungrant int    // consumed but not granted back yet
+		began   bool
+		ended   bool
+		gone    bool // w failed
+		out     Outcome
+	)
+	for {
+		select {
+		case <-iv.notify:
+		case <-ctx.Done():
+			return out, context.Cause(ctx)
+		case <-c.done:
+			// The reader notifies before it ends, so look once more.
+		}
+		c.mu.Lock()
+		data := iv.data
+		iv.data = spare[:0]
+		start, end, over, exit, err := iv.start, iv.end, iv.over, iv.exit, c.err
+		undelivered := iv.undelivered
+		c.mu.Unlock()
+
+		if undelivered {
+			return out, ErrExited
+		}
+		if start != nil && !began {
+			began = true
+			w.Start(*start)
+		}
+		if len(data) > 0 {
+			if !gone {
+				_, werr := w.Write(data)
+				gone = werr != nil
+			}
+			if ungrant += len(data); ungrant >= proto.Window/2 && end == nil {
+				if err := c.grant(ctx, iv, ungrant); err != nil {
+					return out, err
+				}
+				ungrant = 0
+			}
+		}
+		spare = data
+		if end != nil && !ended {
+			ended = true
+			out.Error = end.err
+			w.End(end.err)
+		}
+		if over {
+			out.Exit = exit
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+	}
+}
+
+// grant gives the guest n bytes of its window back.
+func (c *Conn) grant(ctx context.Context, iv *invocation, n int) error {
+	c.mu.Lock()
+	iv.window += n
+	c.mu.Unlock()
+	return c.write(ctx, proto.AppendJSON(nil, proto.TypeWindow, proto.WindowUpdate{Bytes: n}), nil)
+}
+
+// Shutdown asks the guest to end the runtime by the deadline and then itself,
+// and waits until it has.
+func (c *Conn) Shutdown(ctx context.Context, reason string, deadline time.Time) error {
+	s := proto.Shutdown{Reason: reason, DeadlineMs: deadline.UnixMilli()}
+	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeShutdown, s), nil); err != nil {
+		return err
+	}
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// write sends one frame: head, which holds everything but the body.
+func (c *Conn) write(ctx context.Context, head, body []byte) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	stop := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var err error
+	if len(body) <= proto.MaxChunk {
+		c.wbuf = append(append(c.wbuf[:0], head...), body...)
+		_, err = c.conn.Write(c.wbuf)
+	} else {
+		_, err = (&net.Buffers{head, body}).WriteTo(c.conn)
+	}
+	if err == nil {
+		return nil
+	}
+	// A frame may have been cut short: nothing can follow it.
+	c.conn.Close()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("host: %w", err)
+}
+
+// read is the reading goroutine.
+func (c *Conn) read() {
+	r := proto.NewReader(bufio.NewReaderSize(c.conn, 64*1024))
+	var err error
+	for err == nil {
+		var f proto.Frame
+		if f, err = r.Read(); err == nil {
+			err = c.handle(f)
+		}
+	}
+	c.conn.Close()
+	c.mu.Lock()
+	c.err = err
+	c.mu.Unlock()
+	close(c.done)
+}

@@ -1,0 +1,256 @@
+package host
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// invocation is the state of the invocation under way; Conn.mu guards it.
+type invocation struct {
+	id        string
+	streaming bool
+	notify    chan struct{} // holds one token when something below has changed
+
+	start  *proto.ResponseStart
+	data   []byte // received, not yet taken by pump
+	window int    // bytes that the guest may still send
+	total  int64
+	end    *ending
+	over   bool
+	exit   *proto.RuntimeExit
+	// undelivered is set where the runtime exited without having got the event.
+	undelivered bool
+}
+
+// ending is the end of a response, with the error if it failed.
+type ending struct{ err *RuntimeError }
+
+func newInvocation(inv proto.Invocation) *invocation {
+	return &invocation{
+		id:        inv.RequestID,
+		streaming: inv.Streaming,
+		notify:    make(chan struct{}, 1),
+		window:    proto.Window,
+	}
+}
+
+func (iv *invocation) wake() {
+	select {
+	case iv.notify <- struct{}{}:
+	default:
+	}
+}
+
+// violation reports a frame that does not fit the state of the connection.
+func violation(format string, args ...any) error {
+	return fmt.Errorf("host: protocol violation: "+format, args...)
+}
+
+// handle acts on one frame from the guest.
+func (c *Conn) handle(f proto.Frame) error {
+	switch f.Type {
+	case proto.TypeLog:
+		return c.handleLog(f)
+	case proto.TypeHello:
+		return c.handleHello(f)
+	case proto.TypeInitDone:
+		var d proto.InitDone
+		if err := f.Decode(&d); err != nil {
+			return err
+		}
+		return c.initOver(InitResult{Duration: time.Duration(d.DurationUs) * time.Microsecond})
+	case proto.TypeInitError:
+		return c.handleInitError(f)
+	case proto.TypeRuntimeExit:
+		return c.handleExit(f)
+	case proto.TypeResponseStart, proto.TypeResponseData, proto.TypeResponseEnd,
+		proto.TypeResponseError, proto.TypeInvokeDone:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.inv == nil {
+			return violation("frame type %d without an invocation", f.Type)
+		}
+		if err := c.handleResponse(c.inv, f); err != nil {
+			return err
+		}
+		c.inv.wake()
+		if c.inv.over {
+			c.inv = nil
+		}
+		return nil
+	default:
+		return violation("unknown frame type %d", f.Type)
+	}
+}
+
+func (c *Conn) handleLog(f proto.Frame) error {
+	var l proto.Log
+	msg, err := f.Split(&l)
+	if err != nil {
+		return err
+	}
+	if len(msg) > proto.MaxLogLine {
+		return violation("log message of %d bytes", len(msg))
+	}
+	c.h.Log(l, msg)
+	return nil
+}
+
+func (c *Conn) handleHello(f proto.Frame) error {
+	var h proto.Hello
+	if err := f.Decode(&h); err != nil {
+		return err
+	}
+	if h.Version != proto.Version {
+		return violation("version %d, want %d", h.Version, proto.Version)
+	}
+	select {
+	case <-c.ready:
+		return violation("second hello")
+	default:
+		close(c.ready)
+		return nil
+	}
+}
+
+// initOver records the end of initialisation.
+func (c *Conn) initOver(r InitResult) error {
+	select {
+	case <-c.inited:
+		return violation("initialisation ended twice")
+	default:
+		c.result = r
+		close(c.inited)
+		return nil
+	}
+}
+
+func (c *Conn) handleInitError(f proto.Frame) error {
+	var m proto.ErrorMeta
+	body, err := f.Split(&m)
+	if err != nil {
+		return err
+	}
+	e := &RuntimeError{Type: m.ErrorType, Body: append([]byte{}, body...), ContentType: m.ContentType}
+	if err := c.initOver(InitResult{Err: e}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if iv := c.inv; iv != nil { // it waited for a runtime that will not come
+		iv.end, iv.over = &ending{e}, true
+		iv.wake()
+		c.inv = nil
+	}
+	return nil
+}
+
+func (c *Conn) handleExit(f proto.Frame) error {
+	e := new(proto.RuntimeExit)
+	if err := f.Decode(e); err != nil {
+		return err
+	}
+	re := &RuntimeError{Type: e.ErrorType, Exit: e}
+	if re.Type == "" {
+		re.Type = "Runtime.ExitError"
+	}
+	initialised := true
+	select {
+	case <-c.inited:
+	default:
+		initialised = false
+		c.result = InitResult{Err: re}
+		close(c.inited)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.exit != nil {
+		return violation("second exit")
+	}
+	c.exit = e
+	if iv := c.inv; iv != nil {
+		iv.exit, iv.over = e, true
+		if iv.end == nil {
+			iv.end = &ending{re}
+			iv.undelivered = initialised && e.RequestID == ""
+		}
+		iv.wake()
+		c.inv = nil
+	}
+	return nil
+}
+
+// handleResponse acts on a frame that belongs to the invocation under way.
+func (c *Conn) handleResponse(iv *invocation, f proto.Frame) error {
+	switch f.Type {
+	case proto.TypeResponseStart:
+		s := new(proto.ResponseStart)
+		if err := f.Decode(s); err != nil {
+			return err
+		}
+		if s.RequestID != iv.id || iv.start != nil || iv.end != nil {
+			return violation("response start out of place")
+		}
+		iv.start = s
+	case proto.TypeResponseData:
+		n := len(f.Payload)
+		iv.total += int64(n)
+		switch {
+		case iv.start == nil || iv.end != nil:
+			return violation("response data out of place")
+		case n > proto.MaxChunk || n > iv.window:
+			return violation("response data of %d bytes with a window of %d", n, iv.window)
+		case !iv.streaming && iv.total > proto.MaxPayload:
+			return violation("response of over %d bytes", proto.MaxPayload)
+		}
+		iv.window -= n
+		iv.data = append(iv.data, f.Payload...)
+	case proto.TypeResponseEnd:
+		var e proto.ResponseEnd
+		if err := f.Decode(&e); err != nil {
+			return err
+		}
+		if iv.start == nil || iv.end != nil {
+			return violation("response end out of place")
+		}
+		iv.end = &ending{endError(e)}
+	case proto.TypeResponseError:
+		var m proto.ErrorMeta
+		body, err := f.Split(&m)
+		if err != nil {
+			return err
+		}
+		if m.RequestID != iv.id || iv.start != nil || iv.end != nil {
+			return violation("response error out of place")
+		}
+		iv.end = &ending{&RuntimeError{Type: m.ErrorType, Body: append([]byte{}, body...), ContentType: m.ContentType}}
+	case proto.TypeInvokeDone:
+		var d proto.InvokeDone
+		if err := f.Decode(&d); err != nil {
+			return err
+		}
+		if d.RequestID != iv.id || iv.end == nil {
+			return violation("invocation done out of place")
+		}
+		iv.over = true
+	}
+	return nil
+}
+
+// endError returns the error that the end of a response tells of, or nil.
+func endError(e proto.ResponseEnd) *RuntimeError {
+	if e.ErrorType == "" {
+		return nil
+	}
+	re := &RuntimeError{Type: e.ErrorType}
+	if e.ErrorBody != "" {
+		re.Body, re.ContentType = []byte(e.ErrorBody), "application/json"
+		if !json.Valid(re.Body) {
+			re.ContentType = "application/octet-stream"
+		}
+	}
+	return re
+}
