@@ -1,0 +1,420 @@
+package invoke
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"lapwing.dev/lapwing/internal/aws"
+	"lapwing.dev/lapwing/internal/function"
+)
+
+// fakeStarter makes environments that sleep instead of working.
+type fakeStarter struct {
+	startTime time.Duration
+	runTime   time.Duration // until the caller is answered
+	tail      time.Duration // after that, until the environment is free
+	capacity  int           // 0: unlimited
+
+	mu      sync.Mutex
+	started int
+	live    int
+	startIn func(n int) error              // may refuse the n-th start
+	work    func(e *fakeEnv, req *Request) // replaces sleeping for runTime
+}
+
+type fakeEnv struct {
+	s    *fakeStarter
+	n    int
+	v    *function.Version
+	busy atomic.Bool
+	dead atomic.Bool
+	t    *testing.T
+}
+
+func (s *fakeStarter) starter(t *testing.T) Starter {
+	return starterFunc(func(ctx context.Context, v *function.Version) (Environment, error) {
+		s.mu.Lock()
+		if s.capacity > 0 && s.live >= s.capacity {
+			s.mu.Unlock()
+			return nil, fmt.Errorf("no room: %w", ErrNoCapacity)
+		}
+		s.started++
+		s.live++
+		n := s.started
+		s.mu.Unlock()
+		time.Sleep(s.startTime)
+		if s.startIn != nil {
+			if err := s.startIn(n); err != nil {
+				return nil, err
+			}
+		}
+		return &fakeEnv{s: s, n: n, v: v, t: t}, nil
+	})
+}
+
+type starterFunc func(context.Context, *function.Version) (Environment, error)
+
+func (f starterFunc) Start(ctx context.Context, v *function.Version) (Environment, error) {
+	return f(ctx, v)
+}
+
+func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
+	if !e.busy.CompareAndSwap(false, true) {
+		e.t.Error("two invocations in one environment")
+	}
+	if e.dead.Load() {
+		e.t.Error("invocation in an environment that has ended")
+	}
+	if e.v != req.Version && e.v.Revision != req.Version.Revision {
+		e.t.Error("invocation in an environment of another revision")
+	}
+	if e.s.work != nil {
+		e.s.work(e, req)
+	} else {
+		time.Sleep(e.s.runTime)
+	}
+	fmt.Fprintf(call, "env %d", e.n)
+	call.Finish(&Result{})
+	time.Sleep(e.s.tail)
+	e.busy.Store(false)
+	return !e.dead.Load()
+}
+
+func (e *fakeEnv) Alive() bool { return !e.dead.Load() }
+
+func (e *fakeEnv) Close(context.Context) {
+	if e.dead.Swap(true) {
+		return
+	}
+	e.s.mu.Lock()
+	e.s.live--
+	e.s.mu.Unlock()
+}
+
+func (s *fakeStarter) counts() (started, live int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started, s.live
+}
+
+func version(name string) *function.Version {
+	return &function.Version{Account: "123456789012", Region: "us-east-1", Name: name, Version: function.Latest, Revision: "1"}
+}
+
+func withReserved(v *function.Version, n int) *function.Version {
+	v.ReservedConcurrency = &n
+	return v
+}
+
+// scenario runs f with a dispatcher over s in a bubble of fake time.
+func scenario(t *testing.T, s *fakeStarter, opts Options, f func(t *testing.T, d *Dispatcher)) {
+	synctest.Test(t, func(t *testing.T) {
+		opts.Starter = s.starter(t)
+		d := New(opts)
+		f(t, d)
+		d.Close(t.Context())
+		if _, live := s.counts(); live != 0 {
+			t.Errorf("%d environments left after Close", live)
+		}
+	})
+}
+
+func invoke(d *Dispatcher, v *function.Version) (string, error) {
+	var b bytes.Buffer
+	_, err := d.Invoke(context.Background(), &Request{Version: v, RequestID: "r"}, &b)
+	return b.String(), err
+}
+
+// parallel makes n invocations at once and returns how many gave each outcome.
+func parallel(d *Dispatcher, v *function.Version, n int) map[string]int {
+	var mu sync.Mutex
+	out := map[string]int{}
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			_, err := invoke(d, v)
+			key := "ok"
+			if e, ok := errors.AsType[*aws.Error](err); ok {
+				key = fmt.Sprint(e.Status, " ", e.Code, " ", e.Extra["Reason"])
+			} else if err != nil {
+				key = err.Error()
+			}
+			mu.Lock()
+			out[key]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func TestSequentialInvocationsReuseTheEnvironment(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: time.Millisecond, tail: time.Millisecond}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		for range 5 {
+			if got, err := invoke(d, version("f")); err != nil || got != "env 1" {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+	})
+}
+
+func TestParallelColdInvocationsScaleOutSideBySide(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: time.Minute}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		begin := time.Now()
+		if got := parallel(d, version("f"), 64); got["ok"] != 64 {
+			t.Fatalf("outcomes %v", got)
+		}
+		if took := time.Since(begin); took != time.Second+time.Minute {
+			t.Errorf("took %v: the starts or runs waited for one another", took)
+		}
+		if started, _ := s.counts(); started != 64 {
+			t.Errorf("%d environments started, want 64", started)
+		}
+	})
+}
+
+func TestReservedConcurrencyThrottlesTheRest(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: time.Second}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		got := parallel(d, withReserved(version("f"), 8), 64)
+		if got["ok"] != 8 || got["429 TooManyRequestsException ReservedFunctionConcurrentInvocationLimitExceeded"] != 56 {
+			t.Fatalf("outcomes %v", got)
+		}
+	})
+}
+
+func TestReservedZeroStopsAFunction(t *testing.T) {
+	s := &fakeStarter{}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		if got := parallel(d, withReserved(version("f"), 0), 3); got["ok"] != 0 {
+			t.Fatalf("outcomes %v", got)
+		}
+	})
+}
+
+func TestAccountLimitExcludesWhatOthersReserved(t *testing.T) {
+	s := &fakeStarter{runTime: time.Second}
+	scenario(t, s, Options{AccountLimit: 20, Reserved: func() int { return 8 }}, func(t *testing.T, d *Dispatcher) {
+		got := parallel(d, version("f"), 20)
+		if got["ok"] != 12 || got["429 TooManyRequestsException ConcurrentInvocationLimitExceeded"] != 8 {
+			t.Fatalf("outcomes %v", got)
+		}
+	})
+}
+
+func TestCallerThatCallsAgainAtOnceIsNotThrottledByItsOwnCall(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: time.Millisecond, tail: 5 * time.Millisecond}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		v := withReserved(version("f"), 1)
+		for range 3 {
+			if got, err := invoke(d, v); err != nil || got != "env 1" {
+				t.Fatalf("got %q, %v", got, err)
+			}
+		}
+	})
+}
+
+func TestWaiterTakesAnEnvironmentThatFreesBeforeItsOwnHasStarted(t *testing.T) {
+	s := &fakeStarter{startTime: 10 * time.Second, runTime: time.Second}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		invoke(d, version("f"))
+		begin := time.Now()
+		if got := parallel(d, version("f"), 2); got["ok"] != 2 {
+			t.Fatalf("outcomes %v", got)
+		}
+		if took := time.Since(begin); took != 2*time.Second {
+			t.Errorf("took %v, want 2s", took)
+		}
+		time.Sleep(time.Minute)
+		if _, live := s.counts(); live != 2 {
+			t.Errorf("%d environments live, want the second one kept for later", live)
+		}
+	})
+}
+
+func TestFailedStartAnswersExactlyItsInvocation(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: time.Second, startIn: func(n int) error {
+		if n%2 == 0 {
+			return errors.New("disk on fire")
+		}
+		return nil
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		d := New(Options{Starter: s.starter(t)})
+		got := parallel(d, version("f"), 10)
+		if got["ok"] != 5 || got["500 ServiceException "] != 5 {
+			t.Errorf("outcomes %v", got)
+		}
+		d.Close(t.Context())
+	})
+}
+
+func TestIdleEnvironmentsEndAfterTheirTime(t *testing.T) {
+	s := &fakeStarter{runTime: time.Second}
+	scenario(t, s, Options{IdleTimeout: time.Minute}, func(t *testing.T, d *Dispatcher) {
+		parallel(d, version("f"), 4)
+		for range 100 { // one is enough for this load: the most recently used
+			invoke(d, version("f"))
+		}
+		synctest.Wait()
+		if _, live := s.counts(); live != 1 {
+			t.Errorf("%d environments live, want 1", live)
+		}
+		time.Sleep(2 * time.Minute)
+		if _, live := s.counts(); live != 0 {
+			t.Errorf("%d environments live after idling, want 0", live)
+		}
+		if n := len(d.snapshot()); n != 0 {
+			t.Errorf("%d function homes kept, want 0", n)
+		}
+	})
+}
+
+func TestFunctionRunsOnWhenItsCallerLeaves(t *testing.T) {
+	s := &fakeStarter{runTime: time.Minute}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := d.Invoke(ctx, &Request{Version: version("f")}, &bytes.Buffer{})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v", err)
+		}
+		if n := d.InUse(version("f").FunctionARN()); n != 1 {
+			t.Errorf("concurrency %d while the function still runs, want 1", n)
+		}
+		time.Sleep(time.Hour / 60)
+		synctest.Wait()
+		if n := d.InUse(version("f").FunctionARN()); n != 0 {
+			t.Errorf("concurrency %d after it, want 0", n)
+		}
+		if got, err := invoke(d, version("f")); err != nil || got != "env 1" {
+			t.Errorf("got %q, %v, want the same environment", got, err)
+		}
+	})
+}
+
+func TestFullHostGivesUpTheLongestIdleEnvironment(t *testing.T) {
+	s := &fakeStarter{runTime: time.Second, capacity: 2}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		invoke(d, version("a"))
+		time.Sleep(time.Second)
+		invoke(d, version("b"))
+		if got, err := invoke(d, version("c")); err != nil || got != "env 3" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if got, _ := invoke(d, version("b")); got != "env 2" {
+			t.Errorf("b ran in %q: the wrong environment was given up", got)
+		}
+	})
+}
+
+func TestFullHostOfBusyEnvironmentsRefuses(t *testing.T) {
+	s := &fakeStarter{runTime: time.Second, capacity: 2}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		got := parallel(d, version("a"), 3)
+		if got["ok"] != 2 || got["500 ServiceException "] != 1 {
+			t.Fatalf("outcomes %v", got)
+		}
+	})
+}
+
+func TestNewRevisionNeverRunsInAnOldEnvironment(t *testing.T) {
+	s := &fakeStarter{runTime: time.Second}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		invoke(d, version("f"))
+		v2 := version("f")
+		v2.Revision = "2"
+		if got, err := invoke(d, v2); err != nil || got != "env 2" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		synctest.Wait()
+		if _, live := s.counts(); live != 1 {
+			t.Errorf("%d environments live, want the old one ended", live)
+		}
+		d.Retire(v2.FunctionARN(), "")
+		synctest.Wait()
+		if _, live := s.counts(); live != 0 {
+			t.Errorf("%d environments live after Retire", live)
+		}
+	})
+}
+
+func TestPanicInTheEnvironmentAnswersTheCaller(t *testing.T) {
+	s := &fakeStarter{work: func(*fakeEnv, *Request) { panic("boom") }}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		if got := parallel(d, version("f"), 1); got["500 ServiceException "] != 1 {
+			t.Fatalf("outcomes %v", got)
+		}
+	})
+}
+
+// Whatever happens, every call is answered, no environment runs two
+// invocations, no limit is exceeded and nothing is left.
+func TestRandomLoadKeepsTheInvariants(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			var rngMu sync.Mutex
+			upTo := func(n int) time.Duration {
+				rngMu.Lock()
+				defer rngMu.Unlock()
+				return time.Duration(rng.IntN(n)) * time.Millisecond
+			}
+			var running, peak atomic.Int64
+			s := &fakeStarter{startTime: 50 * time.Millisecond, tail: 2 * time.Millisecond, capacity: 12}
+			s.work = func(e *fakeEnv, _ *Request) {
+				if n := running.Add(1); n > peak.Load() {
+					peak.Store(n)
+				}
+				time.Sleep(upTo(100))
+				running.Add(-1)
+				if upTo(10) == 0 {
+					e.Close(context.Background()) // it crashes
+				}
+			}
+			s.startIn = func(int) error {
+				if upTo(10) == 0 {
+					s.mu.Lock()
+					s.live--
+					s.mu.Unlock()
+					return errors.New("no luck")
+				}
+				return nil
+			}
+			scenario(t, s, Options{AccountLimit: 10, IdleTimeout: 200 * time.Millisecond}, func(t *testing.T, d *Dispatcher) {
+				var wg sync.WaitGroup
+				for i := range 200 {
+					time.Sleep(upTo(10))
+					wg.Go(func() {
+						ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond+upTo(200))
+						defer cancel()
+						v := version(fmt.Sprint("f", i%3))
+						d.Invoke(ctx, &Request{Version: v}, &bytes.Buffer{})
+					})
+				}
+				wg.Wait()
+				time.Sleep(time.Second)
+				synctest.Wait()
+				for _, h := range d.snapshot() {
+					t.Errorf("function home with concurrency %d left", h.inUse)
+				}
+				if n := d.unreserved.Load(); n != 0 {
+					t.Errorf("account concurrency %d left", n)
+				}
+			})
+			if peak.Load() > 10 {
+				t.Errorf("%d invocations at once, limit 10", peak.Load())
+			}
+		})
+	}
+}

@@ -1,0 +1,37 @@
+package invoke
+
+import (
+	"context"
+	"errors"
+
+	"lapwing.dev/lapwing/internal/function"
+)
+
+// ErrNoCapacity is what a Starter answers when the host has no room for one
+// more execution environment. The dispatcher then gives up an idle one of
+// another function, if there is any, and asks again.
+var ErrNoCapacity = errors.New("invoke: no capacity for another execution environment")
+
+// Starter starts execution environments. Package worker implements it.
+type Starter interface {
+	// Start returns an environment whose Init phase is over. An Init that
+	// failed is no error: Lambda repeats it within the first invocation, so
+	// that is the environment's own business. The error tells that no
+	// environment could be made.
+	Start(ctx context.Context, v *function.Version) (Environment, error)
+}
+
+// Environment is one execution environment. The dispatcher calls Invoke for one
+// invocation at a time.
+type Environment interface {
+	// Invoke runs one invocation to its end, writing the response to call and
+	// finishing call when the caller may have its answer, which can be before
+	// Invoke returns. It tells whether the environment can be used again. ctx
+	// ends when the dispatcher is closed, not when the caller leaves.
+	Invoke(ctx context.Context, req *Request, call *Call) (reusable bool)
+	// Alive tells whether the environment can take an invocation.
+	Alive() bool
+	// Close ends the environment: its Shutdown phase, then everything that
+	// belongs to it.
+	Close(ctx context.Context)
+}

@@ -1,0 +1,416 @@
+package invoke
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"lapwing.dev/lapwing/internal/function"
+)
+
+// home is where all concurrency of one function is accounted for: its
+// environments, by version and revision, and what waits for one.
+type home struct {
+	d   *Dispatcher
+	arn string
+
+	mu        sync.Mutex
+	pools     map[poolKey]*pool
+	inUse     int           // invocations admitted and not over
+	finishing int           // of these, how many have answered their caller already
+	changed   chan struct{} // closed when an invocation is over; nil unless someone waits
+	gone      bool          // dropped by the dispatcher; ask it for a new one
+}
+
+// errGone is never seen by a caller: the dispatcher looks the home up again.
+var errGone = errors.New("invoke: function home is gone")
+
+type poolKey struct{ version, revision string }
+
+// pool holds the environments of one revision of one version.
+type pool struct {
+	version   *function.Version
+	idle      []*environment // the most recently used last: taken first, so that the rest can be reaped
+	waiting   []*waiter      // first come, first served
+	starting  int            // environments on their way
+	finishing int            // environments that have answered and will be free soon
+	retired   bool           // takes no environment back
+}
+
+// environment is an Environment with what the home knows of it.
+type environment struct {
+	Environment
+	home     *home
+	pool     *pool
+	reserved bool // counted against the function's reservation, not the account
+	answered bool // its invocation has answered the caller
+	started  time.Time
+	idleAt   time.Time
+}
+
+// waiter is an admitted invocation that waits for its environment.
+type waiter struct {
+	ready chan struct{} // closed when env or err is set
+	env   *environment
+	err   error
+}
+
+// acquire admits an invocation and returns an environment for it.
+func (h *home) acquire(ctx context.Context, v *function.Version) (*environment, error) {
+	h.mu.Lock()
+	if h.gone {
+		h.mu.Unlock()
+		return nil, errGone
+	}
+	if err := h.admit(ctx, v); err != nil {
+		h.mu.Unlock()
+		return nil, err
+	}
+	reserved := v.ReservedConcurrency != nil
+	p := h.pool(v)
+	if e := p.takeIdle(); e != nil {
+		e.reserved, e.answered = reserved, false
+		h.mu.Unlock()
+		return e, nil
+	}
+	w := &waiter{ready: make(chan struct{})}
+	p.waiting = append(p.waiting, w)
+	h.startMissing(p, p.finishing)
+	h.mu.Unlock()
+
+	grace := time.NewTimer(finishGrace)
+	defer grace.Stop()
+	for {
+		select {
+		case <-w.ready:
+		case <-grace.C:
+			h.mu.Lock()
+			h.startMissing(p, 0)
+			h.mu.Unlock()
+			continue
+		case <-ctx.Done():
+			if h.abandon(p, w) {
+				h.leave(reserved)
+				return nil, ctx.Err()
+			}
+			<-w.ready
+			if w.err == nil { // it came in the same moment: hand it on unused
+				w.env.reserved = reserved
+				h.release(w.env, true)
+				return nil, ctx.Err()
+			}
+		}
+		if w.err != nil {
+			h.leave(reserved)
+			return nil, w.err
+		}
+		w.env.reserved = reserved
+		return w.env, nil
+	}
+}
+
+// admit takes a unit of concurrency or tells why there is none. Where an
+// invocation of the same function has answered and is about to be over, it
+// waits a moment for that: a client that calls again as soon as it has its
+// answer must not be throttled by its own last call. The lock is held on entry
+// and on return.
+func (h *home) admit(ctx context.Context, v *function.Version) error {
+	var deadline <-chan time.Time
+	for {
+		reason := h.tryAdmit(v)
+		if reason == "" {
+			return nil
+		}
+		if h.finishing == 0 {
+			return errThrottled(reason)
+		}
+		if deadline == nil {
+			t := time.NewTimer(throttleGrace)
+			defer t.Stop()
+			deadline = t.C
+		}
+		if h.changed == nil {
+			h.changed = make(chan struct{})
+		}
+		changed := h.changed
+		h.mu.Unlock()
+		select {
+		case <-changed:
+			h.mu.Lock()
+		case <-deadline:
+			h.mu.Lock()
+			return errThrottled(reason)
+		case <-ctx.Done():
+			h.mu.Lock()
+			return ctx.Err()
+		}
+	}
+}
+
+func (h *home) tryAdmit(v *function.Version) (reason string) {
+	if v.ReservedConcurrency != nil {
+		if h.inUse >= *v.ReservedConcurrency {
+			return reasonReserved
+		}
+	} else if limit := int64(h.d.opts.AccountLimit - h.d.opts.Reserved()); h.d.unreserved.Add(1) > limit {
+		h.d.unreserved.Add(-1)
+		return reasonAccount
+	}
+	h.inUse++
+	return ""
+}
+
+// leave gives back the concurrency of an invocation that had no environment.
+func (h *home) leave(reserved bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.giveBack(reserved)
+}
+
+func (h *home) giveBack(reserved bool) {
+	h.inUse--
+	if !reserved {
+		h.d.unreserved.Add(-1)
+	}
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
+}
+
+// pool returns the pool of v, which retires the pools of the same version's
+// earlier revisions.
+func (h *home) pool(v *function.Version) *pool {
+	key := poolKey{v.Version, v.Revision}
+	p := h.pools[key]
+	if p == nil || p.retired {
+		for k, old := range h.pools {
+			if k.version == key.version {
+				h.retirePool(k, old)
+			}
+		}
+		p = &pool{version: v}
+		h.pools[key] = p
+	}
+	return p
+}
+
+func (p *pool) takeIdle() *environment {
+	for len(p.idle) > 0 {
+		e := p.idle[len(p.idle)-1]
+		p.idle = slices.Delete(p.idle, len(p.idle)-1, len(p.idle))
+		if e.Alive() {
+			return e
+		}
+		e.end()
+	}
+	return nil
+}
+
+// startMissing starts environments for waiters that have none on its way,
+// counting on soon of those that are in use.
+func (h *home) startMissing(p *pool, soon int) {
+	for n := len(p.waiting) - p.starting - soon; n > 0; n-- {
+		p.starting++
+		if !h.d.spawn(func() { h.start(p) }) {
+			p.starting--
+			h.fail(p, errClosing())
+		}
+	}
+}
+
+// start starts one environment for p and gives it to whoever waits for longest:
+// meanwhile one may have become free for the invocation that asked.
+func (h *home) start(p *pool) {
+	env, err := h.d.opts.Starter.Start(h.d.ctx, p.version)
+	for errors.Is(err, ErrNoCapacity) && h.d.giveUpOne() {
+		env, err = h.d.opts.Starter.Start(h.d.ctx, p.version)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p.starting--
+	if err != nil {
+		h.d.log.Error("execution environment did not start", "function", p.version.ARN(), "error", err)
+		if errors.Is(err, ErrNoCapacity) {
+			h.fail(p, errNoCapacity(err))
+		} else {
+			h.fail(p, errService(err))
+		}
+		return
+	}
+	h.offer(&environment{Environment: env, home: h, pool: p, started: time.Now()})
+}
+
+// fail answers the invocation that waits for longest, if any does.
+func (h *home) fail(p *pool, err error) {
+	if len(p.waiting) == 0 {
+		return
+	}
+	w := p.waiting[0]
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	w.err = err
+	close(w.ready)
+}
+
+// offer gives a free environment to the first waiter, or lays it aside.
+func (h *home) offer(e *environment) {
+	p := e.pool
+	switch {
+	case len(p.waiting) > 0:
+		w := p.waiting[0]
+		p.waiting = slices.Delete(p.waiting, 0, 1)
+		e.answered = false
+		w.env = e
+		close(w.ready)
+	case p.retired || h.d.ctx.Err() != nil:
+		e.end()
+	default:
+		e.idleAt = time.Now()
+		p.idle = append(p.idle, e)
+	}
+}
+
+// abandon takes w out of the queue; it fails if w has got its answer.
+func (h *home) abandon(p *pool, w *waiter) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := slices.Index(p.waiting, w)
+	if i < 0 {
+		return false
+	}
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	return true
+}
+
+// answered notes that e has answered its caller and will soon be free.
+func (h *home) answered(e *environment) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e.answered = true
+	h.finishing++
+	e.pool.finishing++
+}
+
+// release takes e back after an invocation.
+func (h *home) release(e *environment, reusable bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := e.pool
+	if e.answered {
+		h.finishing--
+		p.finishing--
+	}
+	h.giveBack(e.reserved)
+	if reusable && e.Alive() && time.Since(e.started) < maxLifetime {
+		h.offer(e)
+		return
+	}
+	e.end()
+	h.startMissing(p, p.finishing) // whoever counted on it needs another one
+}
+
+// end ends an environment without holding anything up.
+func (e *environment) end() {
+	d := e.home.d
+	if !d.spawn(func() { e.Close(d.ctx) }) {
+		e.Close(d.ctx)
+	}
+}
+
+func (h *home) retire(which func(*function.Version) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k, p := range h.pools {
+		if which(p.version) {
+			h.retirePool(k, p)
+		}
+	}
+}
+
+func (h *home) retirePool(k poolKey, p *pool) {
+	p.retired = true
+	delete(h.pools, k)
+	for _, e := range p.idle {
+		e.end()
+	}
+	p.idle = nil
+}
+
+// reap ends what has been idle for too long, has grown too old or has died. It
+// tells whether nothing is left of the function here.
+func (h *home) reap(now time.Time) (empty bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k, p := range h.pools {
+		p.idle = slices.DeleteFunc(p.idle, func(e *environment) bool {
+			over := now.Sub(e.idleAt) >= h.d.opts.IdleTimeout || now.Sub(e.started) >= maxLifetime || !e.Alive()
+			if over {
+				e.end()
+			}
+			return over
+		})
+		if len(p.idle)+len(p.waiting)+p.starting == 0 && h.inUse == 0 {
+			delete(h.pools, k)
+		}
+	}
+	return h.inUse == 0 && len(h.pools) == 0
+}
+
+// drop marks h as gone if nothing has come since reap found it empty.
+func (h *home) drop() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gone = h.inUse == 0 && len(h.pools) == 0
+	return h.gone
+}
+
+func (h *home) oldestIdle() (time.Time, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, t := h.findOldest()
+	return t, !t.IsZero()
+}
+
+// giveUpOldest ends the longest idle environment and waits until it is gone.
+func (h *home) giveUpOldest() bool {
+	h.mu.Lock()
+	p, _ := h.findOldest()
+	if p == nil {
+		h.mu.Unlock()
+		return false
+	}
+	e := p.idle[0]
+	p.idle = slices.Delete(p.idle, 0, 1)
+	h.mu.Unlock()
+	e.Close(h.d.ctx)
+	return true
+}
+
+func (h *home) findOldest() (oldest *pool, since time.Time) {
+	for _, p := range h.pools {
+		if len(p.idle) > 0 && (oldest == nil || p.idle[0].idleAt.Before(since)) {
+			oldest, since = p, p.idle[0].idleAt
+		}
+	}
+	return oldest, since
+}
+
+// drain waits until no invocation of the function is under way, or ctx ends.
+func (h *home) drain(ctx context.Context) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.inUse > 0 && ctx.Err() == nil {
+		if h.changed == nil {
+			h.changed = make(chan struct{})
+		}
+		changed := h.changed
+		h.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		h.mu.Lock()
+	}
+}

@@ -1,0 +1,40 @@
+package invoke
+
+import "lapwing.dev/lapwing/internal/aws"
+
+// Reasons of a TooManyRequestsException (Lambda API reference, Invoke).
+const (
+	reasonReserved = "ReservedFunctionConcurrentInvocationLimitExceeded"
+	reasonAccount  = "ConcurrentInvocationLimitExceeded"
+)
+
+func errThrottled(reason string) *aws.Error {
+	return &aws.Error{
+		Code: "TooManyRequestsException", Status: 429, Message: "Rate Exceeded.",
+		Extra: map[string]string{"Reason": reason, "Type": "User"},
+	}
+}
+
+func errService(cause error) *aws.Error {
+	return &aws.Error{
+		Code: "ServiceException", Status: 500, MessageKey: "Message",
+		Message: "The service encountered an internal error.",
+		Extra:   map[string]string{"Type": "Service"}, Cause: cause,
+	}
+}
+
+func errNoCapacity(cause error) *aws.Error {
+	return &aws.Error{
+		Code: "ServiceException", Status: 500, MessageKey: "Message",
+		Message: "Lambda was not able to set up an execution environment: the host has no capacity left. Try again later.",
+		Extra:   map[string]string{"Type": "Service"}, Cause: cause,
+	}
+}
+
+func errClosing() *aws.Error {
+	return &aws.Error{
+		Code: "ServiceException", Status: 503, MessageKey: "Message",
+		Message: "The service is shutting down.",
+		Extra:   map[string]string{"Type": "Service"},
+	}
+}
