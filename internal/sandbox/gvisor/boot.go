@@ -1,0 +1,312 @@
+package gvisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/fd"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/ring0"
+	"gvisor.dev/gvisor/pkg/unet"
+	"gvisor.dev/gvisor/pkg/urpc"
+	"gvisor.dev/gvisor/runsc/boot"
+	"gvisor.dev/gvisor/runsc/config"
+	"gvisor.dev/gvisor/runsc/flag"
+	"gvisor.dev/gvisor/runsc/specutils"
+)
+
+// processName is argv[0] of a sandbox process. MaybeReexec knows it by that.
+const processName = "lapwing-sandbox"
+
+// Descriptors that the driver gives to a sandbox process.
+const (
+	fdControl = 3 + iota // the driver's request comes in here, reports go out
+	fdGuestConn
+	fdConsole
+	fdTmp
+	fdMounts // the first of len(bootRequest.Mounts)+1: the root first
+)
+
+// guestConnFD is the descriptor at which process 1 finds the host connection.
+const guestConnFD = 3
+
+// bootRequest tells a sandbox process what to be. It comes from the driver, so
+// it is trusted.
+type bootRequest struct {
+	ID           string
+	Hostname     string
+	Mounts       []bootMount
+	MemoryBytes  uint64
+	HostMemory   uint64
+	CPUs         int
+	TmpBytes     uint64
+	MaxProcesses int
+	Network      *bootNetwork
+}
+
+// bootMount is one mount whose root is the descriptor at its place.
+type bootMount struct {
+	Target string
+	File   bool
+}
+
+// bootReport is what a sandbox process says on its control connection: first
+// that the guest runs or why it does not, then how process 1 ended.
+type bootReport struct {
+	Error  string `json:",omitempty"`
+	Exited bool   `json:",omitempty"`
+	Status int    `json:",omitempty"`
+}
+
+// MaybeReexec takes over the process and never returns if it was started as a
+// sandbox. It must be the first call of main, and of TestMain in tests that
+// start sandboxes.
+func MaybeReexec() {
+	if os.Args[0] != processName {
+		return
+	}
+	control := os.NewFile(fdControl, "control")
+	report := func(r bootReport) {
+		b, err := json.Marshal(r)
+		if err != nil {
+			panic(err)
+		}
+		if _, err := control.Write(append(b, '\n')); err != nil {
+			os.Exit(2) // the driver is gone
+		}
+	}
+	var req bootRequest
+	if err := json.NewDecoder(control).Decode(&req); err != nil {
+		os.Exit(2)
+	}
+	status, err := runSandbox(&req, func() { report(bootReport{}) })
+	if err != nil {
+		report(bootReport{Error: err.Error()})
+		os.Exit(1)
+	}
+	report(bootReport{Exited: true, Status: int(status)})
+	os.Exit(0)
+}
+
+// runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
+// process 1 in it, calls running, and waits for process 1 to end.
+func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
+	debug.SetTraceback("system")
+	log.SetTarget(discard{})
+	cpuid.Initialize()
+	ring0.InitDefault()
+
+	conf, err := sentryConfig()
+	if err != nil {
+		return 0, err
+	}
+	goferFDs, err := serveMounts(req.Mounts)
+	if err != nil {
+		return 0, err
+	}
+	listener, client, err := controlPair()
+	if err != nil {
+		return 0, fmt.Errorf("making the control connection: %w", err)
+	}
+	null, err := openNull()
+	if err != nil {
+		return 0, err
+	}
+	console2, err := unix.Dup(fdConsole)
+	if err != nil {
+		return 0, err
+	}
+	spec := guestSpec(req)
+	mountConfs := []specutils.GoferMountConf{{Lower: specutils.Lisafs}}
+	for _, m := range spec.Mounts {
+		switch {
+		case m.Destination == "/tmp":
+			mountConfs = append(mountConfs, specutils.GoferMountConf{Lower: specutils.NoneLower, Upper: specutils.AnonOverlay})
+		case specutils.HasMountConfig(m):
+			mountConfs = append(mountConfs, specutils.GoferMountConf{Lower: specutils.Lisafs})
+		}
+	}
+	l, err := boot.New(boot.Args{
+		ID:                req.ID,
+		Spec:              spec,
+		Conf:              conf,
+		ControllerFD:      listener,
+		Device:            fd.New(-1),
+		GoferFDs:          goferFDs,
+		DevGoferFD:        -1,
+		StdioFDs:          []int{null, fdConsole, console2},
+		PassFDs:           []boot.FDMapping{{Guest: guestConnFD, Host: fdGuestConn}},
+		ExecFD:            -1,
+		GoferFilestoreFDs: []int{fdTmp},
+		GoferMountConfs:   mountConfs,
+		NumCPU:            req.CPUs,
+		CPUQuota:          -1,
+		TotalMem:          req.MemoryBytes,
+		TotalHostMem:      req.HostMemory,
+		UserLogFD:         -1,
+		ProductName:       "Lapwing",
+		PodInitConfigFD:   -1,
+		RootfsUpperTarFD:  -1,
+	})
+	if err != nil {
+		return 0, fmt.Errorf("building the guest kernel: %w", err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- startGuest(client, req) }()
+	l.WaitForStartSignal()
+	runErr := l.Run()
+	if err := errors.Join(runErr, <-started); err != nil {
+		return 0, fmt.Errorf("starting process 1: %w", err)
+	}
+	running()
+	return unix.WaitStatus(l.WaitExit()), nil
+}
+
+// startGuest gives the guest its network and the signal to start, over the
+// control connection that gVisor's loader wants for both.
+func startGuest(client *unet.Socket, req *bootRequest) error {
+	rpc := urpc.NewClient(client)
+	defer rpc.Close()
+	links, err := req.Network.links()
+	if err != nil {
+		return err
+	}
+	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, links, nil); err != nil {
+		return fmt.Errorf("setting up the network: %w", err)
+	}
+	return rpc.Call(boot.ContMgrRootContainerStart, &req.ID, nil)
+}
+
+// sentryConfig returns gVisor's configuration: its defaults except where a
+// sandbox of ours differs.
+func sentryConfig() (*config.Config, error) {
+	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
+	config.RegisterFlags(flags)
+	for name, value := range map[string]string{
+		"platform":           "systrap",
+		"network":            "sandbox",
+		"directfs":           "true", // the mounts are descriptors, there is no gofer process
+		"overlay2":           "none",
+		"file-access":        "exclusive", // images never change while they are mounted
+		"file-access-mounts": "exclusive",
+		"host-uds":           "none",
+		"host-fifo":          "none",
+		"oci-seccomp":        "false",
+		"net-raw":            "false",
+		"root":               "/",
+	} {
+		if err := flags.Set(name, value); err != nil {
+			return nil, fmt.Errorf("gVisor option %s: %w", name, err)
+		}
+	}
+	conf, err := config.NewFromFlags(flags)
+	if err != nil {
+		return nil, fmt.Errorf("gVisor configuration: %w", err)
+	}
+	return conf, nil
+}
+
+// guestSpec describes process 1 and its file systems.
+func guestSpec(req *bootRequest) *specs.Spec {
+	files := specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Hard: guestFiles, Soft: guestFiles}
+	procs := specs.POSIXRlimit{Type: "RLIMIT_NPROC", Hard: uint64(req.MaxProcesses), Soft: uint64(req.MaxProcesses)}
+	core := specs.POSIXRlimit{Type: "RLIMIT_CORE"}
+	caps := []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SYS_RESOURCE"}
+	spec := &specs.Spec{
+		Hostname: req.Hostname,
+		Root:     &specs.Root{Path: "/", Readonly: true},
+		Process: &specs.Process{
+			Args:            []string{initPath},
+			Env:             []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
+			Cwd:             "/",
+			NoNewPrivileges: true,
+			Capabilities:    &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+			Rlimits:         []specs.POSIXRlimit{files, procs, core},
+		},
+		Linux: &specs.Linux{},
+		Mounts: []specs.Mount{
+			{Type: "proc", Destination: "/proc", Options: []string{"nosuid", "noexec"}},
+			{Type: "sysfs", Destination: "/sys", Options: []string{"ro", "nosuid", "noexec"}},
+			{Type: "dev", Destination: "/dev", Options: []string{"nosuid", "noexec"}},
+			{Type: "tmpfs", Destination: "/dev/shm", Options: []string{"nosuid", "mode=01777", "size=" + strconv.FormatUint(req.MemoryBytes, 10)}},
+			// A bind mount for which the loader finds no lower layer becomes a
+			// tmpfs in the file that is given for it.
+			{Type: "bind", Source: "/tmp", Destination: "/tmp", Options: []string{"nosuid", "mode=01777", "size=" + strconv.FormatUint(req.TmpBytes, 10)}},
+		},
+	}
+	for i, m := range req.Mounts {
+		spec.Mounts = append(spec.Mounts, specs.Mount{
+			Type: "bind", Source: strconv.Itoa(i), Destination: m.Target, Options: []string{"ro", "nosuid"},
+		})
+	}
+	return spec
+}
+
+// controlPair returns a listening socket and a connection to it. The socket has
+// a name only for a moment, in a network namespace without other sockets.
+func controlPair() (listener int, client *unet.Socket, err error) {
+	listener, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, nil, err
+	}
+	if err := unix.Bind(listener, &unix.SockaddrUnix{}); err != nil {
+		return -1, nil, err
+	}
+	if err := unix.Listen(listener, 1); err != nil {
+		return -1, nil, err
+	}
+	name, err := unix.Getsockname(listener)
+	if err != nil {
+		return -1, nil, err
+	}
+	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, nil, err
+	}
+	if err := unix.Connect(conn, name); err != nil {
+		return -1, nil, err
+	}
+	client, err = unet.NewSocket(conn)
+	return listener, client, err
+}
+
+// openNull returns one more descriptor of /dev/null, which is standard input.
+func openNull() (int, error) {
+	n, err := unix.Dup(0)
+	if err != nil {
+		return -1, fmt.Errorf("standard input: %w", err)
+	}
+	return n, nil
+}
+
+// bootNetwork is the network of a sandbox. Its device is a packet socket.
+type bootNetwork struct {
+	Device   int // descriptor
+	MAC      net.HardwareAddr
+	MTU      int
+	Address  net.IP
+	Prefix   int
+	Gateway  net.IP
+	Checksum bool
+}
+
+func (n *bootNetwork) links() (*boot.CreateLinksAndRoutesArgs, error) {
+	args := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
+	if n == nil {
+		return args, nil
+	}
+	return nil, errors.New("network: not yet")
+}
+
+type discard struct{}
+
+func (discard) Emit(int, log.Level, time.Time, string, ...any) {}
