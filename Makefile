@@ -1,0 +1,56 @@
+# Lapwing. `make help` lists the targets.
+
+GO       ?= go
+BIN      := bin/lapwing
+GUEST    := internal/guest/program/lapwing-init
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+MODELS   ?=
+
+export CGO_ENABLED = 0
+
+.PHONY: help build demo test race bench lint generate conformance fuzz clean
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: ## build bin/lapwing with all that it embeds
+	$(GO) build -trimpath -buildvcs=false -ldflags "-s -w" -o $(GUEST) ./cmd/lapwing-init
+	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/lapwing
+
+demo: ## set up, start, deploy and invoke a real function (as root)
+	./scripts/setup demo
+	$(MAKE) build
+	./scripts/demo
+
+test: ## set up what the tests need and run them all (as root)
+	./scripts/setup test
+	$(MAKE) build
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
+
+race: build ## run the tests of the Go packages under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./internal/... | grep -v /sandbox/gvisor)
+
+conformance: build ## the tests with the newest clients from every registry
+	./scripts/setup conformance
+	LAPWING_CONFORMANCE=all $(GO) test -count=1 -timeout 20m ./test/conformance/...
+
+bench: ## measure speed against a floor in the same run (as root)
+	./scripts/setup bench
+	$(MAKE) build
+	$(GO) run ./test/bench
+
+lint: ## gofmt, go vet and staticcheck
+	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'run gofmt on the files above'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+generate: ## regenerate internal/aws from API models: make generate MODELS=DIR
+	@test -n "$(MODELS)" || { echo 'say where the AWS API models are: make generate MODELS=DIR'; exit 2; }
+	$(GO) run ./cmd/awsgen -models $(MODELS)
+
+fuzz: ## run every fuzz test for 20 s
+	./scripts/fuzz 20s
+
+clean: ## remove what was built
+	rm -rf bin $(GUEST)
