@@ -63,6 +63,9 @@ func (c *Collection[T]) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.dropSuperseded(ctx); err != nil {
+		return fmt.Errorf("drop superseded revisions: %w", err)
+	}
 	kv, err := c.store.js.KeyValue(ctx, c.name)
 	if err != nil {
 		return err
@@ -88,12 +91,18 @@ func (c *Collection[T]) open(ctx context.Context) (err error) {
 }
 
 // streamConfig is the bucket's stream, as jetstream's CreateKeyValue would
-// make it.
+// make it, but for how a key's earlier messages go. A key-value bucket with a
+// history of 1 leaves that to the limit of one message a subject, and
+// JetStream keeps no durable trace of what it removed for a limit: when it must
+// rebuild its index after a crash, it enforces the limit anew. If the deletion
+// marker has expired by then, the deleted value is back. So here the limit is
+// never reached: every write is a rollup of its subject, which removes what
+// was before by tombstones that are on disk.
 func streamConfig(name string) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:              "KV_" + name,
 		Subjects:          []string{"$KV." + name + ".>"},
-		MaxMsgsPerSubject: 1,
+		MaxMsgsPerSubject: jetstream.KeyValueMaxHistory,
 		MaxMsgs:           -1,
 		MaxBytes:          -1,
 		MaxConsumers:      -1,
@@ -102,9 +111,31 @@ func streamConfig(name string) jetstream.StreamConfig {
 		Storage:           jetstream.FileStorage,
 		Replicas:          1,
 		AllowRollup:       true,
-		DenyDelete:        true,
+		AllowMsgTTL:       true,
 		AllowDirect:       true,
+		DenyDelete:        true,
 	}
+}
+
+// dropSuperseded finishes the rollups that a crash cut short between the write
+// and the removal of what was before it.
+func (c *Collection[T]) dropSuperseded(ctx context.Context) error {
+	info, err := c.stream.Info(ctx)
+	if err != nil || info.State.Msgs == info.State.NumSubjects {
+		return err
+	}
+	info, err = c.stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+	if err != nil {
+		return err
+	}
+	for subject, n := range info.State.Subjects {
+		if n > 1 {
+			if err := c.stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeKeep(1)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // feed keeps the model up with the bucket until the watch ends. It sends on
@@ -248,7 +279,7 @@ func (c *Collection[T]) deletedAt(ctx context.Context, key string) (uint64, erro
 
 // Put writes a record whether or not it is there.
 func (c *Collection[T]) Put(ctx context.Context, key string, value T) (Item[T], error) {
-	return c.write(ctx, key, value, nil)
+	return c.write(ctx, key, value, nats.Header{})
 }
 
 // Update replaces the record that has this revision, else ErrConflict, or
@@ -268,6 +299,7 @@ func (c *Collection[T]) Delete(ctx context.Context, key string, revision uint64)
 	}
 	header := expectRevision(revision)
 	header.Set(operationHeader, operationDelete)
+	header.Set(jetstream.MsgTTLHeader, c.store.markerTTL.String())
 	_, err := c.publish(ctx, key, nil, header)
 	return err
 }
@@ -340,6 +372,7 @@ func (c *Collection[T]) publish(ctx context.Context, key string, data []byte, he
 	if err != nil {
 		return 0, c.fail(key, err)
 	}
+	header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	ack, err := c.store.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Header: header, Data: data})
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {

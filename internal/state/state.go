@@ -89,6 +89,10 @@ type Store struct {
 	js     jetstream.JetStream
 	blobs  *Blobs
 
+	// markerTTL is how long the mark of a deletion stays in a bucket, for
+	// watches elsewhere to see it.
+	markerTTL time.Duration
+
 	mu          sync.Mutex
 	collections map[string]closer
 	closed      bool
@@ -102,7 +106,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{log: o.Logger, collections: map[string]closer{}}
+	s := &Store{log: o.Logger, markerTTL: time.Hour, collections: map[string]closer{}}
 	defer func() {
 		if err != nil {
 			s.Close()
