@@ -1,0 +1,272 @@
+'use strict';
+// A client of the Lambda Runtime API on one keep-alive connection. It speaks
+// HTTP/1.1 on a plain socket: loading node:http costs more time at start than
+// everything else here, and its requests cost more per invocation.
+//
+// The answer to one invocation and the request for the next one leave in one
+// write (HTTP pipelining); replies come back in the order of the requests.
+
+const net = require('net');
+
+const PREFIX = '/2018-06-01/runtime';
+const CRLF2 = Buffer.from('\r\n\r\n');
+const LF = 10;
+
+class RuntimeClient {
+  #host;
+  #port;
+  #base;
+  #nextRequest;
+  #socket = null;
+  #waiting = []; // one callback for each request whose reply is outstanding
+  #reply = null; // the reply being received
+  #rest = null; // bytes received and not yet consumed
+  #closing = false; // the server announced that it closes the connection
+
+  constructor(address) {
+    const colon = address.lastIndexOf(':');
+    this.#host = address.slice(0, colon).replace(/^\[|\]$/g, '');
+    this.#port = Number(address.slice(colon + 1));
+    this.#base = ` HTTP/1.1\r\nHost: ${address}\r\nUser-Agent: aws-lambda-nodejs/${process.version}-lapwing\r\n`;
+    this.#nextRequest = `GET ${PREFIX}/invocation/next${this.#base}\r\n`;
+    this.#connect();
+  }
+
+  /** Asks for the next event. */
+  next() {
+    return new Promise((resolve) => {
+      this.#send(this.#nextRequest, resolve);
+    });
+  }
+
+  /**
+   * Posts the result of an invocation, given as JSON text, and asks for the
+   * next event. onRefused gets the reply if the result was not taken.
+   */
+  respondAndNext(id, json, onRefused) {
+    return this.#postAndNext(this.#post(`${PREFIX}/invocation/${id}/response`, '', json), onRefused);
+  }
+
+  /** Posts the error of an invocation and asks for the next event. */
+  failAndNext(id, payload, xrayCause, onRefused) {
+    return this.#postAndNext(this.#invocationError(id, payload, xrayCause), onRefused);
+  }
+
+  /** Posts the error of an invocation. */
+  fail(id, payload, xrayCause) {
+    return new Promise((resolve) => this.#send(this.#invocationError(id, payload, xrayCause), resolve));
+  }
+
+  /** Posts an error of initialisation. */
+  initError(payload) {
+    const head = `Lambda-Runtime-Function-Error-Type: ${headerValue(payload.errorType)}\r\n`;
+    return new Promise((resolve) => this.#send(this.#post(`${PREFIX}/init/error`, head, JSON.stringify(payload)), resolve));
+  }
+
+  /**
+   * Begins a streamed response and returns the promise of its reply; the body
+   * follows by writeChunk and endChunks.
+   */
+  beginStream(id, contentType) {
+    const head =
+      `POST ${PREFIX}/invocation/${id}/response${this.#base}` +
+      `Content-Type: ${headerValue(contentType)}\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n` +
+      'Transfer-Encoding: chunked\r\nTrailer: Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body\r\n\r\n';
+    return new Promise((resolve) => this.#send(head, resolve));
+  }
+
+  /** Writes a chunk and calls done when the socket takes more. */
+  writeChunk(data, done) {
+    if (data.length === 0) return done(); // an empty chunk would end the body
+    const s = this.#socket;
+    s.cork();
+    s.write(`${data.length.toString(16)}\r\n`, 'latin1');
+    s.write(data);
+    const more = s.write('\r\n', 'latin1');
+    s.uncork();
+    if (more) done();
+    else s.once('drain', done);
+  }
+
+  /** Ends a streamed response, with the error in trailers if there was one. */
+  endChunks(payload) {
+    let tail = '0\r\n';
+    if (payload) {
+      tail +=
+        `Lambda-Runtime-Function-Error-Type: ${headerValue(payload.errorType)}\r\n` +
+        `Lambda-Runtime-Function-Error-Body: ${Buffer.from(JSON.stringify(payload)).toString('base64')}\r\n`;
+    }
+    this.#socket.write(`${tail}\r\n`, 'latin1');
+  }
+
+  /** Lets the process end although the connection is open, or not. */
+  hold(on) {
+    if (on) this.#socket.ref();
+    else this.#socket.unref();
+  }
+
+  #invocationError(id, payload, xrayCause) {
+    let head = `Lambda-Runtime-Function-Error-Type: ${headerValue(payload.errorType)}\r\n`;
+    if (xrayCause) head += `Lambda-Runtime-Function-XRay-Error-Cause: ${headerValue(xrayCause)}\r\n`;
+    return this.#post(`${PREFIX}/invocation/${id}/error`, head, JSON.stringify(payload));
+  }
+
+  #post(path, head, json) {
+    return `POST ${path}${this.#base}Content-Type: application/json\r\n${head}Content-Length: ${Buffer.byteLength(json)}\r\n\r\n${json}`;
+  }
+
+  #postAndNext(post, onRefused) {
+    return new Promise((resolve) => {
+      this.#waiting.push((reply) => {
+        if (reply.status !== 202) onRefused(reply);
+      });
+      this.#send(post + this.#nextRequest, resolve);
+    });
+  }
+
+  #send(text, onReply) {
+    this.#waiting.push(onReply);
+    this.hold(true);
+    this.#socket.write(text);
+  }
+
+  #connect() {
+    this.#closing = false;
+    this.#reply = null;
+    this.#rest = null;
+    const s = net.connect({
+      host: this.#host,
+      port: this.#port,
+      noDelay: true,
+      // One buffer for all reads: no stream machinery on the way in.
+      onread: {
+        buffer: Buffer.allocUnsafeSlow(64 * 1024),
+        callback: (n, buf) => {
+          this.#received(buf.subarray(0, n));
+          return true;
+        },
+      },
+    });
+    s.on('error', (err) => (this.#socketError = err));
+    s.on('close', () => this.#closed());
+    this.#socket = s;
+  }
+
+  #socketError = null;
+
+  #closed() {
+    // After a refusal the server may close the connection; the request for
+    // the next event, which it then never saw, is repeated on a new one.
+    if (this.#closing && this.#waiting.length <= 1) {
+      this.#connect();
+      if (this.#waiting.length === 1) this.#socket.write(this.#nextRequest);
+      return;
+    }
+    const why = this.#socketError ? this.#socketError.message : 'connection closed';
+    process.stderr.write(`Runtime API at ${this.#host}:${this.#port}: ${why}\n`);
+    process.exit(1);
+  }
+
+  #received(data) {
+    if (this.#rest) {
+      data = Buffer.concat([this.#rest, data]);
+      this.#rest = null;
+    }
+    while (data.length > 0) {
+      const reply = this.#reply ?? this.#head(data);
+      if (!reply) {
+        this.#rest = Buffer.from(data); // the read buffer is used again
+        return;
+      }
+      this.#reply = reply;
+      if (reply.start) {
+        data = data.subarray(reply.start);
+        reply.start = 0;
+      }
+      const used = reply.chunked ? readChunked(reply, data) : readSized(reply, data);
+      data = data.subarray(used);
+      if (!reply.done) {
+        if (data.length > 0) this.#rest = Buffer.from(data);
+        return;
+      }
+      this.#reply = null;
+      if (reply.headers.connection === 'close') this.#closing = true;
+      this.#waiting.shift()(reply);
+    }
+  }
+
+  // The head of a reply, or null while it is incomplete.
+  #head(data) {
+    const end = data.indexOf(CRLF2);
+    if (end < 0) {
+      if (data.length > 2 * 1024 * 1024) throw new Error('Runtime API: reply with an endless head');
+      return null;
+    }
+    const lines = data.toString('utf8', 0, end).split('\r\n');
+    const status = Number(lines[0].slice(9, 12));
+    const headers = Object.create(null);
+    for (let i = 1; i < lines.length; i++) {
+      const colon = lines[i].indexOf(':');
+      headers[lines[i].slice(0, colon).toLowerCase()] = lines[i].slice(colon + 1).trim();
+    }
+    const chunked = headers['transfer-encoding'] === 'chunked';
+    const size = chunked ? 0 : Number(headers['content-length'] ?? 0);
+    return { status, headers, chunked, size, parts: [], have: 0, body: '', start: end + 4, done: false, chunk: 0, trailers: false };
+  }
+}
+
+function finish(reply) {
+  const { parts } = reply;
+  reply.body = parts.length === 1 ? parts[0].toString('utf8') : Buffer.concat(parts).toString('utf8');
+  reply.parts = null;
+  reply.done = true;
+}
+
+// The readers take what they can use of data and return how much that was.
+
+function readSized(reply, data) {
+  const n = Math.min(reply.size - reply.have, data.length);
+  reply.have += n;
+  if (reply.have < reply.size) {
+    reply.parts.push(Buffer.from(data.subarray(0, n)));
+    return n;
+  }
+  reply.parts.push(data.subarray(0, n));
+  finish(reply);
+  return n;
+}
+
+function readChunked(reply, data) {
+  let at = 0;
+  while (at < data.length) {
+    if (reply.chunk > 0) {
+      const n = Math.min(reply.chunk, data.length - at);
+      reply.parts.push(Buffer.from(data.subarray(at, at + n)));
+      reply.chunk -= n;
+      at += n;
+      continue;
+    }
+    // A line: the size of a chunk, the empty one after it, or a trailer.
+    const eol = data.indexOf(LF, at);
+    if (eol < 0) break;
+    const line = data.toString('latin1', at, eol).trim();
+    at = eol + 1;
+    if (reply.trailers) {
+      if (line !== '') continue;
+      finish(reply);
+      break;
+    }
+    if (line === '') continue;
+    reply.chunk = parseInt(line, 16);
+    if (!(reply.chunk >= 0)) throw new Error('Runtime API: malformed chunk');
+    reply.trailers = reply.chunk === 0;
+  }
+  return at;
+}
+
+// A header value on one line and in ASCII.
+function headerValue(s) {
+  return String(s).replace(/[^\t\x20-\x7e]/gu, (c) => encodeURIComponent(c.toWellFormed()));
+}
+
+module.exports = { RuntimeClient };

@@ -1,0 +1,208 @@
+'use strict';
+// The invocation loop: one event at a time goes to the handler, its result or
+// error goes back.
+
+const { RuntimeError, NODE_JS_EXIT, toPayload, toXRayCause } = require('./errors.js');
+const { setInvocation } = require('./log.js');
+const { createResponseStream, streamingOf } = require('./stream.js');
+
+class Invoker {
+  #client;
+  #handler;
+  #logError;
+  #legacy; // callbacks and context methods exist: Node.js 22 and older
+  #env;
+  #streaming;
+  #isAsync;
+  #current = null; // id of the invocation under way
+  #onIdle = null; // what to do when the event loop has run dry
+
+  constructor({ client, handler, logError, legacy, env }) {
+    this.#client = client;
+    this.#handler = handler;
+    this.#logError = logError;
+    this.#legacy = legacy;
+    this.#streaming = streamingOf(handler);
+    this.#isAsync = handler.constructor?.name === 'AsyncFunction';
+    this.#env = {
+      functionVersion: env.AWS_LAMBDA_FUNCTION_VERSION,
+      functionName: env.AWS_LAMBDA_FUNCTION_NAME,
+      memoryLimitInMB: env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+      logGroupName: env.AWS_LAMBDA_LOG_GROUP_NAME,
+      logStreamName: env.AWS_LAMBDA_LOG_STREAM_NAME,
+    };
+  }
+
+  start() {
+    process.on('beforeExit', () => {
+      const idle = this.#onIdle;
+      this.#onIdle = null;
+      idle?.();
+    });
+    this.#client.next().then(this.#take);
+  }
+
+  /** Reports an error that no handler caught, for the invocation under way. */
+  async crash(err) {
+    const id = this.#current;
+    if (id === null) return; // between invocations there is nobody to tell
+    this.#current = null;
+    await this.#client.fail(id, toPayload(err), toXRayCause(err));
+  }
+
+  // Arrow functions: they are passed around.
+
+  #take = (reply) => {
+    if (reply.status !== 200) {
+      process.stderr.write(`Runtime API: next answered ${reply.status}: ${reply.body}\n`);
+      process.exit(1);
+    }
+    const { headers } = reply;
+    const id = headers['lambda-runtime-aws-request-id'];
+    this.#current = id;
+    setInvocation(id, headers['lambda-runtime-aws-tenant-id']);
+    const trace = headers['lambda-runtime-trace-id'];
+    if (trace) process.env._X_AMZN_TRACE_ID = trace;
+    else delete process.env._X_AMZN_TRACE_ID;
+
+    if (this.#streaming) this.#runStreaming(id, reply);
+    else this.#run(id, reply);
+  };
+
+  #run(id, reply) {
+    // From here on an open connection alone must not keep the event loop
+    // going, so that one that has run dry is noticed.
+    this.#client.hold(false);
+
+    let settled = false;
+    const settle = () => {
+      if (settled) return false;
+      settled = true;
+      this.#onIdle = null;
+      return true;
+    };
+    const succeed = (result) => settle() && this.#succeed(id, result);
+    const fail = (err) => settle() && this.#fail(id, err);
+
+    // The event loop is empty and nothing was answered.
+    this.#onIdle = () => {
+      if (!settle()) return;
+      if (this.#isAsync || !this.#legacy) this.#fail(id, new RuntimeError('NodeJsExit', NODE_JS_EXIT));
+      else this.#succeed(id, null);
+    };
+
+    let result;
+    try {
+      const event = JSON.parse(reply.body);
+      const context = this.#legacy ? this.#legacyContext(succeed, fail) : {};
+      const callback = context.callback;
+      delete context.callback;
+      this.#describe(context, id, reply.headers);
+      result = this.#legacy ? this.#handler(event, context, callback) : this.#handler(event, context);
+    } catch (err) {
+      fail(err);
+      return;
+    }
+    if (typeof result?.then === 'function') result.then(succeed, this.#legacy ? (err) => fail(err ?? 'handled') : fail);
+    else if (!this.#legacy) succeed(result);
+  }
+
+  // What Node.js 22 and older have for functions that are not async.
+  #legacyContext(succeed, fail) {
+    let waits = true;
+    let called = false;
+    return {
+      get callbackWaitsForEmptyEventLoop() {
+        return waits;
+      },
+      set callbackWaitsForEmptyEventLoop(v) {
+        waits = v;
+      },
+      succeed,
+      fail: (err) => fail(err ?? 'handled'),
+      done: (err, result) => (err !== undefined && err !== null ? fail(err) : succeed(result)),
+      callback: (err, result) => {
+        if (called) return;
+        called = true;
+        if (err !== undefined && err !== null) fail(err);
+        else if (waits) this.#onIdle = () => setImmediate(() => succeed(result));
+        else succeed(result);
+      },
+    };
+  }
+
+  async #runStreaming(id, reply) {
+    const { stream, taken, fail } = createResponseStream(this.#client, id, this.#streaming.highWaterMark);
+    let context;
+    try {
+      const event = JSON.parse(reply.body);
+      context = this.#legacy ? { callbackWaitsForEmptyEventLoop: true } : {};
+      this.#describe(context, id, reply.headers);
+      const running = this.#handler(event, stream, context);
+      if (typeof running?.then !== 'function') throw new Error('Streaming does not support non-async handlers.');
+      if ((await running) !== undefined) console.warn('Streaming handlers ignore return values.');
+    } catch (err) {
+      this.#logError('Invoke Error', err);
+      fail(err);
+    }
+    const answer = await taken;
+    this.#current = null;
+    if (answer.status !== 202) this.#refused(answer);
+    const next = () => this.#client.next().then(this.#take);
+    if (context?.callbackWaitsForEmptyEventLoop) {
+      this.#client.hold(false);
+      this.#onIdle = () => setImmediate(next);
+    } else {
+      next();
+    }
+  }
+
+  #succeed(id, result) {
+    let json;
+    try {
+      json = JSON.stringify(result === undefined ? null : result);
+      if (json === undefined) json = 'null'; // a function or a symbol
+    } catch {
+      this.#fail(id, new Error('Unable to stringify response body'));
+      return;
+    }
+    this.#current = null;
+    this.#client.respondAndNext(id, json, this.#refused).then(this.#take);
+  }
+
+  #fail(id, err) {
+    this.#logError('Invoke Error', err);
+    this.#current = null;
+    this.#client.failAndNext(id, toPayload(err), toXRayCause(err), this.#refused).then(this.#take);
+  }
+
+  // The Runtime API has told the caller itself; 500 and above end the runtime.
+  #refused = (reply) => {
+    process.stderr.write(`Runtime API: result answered ${reply.status}: ${reply.body}\n`);
+    if (reply.status >= 500) process.exit(1);
+  };
+
+  #describe(context, id, headers) {
+    const deadline = Number(headers['lambda-runtime-deadline-ms']);
+    Object.assign(context, this.#env, {
+      clientContext: parse(headers['lambda-runtime-client-context'], 'ClientContext'),
+      identity: parse(headers['lambda-runtime-cognito-identity'], 'CognitoIdentity'),
+      invokedFunctionArn: headers['lambda-runtime-invoked-function-arn'],
+      awsRequestId: id,
+      tenantId: headers['lambda-runtime-aws-tenant-id'],
+      getRemainingTimeInMillis: () => deadline - Date.now(),
+    });
+    if (!this.#legacy) context.xRayTraceId = headers['lambda-runtime-trace-id'];
+  }
+}
+
+function parse(json, name) {
+  if (json === undefined) return undefined;
+  try {
+    return JSON.parse(json);
+  } catch (err) {
+    throw new Error(`Cannot parse ${name} as json: ${err}`);
+  }
+}
+
+module.exports = { Invoker };

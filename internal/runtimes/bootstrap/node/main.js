@@ -1,0 +1,60 @@
+'use strict';
+// The bootstrap of the nodejs runtimes: loads the function's handler and
+// serves invocations. It is written from the public description of the Lambda
+// Runtime API and of the Node.js programming model.
+
+const { RuntimeClient } = require('./client.js');
+const { RuntimeError, toPayload } = require('./errors.js');
+const { Invoker } = require('./invoke.js');
+const { loadHandler } = require('./load.js');
+const { patchConsole } = require('./log.js');
+const { installGlobal } = require('./stream.js');
+
+const CALLBACK_WARNING =
+  'AWS Lambda plans to remove support for callback-based function handlers starting with Node.js 24. You will need to update this function to use an async handler to use Node.js 24 or later. For more information and to provide feedback on this change, see https://github.com/aws/aws-lambda-nodejs-runtime-interface-client/issues/137. To disable this warning, set the AWS_LAMBDA_NODEJS_DISABLE_CALLBACK_WARNING environment variable.';
+const CALLBACK_ERROR =
+  'ERROR: AWS Lambda has removed support for callback-based function handlers starting with Node.js 24. You need to modify this function to use a supported handler signature to use Node.js 24 or later. For more information see https://docs.aws.amazon.com/lambda/latest/dg/nodejs-handler.html.';
+
+const { env } = process;
+const legacy = parseInt(process.versions.node, 10) < 24;
+
+// The connection is made while the function's code loads.
+const client = new RuntimeClient(env.AWS_LAMBDA_RUNTIME_API);
+const logError = patchConsole(env);
+installGlobal(env);
+
+let report = (err) => client.initError(toPayload(err));
+
+function crash(words, err, code) {
+  logError(words, err);
+  const told = report;
+  report = () => Promise.resolve(); // what fails from now on comes too late
+  told(err).finally(() => process.exit(code));
+}
+
+process.on('uncaughtException', (err) => crash('Uncaught Exception', err, 129));
+process.on('unhandledRejection', (reason, promise) => {
+  const err = new RuntimeError('UnhandledPromiseRejection', String(reason));
+  err.reason = reason;
+  err.promise = promise;
+  crash('Unhandled Promise Rejection', err, 128);
+});
+
+function checkCallback(handler) {
+  const streams = handler[Symbol.for('aws.lambda.runtime.handler.streaming')];
+  if (streams || handler.length < 3) return;
+  if (!legacy) throw new RuntimeError('CallbackHandlerDeprecated', CALLBACK_ERROR);
+  const isAsync = handler.constructor?.name === 'AsyncFunction';
+  if (handler.length === 3 && !isAsync && env.AWS_LAMBDA_NODEJS_DISABLE_CALLBACK_WARNING === undefined) {
+    console.warn(CALLBACK_WARNING);
+  }
+}
+
+loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
+  (handler) => {
+    checkCallback(handler);
+    const invoker = new Invoker({ client, handler, logError, legacy, env });
+    report = (err) => invoker.crash(err);
+    invoker.start();
+  },
+).catch((err) => crash(legacy ? 'Uncaught Exception' : 'Init Error', err, legacy ? 129 : 1));

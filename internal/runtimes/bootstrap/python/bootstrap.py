@@ -1,0 +1,182 @@
+"""The bootstrap of the python runtimes: loads the function's handler and
+serves invocations.
+
+It is written from the public description of the Lambda Runtime API and of the
+Python programming model. What a start does not need (traceback, decimal, …) is
+imported where it is used, because each import costs file system calls.
+"""
+
+import json
+import os
+import sys
+
+from lapwing_client import RuntimeClient
+from lapwing_context import LambdaContext, parse_header
+from lapwing_faults import Fault, error_of, fault_error, xray_cause
+from lapwing_logs import LogSink, Logs
+
+UNHANDLED_WARNING = (
+    "LAMBDA_WARNING: Unhandled exception. "
+    "The most likely cause is an issue in the function code. "
+    "However, in rare cases, a Lambda runtime update can cause unexpected function behavior. "
+    "For functions using managed runtimes, runtime updates can be triggered by a function change, "
+    "or can be applied automatically. "
+    "To determine if the runtime has been updated, check the runtime version in the INIT_START log entry. "
+    "If this error correlates with a change in the runtime version, "
+    "you may be able to mitigate this error by temporarily rolling back to the previous runtime version. "
+    "For more information, see https://docs.aws.amazon.com/lambda/latest/dg/runtimes-update.html\r"
+)
+
+
+def load_handler(name):
+    """Imports the function's module and returns its handler."""
+    modname, dot, fname = name.rpartition(".")
+    if not dot:
+        raise Fault(
+            "Runtime.MalformedHandlerName",
+            f"Bad handler '{name}': not enough values to unpack (expected 2, got 1)",
+        )
+    if modname.split(".")[0] in sys.builtin_module_names:
+        raise Fault(
+            "Runtime.BuiltInModuleConflict",
+            f"Cannot use built-in module {modname} as a handler module",
+        )
+    try:
+        from importlib import import_module
+
+        module = import_module(modname.replace("/", "."))
+    except ImportError as e:
+        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{modname}': {e}")
+    except SyntaxError as e:
+        trace = [f'  File "{e.filename}" Line {e.lineno}\n    {e.text}']
+        raise Fault("Runtime.UserCodeSyntaxError", f"Syntax error in module '{modname}': {e}", trace)
+    try:
+        return getattr(module, fname)
+    except AttributeError:
+        raise Fault("Runtime.HandlerNotFound", f"Handler '{fname}' missing on module '{modname}'")
+
+
+class Encoder:
+    """Encodes results as JSON, decimal.Decimal as a number included."""
+
+    def __init__(self):
+        # From Python 3.12 on AWS leaves characters beyond ASCII as they are.
+        self._ascii = sys.version_info < (3, 12)
+        self._json = json.JSONEncoder(ensure_ascii=self._ascii, default=self._default)
+        self._decimals = None
+
+    def encode(self, value):
+        self._decimals = None
+        text = self._json.encode(value)
+        if self._decimals:
+            # The standard encoder has no way to write a number of our own, so
+            # each was left as a string that nothing else can contain.
+            for mark, number in self._decimals:
+                text = text.replace(f'"{mark}"', number, 1)
+        return text
+
+    def _default(self, value):
+        decimal = sys.modules.get("decimal")  # not loaded: it can't be one
+        if decimal is None or not isinstance(value, decimal.Decimal):
+            return json.JSONEncoder.default(self._json, value)
+        if value.is_nan():
+            return float("nan")
+        if self._decimals is None:
+            self._decimals = []
+            self._nonce = os.urandom(16).hex()
+        mark = f"{self._nonce}:{len(self._decimals)}"
+        self._decimals.append((mark, str(value)))
+        return mark
+
+
+def unmarshal(body, content_type):
+    if content_type != "application/json":
+        return body
+    try:
+        return json.loads(body)
+    except Exception as e:
+        raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {e}")
+
+
+def marshal(encoder, value):
+    if isinstance(value, bytes):
+        return value, "application/unknown"
+    try:
+        return encoder.encode(value).encode("utf-8"), "application/json"
+    except Exception as e:
+        raise Fault("Runtime.MarshalError", f"Unable to marshal response: {e}")
+
+
+def invoke(handler, encoder, invocation):
+    """Runs the handler and returns (result, content type, None) or (None, None, error)."""
+    try:
+        headers = invocation.headers
+        context = LambdaContext(
+            invocation.request_id,
+            parse_header(headers, "lambda-runtime-client-context", "Client Context"),
+            parse_header(headers, "lambda-runtime-cognito-identity", "Cognito Identity"),
+            int(headers.get("lambda-runtime-deadline-ms", "0")),
+            headers.get("lambda-runtime-invoked-function-arn"),
+            headers.get("lambda-runtime-aws-tenant-id"),
+        )
+        event = unmarshal(invocation.body, headers.get("content-type", "application/json"))
+        response = handler(event, context)
+        result, content_type = marshal(encoder, response)
+        return result, content_type, None
+    except Fault as e:
+        return None, None, fault_error(e, invocation.request_id)
+    except Exception as e:
+        return None, None, error_of(e, invocation.request_id)
+
+
+def set_trace(trace_id):
+    if trace_id:
+        os.environ["_X_AMZN_TRACE_ID"] = trace_id
+    else:
+        os.environ.pop("_X_AMZN_TRACE_ID", None)
+
+
+def main():
+    # The function's own modules come first, then those of its layers, as on AWS.
+    task = os.environ.get("LAMBDA_TASK_ROOT", "/var/task")
+    release = f"{sys.version_info.major}.{sys.version_info.minor}"
+    sys.path[0:0] = [task, f"/opt/python/lib/python{release}/site-packages", "/opt/python"]
+
+    sink = LogSink(os.environ.pop("_LAMBDA_TELEMETRY_LOG_FD", None))
+    logs = Logs(sink, os.environ.get("AWS_LAMBDA_LOG_FORMAT"), os.environ.get("AWS_LAMBDA_LOG_LEVEL"))
+    client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
+    logs.install()
+
+    error = None
+    try:
+        handler = load_handler(os.environ.get("_HANDLER", ""))
+    except Fault as e:
+        error = fault_error(e, "")
+    except Exception as e:
+        error = error_of(e, "")
+    if error is not None:
+        import logging
+
+        logging.warning(UNHANDLED_WARNING)
+        logs.error(error)
+        client.init_error(error["errorType"], json.dumps(error).encode())
+        sys.exit(1)
+
+    encoder = Encoder()
+    invocation = client.next()
+    while True:
+        headers = invocation.headers
+        logs.set_invocation(invocation.request_id, headers.get("lambda-runtime-aws-tenant-id"))
+        set_trace(headers.get("lambda-runtime-trace-id"))
+        result, content_type, error = invoke(handler, encoder, invocation)
+        if error is None:
+            invocation = client.respond_and_next(invocation.request_id, result, content_type)
+        else:
+            logs.error(error)
+            cause = xray_cause(error)
+            body = encoder.encode({k: v for k, v in error.items() if k != "frames"}).encode("utf-8")
+            invocation = client.fail_and_next(invocation.request_id, error["errorType"], body, cause)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+package runtimes
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+// probeTimeout bounds the question for an interpreter's version.
+const probeTimeout = 10 * time.Second
+
+// versionPattern finds the version in the path of an interpreter that a
+// version manager keeps: .../versions/node/v22.1.0/bin/node.
+var versionPattern = regexp.MustCompile(`/v?(\d+\.\d+\.\d+)/`)
+
+// findOnHost looks for an interpreter of the runtime's release on this host and
+// tells why it could not use those that it found.
+func (r *Registry) findOnHost(s spec) (in interpreter, rejected []string, ok bool) {
+	seen := map[string]bool{}
+	for _, path := range r.candidates(s) {
+		path, err := filepath.EvalSymlinks(path)
+		if err != nil || seen[path] {
+			continue
+		}
+		seen[path] = true
+		version, err := probe(s, path)
+		if err != nil {
+			rejected = append(rejected, fmt.Sprintf("%s: %v", path, err))
+			continue
+		}
+		if !s.covers(version) {
+			continue
+		}
+		in, err := r.place(s, path, version)
+		if err != nil {
+			rejected = append(rejected, fmt.Sprintf("%s: %v", path, err))
+			continue
+		}
+		return in, nil, true
+	}
+	return interpreter{}, rejected, false
+}
+
+// candidates returns where an interpreter of the release may be, best first:
+// the host's packages, then what version managers keep, newest first.
+func (r *Registry) candidates(s spec) []string {
+	name := s.executable()
+	paths := []string{"/usr/bin/" + name, "/usr/local/bin/" + name}
+	if s.language == languageNode {
+		paths = append(paths, "/usr/bin/nodejs")
+	}
+	var managed []string
+	for _, pattern := range r.managers(s) {
+		found, _ := filepath.Glob(pattern) // a fixed pattern is well formed
+		managed = append(managed, found...)
+	}
+	slices.SortStableFunc(managed, func(a, b string) int {
+		return compareVersions(versionInPath(b), versionInPath(a))
+	})
+	return append(paths, managed...)
+}
+
+// managers returns the patterns of where version managers keep interpreters.
+func (r *Registry) managers(s spec) []string {
+	var patterns []string
+	if s.language == languageNode {
+		patterns = []string{
+			"/usr/local/n/versions/node/" + s.release + ".*/bin/node",
+			"/opt/node-v" + s.release + ".*/bin/node",
+		}
+		if r.home != "" {
+			for _, p := range []string{
+				".nvm/versions/node/v", ".asdf/installs/nodejs/", ".volta/tools/image/node/",
+				".local/share/mise/installs/node/",
+			} {
+				patterns = append(patterns, filepath.Join(r.home, p)+s.release+".*/bin/node")
+			}
+			patterns = append(patterns, filepath.Join(r.home, ".local/share/fnm/node-versions/v"+s.release+".*/installation/bin/node"))
+		}
+		return patterns
+	}
+	bin := "/bin/" + s.executable()
+	patterns = []string{"/opt/python/" + s.release + "*" + bin}
+	if r.home != "" {
+		patterns = append(patterns,
+			filepath.Join(r.home, ".pyenv/versions", s.release+".*"+bin),
+			filepath.Join(r.home, ".asdf/installs/python", s.release+".*"+bin),
+			filepath.Join(r.home, ".local/share/uv/python/cpython-"+s.release+".*"+bin),
+			filepath.Join(r.home, ".local/share/mise/installs/python", s.release+".*"+bin))
+	}
+	return patterns
+}
+
+func versionInPath(path string) string {
+	if m := versionPattern.FindStringSubmatch(path); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// probe asks an interpreter for its version. Python must also find its
+// standard library: distributions have packages without it.
+func probe(s spec, path string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	args := []string{"-p", "process.versions.node"}
+	if s.language == languagePython {
+		args = []string{"-I", "-S", "-c", "import json, logging, platform, ssl; print(platform.python_version())"}
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
+		return "", fmt.Errorf("%w: %s", err, lines[len(lines)-1])
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// place says how an interpreter of this host appears at /var/lang.
+func (r *Registry) place(s spec, path, version string) (interpreter, error) {
+	in := interpreter{version: version, origin: path, file: path}
+	bin := filepath.Dir(path)
+	switch {
+	case bin == "/usr/bin":
+		// The base has it already.
+		dir, err := writeTree(filepath.Join(r.dir, "lang"), links(s, path))
+		if err != nil {
+			return in, err
+		}
+		in.mounts = []sandbox.Mount{{Source: dir, Target: langDir}}
+	case bin == "/usr/local/bin" && s.language == languageNode:
+		// One file. Its prefix holds other people's things.
+		in.mounts = []sandbox.Mount{{Source: path, Target: langDir + "/bin/node"}}
+	case bin == "/usr/local/bin":
+		return in, fmt.Errorf("a Python whose prefix is /usr/local is not used, because all of that would be visible to functions")
+	default:
+		// A prefix of its own.
+		in.mounts = []sandbox.Mount{{Source: filepath.Dir(bin), Target: langDir}}
+	}
+	if err := r.checkLibraries(path, filepath.Dir(bin)); err != nil {
+		return in, err
+	}
+	return in, nil
+}
+
+// links returns the tree of a /var/lang that only points to path.
+func links(s spec, path string) tree {
+	t := tree{"bin/" + s.executable(): link(path)}
+	if s.language == languagePython {
+		t["bin/python3"] = link(path)
+		t["bin/python"] = link(path)
+	}
+	return t
+}
+
+// compareVersions compares dotted decimal versions.
+func compareVersions(a, b string) int {
+	return slices.CompareFunc(strings.Split(a, "."), strings.Split(b, "."), func(x, y string) int {
+		if len(x) != len(y) {
+			return len(x) - len(y)
+		}
+		return strings.Compare(x, y)
+	})
+}

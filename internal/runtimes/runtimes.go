@@ -1,0 +1,220 @@
+// Package runtimes knows what the managed runtimes are made of: for a runtime
+// id such as nodejs22.x or python3.13 it tells which files make up the
+// sandbox's root, how the runtime starts and which environment variables it
+// gets.
+//
+// A runtime has three parts. The base is a small Linux user land: a chosen part
+// of this host's /usr, read-only, and an /etc made here (see base.go). The
+// interpreter is one of exactly the runtime's version, found on this host or
+// added from a package registry by Add; another version is never taken in its
+// place. The bootstrap is our own program, embedded in this binary, that talks
+// to the Lambda Runtime API and runs the function's handler. The provided
+// runtimes have the base only: the bootstrap comes with the function's code.
+//
+// Nothing here starts a sandbox; the worker does, from what Resolve returns.
+package runtimes
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+// Paths in the sandbox, as on AWS.
+const (
+	langDir    = "/var/lang"    // the interpreter
+	runtimeDir = "/var/runtime" // the bootstrap
+	taskDir    = "/var/task"    // the function's code
+)
+
+// Runtime is what a worker needs to start one runtime. Its slices and maps are
+// shared: change none.
+type Runtime struct {
+	ID      string // e.g. nodejs22.x
+	Version string // what INIT_START shows, e.g. nodejs:22.23.3
+
+	Mounts   []sandbox.Mount
+	Symlinks []sandbox.Symlink
+
+	// Command starts the runtime. It is empty for the provided runtimes, where
+	// the first of Candidates that exists is started.
+	Command    []string
+	Candidates []string
+
+	// Env holds the variables that the runtime itself defines. The function's
+	// own may replace those that AWS lets it replace.
+	Env map[string]string
+
+	digest string // of everything that makes this version differ from another
+}
+
+// VersionARN returns the ARN by which logs and GetRuntimeManagementConfig name
+// exactly this version of the runtime.
+func (r *Runtime) VersionARN(region string) string {
+	return "arn:aws:lambda:" + region + "::runtime:" + r.digest
+}
+
+// Registry finds runtimes. It is safe for concurrent use.
+type Registry struct {
+	dir  string
+	base base
+	home string // where version managers keep interpreters
+
+	mu       sync.Mutex
+	resolved map[string]*resolution
+}
+
+// resolution remembers what an id resolved to while the interpreter's file
+// stays the same.
+type resolution struct {
+	runtime *Runtime
+	file    string
+	info    fs.FileInfo
+}
+
+// Open opens the registry whose own files (base, bootstraps, added
+// interpreters) are below dir, and writes those that are missing.
+func Open(dir string) (*Registry, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("runtimes: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("runtimes: %w", err)
+	}
+	b, err := openBase(dir)
+	if err != nil {
+		return nil, fmt.Errorf("runtimes: base: %w", err)
+	}
+	home, _ := os.UserHomeDir() // without one there are no version managers to look at
+	return &Registry{dir: dir, base: b, home: home, resolved: map[string]*resolution{}}, nil
+}
+
+// UnavailableError reports a runtime id that AWS has but nothing here serves.
+type UnavailableError struct {
+	ID  string
+	How string // what to do about it, a sentence
+}
+
+// Error implements error.
+func (e *UnavailableError) Error() string {
+	return fmt.Sprintf("runtime %s is not installed here. %s", e.ID, e.How)
+}
+
+// UnknownError reports a runtime id that Lapwing does not know.
+type UnknownError struct{ ID string }
+
+// Error implements error.
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("runtime %q is not known; the runtimes are %s", e.ID, strings.Join(IDs(), ", "))
+}
+
+// Resolve returns the runtime of an id. It fails with *UnknownError, or with
+// *UnavailableError, which says what to install.
+func (r *Registry) Resolve(id string) (*Runtime, error) {
+	spec, ok := lookup(id)
+	if !ok {
+		return nil, &UnknownError{id}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if got := r.resolved[id]; got != nil && got.fresh() {
+		return got.runtime, nil
+	}
+	rt, file, err := r.resolve(spec)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("runtimes: %s: %w", id, err)
+	}
+	r.resolved[id] = &resolution{rt, file, info}
+	return rt, nil
+}
+
+func (g *resolution) fresh() bool {
+	info, err := os.Stat(g.file)
+	return err == nil && os.SameFile(info, g.info) && info.ModTime().Equal(g.info.ModTime()) && info.Size() == g.info.Size()
+}
+
+// resolve makes the runtime and names the file that must not change for it to
+// stay valid.
+func (r *Registry) resolve(s spec) (*Runtime, string, error) {
+	if s.language == languageNone {
+		return r.provided(s), r.base.etc, nil
+	}
+	in, err := r.find(s)
+	if err != nil {
+		return nil, "", err
+	}
+	boot, digest, err := r.bootstrap(s.language)
+	if err != nil {
+		return nil, "", fmt.Errorf("runtimes: %s: bootstrap: %w", s.id, err)
+	}
+	b := r.base
+	if in.usr != "" {
+		b.usr = in.usr
+	}
+	rt := &Runtime{
+		ID:       s.id,
+		Version:  s.language.name() + ":" + in.version,
+		Mounts:   append(b.mounts(), in.mounts...),
+		Symlinks: b.symlinks(),
+		Env:      environment(s),
+	}
+	rt.Mounts = append(rt.Mounts, sandbox.Mount{Source: boot, Target: runtimeDir})
+	rt.Command = s.language.command(s)
+	rt.digest = hexDigest(s.id, in.version, in.origin, digest)
+	return rt, in.file, nil
+}
+
+func (r *Registry) provided(s spec) *Runtime {
+	return &Runtime{
+		ID:         s.id,
+		Version:    strings.Replace(s.id, ".", ":", 1),
+		Mounts:     r.base.mounts(),
+		Symlinks:   r.base.symlinks(),
+		Candidates: []string{taskDir + "/bootstrap", "/opt/bootstrap"},
+		Env:        environment(s),
+		digest:     hexDigest(s.id),
+	}
+}
+
+func hexDigest(parts ...string) string {
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(parts, "\x00"))))
+}
+
+// interpreter is one interpreter that fits a runtime.
+type interpreter struct {
+	version string // e.g. 22.23.3
+	origin  string // where it comes from, for people
+	file    string // its executable on this host
+	mounts  []sandbox.Mount
+	usr     string // the /usr that it brings along, or "" for the host's
+}
+
+// find returns the interpreter of a runtime: an added one first, else one of
+// this host.
+func (r *Registry) find(s spec) (interpreter, error) {
+	in, err := r.findAdded(s)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return in, err
+	}
+	in, rejected, ok := r.findOnHost(s)
+	if ok {
+		return in, nil
+	}
+	how := s.how()
+	if len(rejected) > 0 {
+		how += " (Not usable: " + strings.Join(rejected, "; ") + ".)"
+	}
+	return interpreter{}, &UnavailableError{s.id, how}
+}

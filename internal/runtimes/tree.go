@@ -1,0 +1,111 @@
+package runtimes
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// tree is a small directory tree by its files' relative paths.
+type tree map[string]entry
+
+// entry is a file or a symbolic link of a tree.
+type entry struct {
+	data []byte
+	link string // the target, where it is a link
+}
+
+func file(text string) entry   { return entry{data: []byte(text)} }
+func link(target string) entry { return entry{link: target} }
+
+// digest identifies the tree by its content.
+func (t tree) digest() string {
+	h := sha256.New()
+	for _, path := range slices.Sorted(maps.Keys(t)) {
+		fmt.Fprintf(h, "%q %q %d\n", path, t[path].link, len(t[path].data))
+		h.Write(t[path].data)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// writeTree writes the tree to a directory below parent whose name is the
+// tree's digest, and returns its path. A directory of that name is complete:
+// it is renamed into place when everything is on disk.
+func writeTree(parent string, t tree) (string, error) {
+	dir := filepath.Join(parent, t.digest()[:32])
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	err := makeDir(dir, func(tmp string) error {
+		for path, e := range t {
+			path = filepath.Join(tmp, path)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return err
+			}
+			if e.link != "" {
+				if err := os.Symlink(e.link, path); err != nil {
+					return err
+				}
+			} else if err := os.WriteFile(path, e.data, 0o644); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return dir, err
+}
+
+// makeDir makes a directory with all of its content or not at all: fill writes
+// into a temporary directory beside it, which is synced and then renamed. If
+// another process was faster, its directory stays.
+func makeDir(dir string, fill func(tmp string) error) (err error) {
+	parent := filepath.Dir(dir)
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(parent, ".tmp-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp) // nothing is left of it after the rename
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := fill(tmp); err != nil {
+		return err
+	}
+	if err := syncTree(tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
+// syncTree makes sure that every file and directory below root is on disk.
+func syncTree(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		return syncDir(path)
+	})
+}
+
+// syncDir syncs a directory or a file.
+func syncDir(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	return errors.Join(err, f.Close())
+}
