@@ -1,0 +1,297 @@
+package state
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The test binary runs itself with this variable set to the data directory, to
+// be a process that writes until it is killed.
+const crashDir = "LAPWING_TEST_STATE_CRASH_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		if err := writeUntilKilled(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// writeUntilKilled makes every kind of write. It prints a line before each
+// one, with the key and the count that it will have (0: deleted), and a line
+// after it was acknowledged.
+func writeUntilKilled(dir string) error {
+	ctx := context.Background()
+	s, err := Open(ctx, Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	c, err := Collect[record](ctx, s, "records")
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	failed := make(chan error)
+	for w := range 4 {
+		go func() {
+			for i := 1; ; i++ {
+				key := fmt.Sprintf("%d/%d", w, i%7)
+				item, ok := c.Get(key)
+				count := item.Value.Count + 1
+				remove := ok && i%5 == 0
+				if remove {
+					count = 0
+				}
+				fmt.Printf("try %s %d\n", key, count)
+				var err error
+				switch {
+				case !ok:
+					_, err = c.Create(ctx, key, record{Count: count})
+				case remove:
+					err = c.Delete(ctx, key, item.Revision)
+				case i%2 == 0:
+					_, err = c.Update(ctx, key, item.Revision, record{Count: count})
+				default:
+					_, err = c.Put(ctx, key, record{Count: count})
+				}
+				if err == nil {
+					fmt.Printf("ok %s %d\n", key, count)
+					var d Digest
+					if d, _, err = s.Blobs().Put(ctx, strings.NewReader(fmt.Sprint(w, i))); err == nil {
+						fmt.Printf("blob %s 0\n", d)
+					}
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	return <-failed
+}
+
+// TestKillLosesNothingAcknowledged kills a writing process 50 times over on one
+// directory, and each time compares what it had acknowledged with what is
+// there.
+func TestKillLosesNothingAcknowledged(t *testing.T) {
+	const kills = 50
+	dir := t.TempDir()
+	acknowledged := map[string]int{} // key -> count, 0 where deleted
+	tried := map[string]int{}        // of writes that were not acknowledged
+	blobs := map[Digest]bool{}
+	writes := 0
+	for round := range kills {
+		crash(t, dir, time.Duration(5+round%10*6)*time.Millisecond, func(event, key string, count int) {
+			switch event {
+			case "try":
+				tried[key] = count
+			case "ok":
+				acknowledged[key] = count
+				delete(tried, key)
+				writes++
+			case "blob":
+				blobs[Digest(key)] = true
+			}
+		})
+		s := open(t, dir)
+		c := collect(t, s)
+		for key, want := range acknowledged {
+			item, _ := c.Get(key)
+			if got := item.Value.Count; got != want {
+				if maybe, ok := tried[key]; !ok || maybe != got {
+					t.Fatalf("round %d: %s has count %d, acknowledged was %d", round, key, got, want)
+				}
+				acknowledged[key] = got
+			}
+		}
+		clear(tried)
+		for d := range blobs {
+			if err := s.Blobs().Verify(d); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if writes < kills*10 {
+		t.Errorf("only %d writes in %d rounds: the test shows little", writes, kills)
+	}
+	t.Logf("%d acknowledged writes and %d blobs survived %d kills", writes, len(blobs), kills)
+}
+
+// crash runs a writing process on dir, kills it a while after it became ready,
+// and reports what it had printed. A line that the kill cut short does not
+// count.
+func crash(t *testing.T, dir string, after time.Duration, report func(event, key string, count int)) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), crashDir+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			break
+		}
+		if line == "ready\n" {
+			timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+			defer timer.Stop()
+			continue
+		}
+		var event, key string
+		var count int
+		if _, err := fmt.Sscan(line, &event, &key, &count); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		report(event, key, count)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("the writing process ended by itself: %v", err)
+	}
+}
+
+// snapshot copies the directory of an open store, as a crash would leave it.
+func snapshot(t *testing.T, dir string) string {
+	t.Helper()
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestADeletedRecordStaysDeletedAfterItsMarkerExpired(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	s.markerTTL = time.Second // JetStream's least
+	c := collect(t, s)
+	ctx := t.Context()
+	for _, k := range []string{"first", "k", "k", "k", "last"} {
+		if _, err := c.Put(ctx, k, record{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	item, _ := c.Get("k")
+	if err := c.Delete(ctx, "k", item.Revision); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		info, err := c.stream.Info(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.State.Msgs == 2 {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	after := collect(t, open(t, snapshot(t, dir)))
+	if got := keys(after.List("")); !slices.Equal(got, []string{"first", "last"}) {
+		t.Errorf("after the crash: %v", got)
+	}
+	if _, err := c.Create(ctx, "k", record{}); err != nil {
+		t.Errorf("Create after the marker expired: %v", err)
+	}
+}
+
+// TestATornTailLosesOnlyWhatItHeld cuts and damages the end of the newest block
+// file, as a power failure in the middle of a write may do.
+func TestATornTailLosesOnlyWhatItHeld(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	c := collect(t, s)
+	const n = 50
+	size := func() int64 { return fileSize(t, newestBlock(t, dir)) }
+	var before int64
+	for i := range n {
+		before = size()
+		if _, err := c.Put(t.Context(), fmt.Sprintf("%02d", i), record{Name: strings.Repeat("x", 100)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := size() - before
+	for name, damage := range map[string]func(f *os.File, size int64) error{
+		"cut in the last record":    func(f *os.File, size int64) error { return f.Truncate(size - last/2) },
+		"cut in the last header":    func(f *os.File, size int64) error { return f.Truncate(size - last + 3) },
+		"last record's end is zero": func(f *os.File, size int64) error { _, err := f.WriteAt(make([]byte, last/2), size-last/2); return err },
+		"zeros after the end":       func(f *os.File, size int64) error { return f.Truncate(size + 4096) },
+		"garbage after the end": func(f *os.File, size int64) error {
+			_, err := f.WriteAt([]byte(strings.Repeat("\xff\x01~", 500)), size)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			torn := snapshot(t, dir)
+			block := newestBlock(t, torn)
+			f, err := os.OpenFile(block, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(f, fileSize(t, block)); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+			s := open(t, torn)
+			c := collect(t, s)
+			want := n
+			if !strings.Contains(name, "after") {
+				want-- // the record that was torn
+			}
+			if c.Len() != want {
+				t.Errorf("%d of %d records are there", c.Len(), want)
+			}
+			if _, err := c.Put(t.Context(), "new", record{}); err != nil {
+				t.Errorf("Put after recovery: %v", err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if again := collect(t, open(t, torn)); again.Len() != want+1 {
+				t.Errorf("%d of %d records are there after reopening", again.Len(), want+1)
+			}
+		})
+	}
+}
+
+func newestBlock(t *testing.T, dir string) (newest string) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(dir, "nats"), func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".blk") && path > newest {
+			newest = path
+		}
+		return err
+	})
+	if err != nil || newest == "" {
+		t.Fatal("no block file", err)
+	}
+	return newest
+}
+
+func fileSize(t *testing.T, name string) int64 {
+	t.Helper()
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Size()
+}
