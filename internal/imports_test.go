@@ -16,7 +16,7 @@ const module = "lapwing.dev/lapwing/"
 // those below its own line, and packages below its own folder; never its own
 // line's others or what is above. ARCHITECTURE.md shows the picture.
 var layers = [][]string{
-	{"test"},
+	{"test", "demo"},
 	{"cmd"},
 	{"internal/gateway"},
 	{"internal/service"},
