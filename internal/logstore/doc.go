@@ -1,0 +1,2 @@
+// Package logstore keeps log groups, streams and events.
+package logstore
