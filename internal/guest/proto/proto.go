@@ -85,6 +85,10 @@ type Start struct {
 	// RawLogs is set where the log format is JSON: messages are passed on as
 	// they are, with their level in Log where the runtime told it.
 	RawLogs bool `json:"rawLogs,omitempty"`
+	// FramedLogs gives the runtime a second pipe for messages with a level and
+	// of several lines, in the form of the official runtime clients, and names
+	// its descriptor in _LAMBDA_TELEMETRY_LOG_FD.
+	FramedLogs bool `json:"framedLogs,omitempty"`
 }
 
 // Invocation is the meta of TypeInvoke: the headers of /invocation/next.

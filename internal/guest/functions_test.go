@@ -1,0 +1,160 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+)
+
+// functions are the runtimes that the tests start, by role.
+var functions = map[string]func(){
+	"echo":      func() { lambda.Start(func(e json.RawMessage) (json.RawMessage, error) { return e, nil }) },
+	"sdk":       func() { lambda.Start(sdkHandler) },
+	"raw-echo":  rawEcho,
+	"bad-calls": badCalls,
+	"big":       big,
+	"init-error": func() {
+		post("/2018-06-01/runtime/init/error", "Runtime.NoSuchHandler", `{"errorMessage":"no","errorType":"Runtime.NoSuchHandler"}`)
+		os.Exit(1)
+	},
+	"exit-0":   func() { os.Exit(0) },
+	"exit-3":   func() { fmt.Println("dying"); os.Exit(3) },
+	"hang":     func() { select {} },
+	"log-exit": logExit,
+}
+
+const runtimeAPI = "http://" + Address + "/2018-06-01"
+
+// sdkHandler shows what aws-lambda-go's client makes of this Runtime API.
+func sdkHandler(ctx context.Context, e map[string]string) (any, error) {
+	lc, _ := lambdacontext.FromContext(ctx)
+	switch e["do"] {
+	case "context":
+		d, _ := ctx.Deadline()
+		return map[string]any{"id": lc.AwsRequestID, "arn": lc.InvokedFunctionArn, "left": time.Until(d) > time.Second,
+			"client": lc.ClientContext.Custom["k"], "cognito": lc.Identity.CognitoIdentityID, "trace": os.Getenv("_X_AMZN_TRACE_ID")}, nil
+	case "log":
+		fmt.Println("one")
+		fmt.Fprintln(os.Stderr, "two")
+		fmt.Print("three without an end")
+		return "ok", nil
+	case "error":
+		return nil, errors.New("told so")
+	case "panic":
+		panic("argh")
+	case "exit":
+		os.Exit(7)
+	case "reader":
+		return strings.NewReader(strings.Repeat("r", 300_000)), nil
+	case "midstream":
+		return io.MultiReader(strings.NewReader("some"), failingReader{}), nil
+	}
+	return e, nil
+}
+
+type failingReader struct{}
+
+func (failingReader) Read([]byte) (int, error) { return 0, errors.New("midstream") }
+
+// get and post call the Runtime API.
+func get(path string) (*http.Response, []byte) {
+	resp, err := http.Get(runtimeAPI + path)
+	if err != nil {
+		panic(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		panic(err)
+	}
+	return resp, b
+}
+
+func post(url, errorType, body string) (int, string) {
+	req, _ := http.NewRequest("POST", "http://"+Address+url, strings.NewReader(body))
+	if errorType != "" {
+		req.Header.Set(errorTypeHeader, errorType)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		panic(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b)
+}
+
+// nextID waits for an event.
+func nextID() (id string, event []byte) {
+	resp, event := get("/runtime/invocation/next")
+	if resp.StatusCode != 200 {
+		panic(resp.Status + string(event))
+	}
+	return resp.Header.Get("Lambda-Runtime-Aws-Request-Id"), event
+}
+
+func rawEcho() {
+	for {
+		id, event := nextID()
+		req, _ := http.NewRequest("POST", runtimeAPI+"/runtime/invocation/"+id+"/response", bytes.NewReader(event))
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			panic(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+	}
+}
+
+// badCalls makes calls out of order and prints the answers, one a line.
+func badCalls() {
+	say := func(status int, body string) { fmt.Printf("%d %s\n", status, strings.TrimSpace(body)) }
+	const inv = "/2018-06-01/runtime/invocation/"
+	say(post(inv+"x/response", "", "{}"))
+	id, _ := nextID()
+	again, _ := nextID()
+	fmt.Println(again == id)
+	say(post("/2018-06-01/runtime/init/error", "Runtime.X", "{}"))
+	say(post(inv+"other/response", "", "{}"))
+	say(post(inv+id+"/nothing", "", "{}"))
+	resp, body := get("/runtime/invocation/" + id + "/response")
+	say(resp.StatusCode, string(body))
+	say(post(inv+id+"/response", "", `{"a":1}`))
+	say(post(inv+id+"/response", "", `{"a":2}`))
+	say(post(inv+id+"/error", "", `{}`))
+	resp, body = get("/ping")
+	say(resp.StatusCode, string(body))
+	nextID()
+}
+
+// big answers with as many bytes as the event says.
+func big() {
+	for {
+		id, event := nextID()
+		var n int
+		if err := json.Unmarshal(event, &n); err != nil {
+			panic(err)
+		}
+		status, body := post("/2018-06-01/runtime/invocation/"+id+"/response", "", strings.Repeat("b", n))
+		fmt.Println(status, strings.TrimSpace(body))
+	}
+}
+
+// logExit posts its response, writes a line and ends, all without waiting.
+func logExit() {
+	id, _ := nextID()
+	post("/2018-06-01/runtime/invocation/"+id+"/response", "", `"bye"`)
+	fmt.Print("last words")
+	os.Exit(2)
+}

@@ -1,0 +1,248 @@
+// Package guest is what runs as process 1 in every sandbox: it takes the
+// runtime and the invocations of one execution environment from the worker,
+// over the host connection (package proto), and serves them to the function as
+// Lambda does: the Runtime API, the Extensions API, process supervision and
+// log capture. cmd/lapwing-init is its program; package host is its peer.
+//
+// The function is hostile: everything that it sends is bounded and checked.
+// Locks are taken in the order guest.mu, logPipe.mu, link.mu; the goroutine
+// that reads the host connection never waits for the host to read.
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"lapwing.dev/lapwing/internal/guest/http1"
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// Address is where the Runtime API listens; the function finds it in
+// AWS_LAMBDA_RUNTIME_API. Lambda reserves the port too.
+const Address = "127.0.0.1:9001"
+
+const (
+	extensionsDir     = "/opt/extensions"
+	disableExtensions = "/opt/disable-extensions-jwigqn8j" // the name that Lambda uses
+)
+
+// guest is the state of one sandbox.
+type guest struct {
+	link *link
+	srv  *http1.Server
+
+	mu      sync.Mutex
+	window  *sync.Cond // response data may be sent, or the end has come
+	granted int        // bytes of response data that the host still takes
+	ending  bool       // shutting down: nothing waits any more
+
+	start     *proto.Start
+	startedAt time.Time
+	procs     map[int]*process
+	reaping   bool // the goroutine that reaps runs
+	runtime   *process
+	dead      bool // RuntimeExit was sent
+	logs      []*logPipe
+
+	state    runtimeState
+	initOver bool
+	fatal    string // the first fatal error that an extension reported
+	event    *event
+	waiters  []*waiter // of the runtime, the newest last
+
+	extensions []*extension
+	closed     bool // registration of extensions
+}
+
+// event is the invocation under way.
+type event struct {
+	inv       proto.Invocation
+	payload   []byte
+	delivered bool
+	ended     bool // its response is complete, or the runtime has reported an error
+}
+
+// waiter is a call of invocation/next that waits.
+type waiter struct {
+	req *http1.Request
+	ch  chan *event // nil: given up
+}
+
+// Run serves one sandbox on conn, the host connection, until the host ends it
+// or the connection fails; a clean end returns nil. Every other process in the
+// PID namespace is dead when it returns. It must be called in process 1.
+func Run(conn net.Conn) error {
+	if os.Getpid() != 1 {
+		// It reaps and kills every process that it can see.
+		return errors.New("guest: not process 1 of a PID namespace")
+	}
+	l, err := net.Listen("tcp", Address)
+	if err != nil {
+		return fmt.Errorf("guest: %w", err)
+	}
+	g := &guest{
+		link:  &link{w: conn},
+		procs: map[int]*process{},
+	}
+	g.window = sync.NewCond(&g.mu)
+	g.srv = http1.NewServer(g.serve)
+	go g.srv.Serve(l)
+	g.link.json(proto.TypeHello, proto.Hello{Version: proto.Version})
+	err = g.hostLoop(conn)
+	killAll()
+	l.Close()
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// hostLoop acts on the frames of the host.
+func (g *guest) hostLoop(conn net.Conn) error {
+	r := proto.NewReader(bufio.NewReaderSize(conn, 32*1024))
+	for {
+		f, err := r.Read()
+		if err != nil {
+			return err
+		}
+		switch f.Type {
+		case proto.TypeStart:
+			err = g.handleStart(f)
+		case proto.TypeInvoke:
+			err = g.handleInvoke(f)
+		case proto.TypeWindow:
+			err = g.handleWindow(f)
+		case proto.TypeShutdown:
+			err = g.handleShutdown(f, conn)
+		default:
+			err = fmt.Errorf("guest: unknown frame type %d", f.Type)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (g *guest) handleStart(f proto.Frame) error {
+	s := new(proto.Start)
+	if err := f.Decode(s); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	if g.start != nil {
+		g.mu.Unlock()
+		return errors.New("guest: second start")
+	}
+	g.start, g.startedAt = s, time.Now()
+	g.mu.Unlock()
+	g.startProcesses()
+	return nil
+}
+
+func (g *guest) handleInvoke(f proto.Frame) error {
+	ev := new(event)
+	body, err := f.Split(&ev.inv)
+	if err != nil {
+		return err
+	}
+	if len(f.Payload) <= proto.MaxChunk { // the reader's memory
+		body = append([]byte(nil), body...)
+	}
+	ev.payload = body
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.event != nil {
+		return errors.New("guest: second invocation")
+	}
+	g.event = ev
+	g.granted = proto.Window
+	g.deliver()
+	return nil
+}
+
+func (g *guest) handleWindow(f proto.Frame) error {
+	var w proto.WindowUpdate
+	if err := f.Decode(&w); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w.Bytes <= 0 || w.Bytes > proto.Window || g.granted+w.Bytes > proto.Window {
+		return fmt.Errorf("guest: window grant of %d bytes", w.Bytes)
+	}
+	g.granted += w.Bytes
+	g.window.Broadcast()
+	return nil
+}
+
+func (g *guest) handleShutdown(f proto.Frame, conn net.Conn) error {
+	var s proto.Shutdown
+	if err := f.Decode(&s); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	again := g.ending
+	g.ending = true
+	g.window.Broadcast()
+	g.mu.Unlock()
+	if !again {
+		go func() {
+			g.shutdown(s)
+			// Ends hostLoop; closing for writing too tells the host.
+			conn.Close()
+		}()
+	}
+	return nil
+}
+
+// settle moves on what can be moved on, after anything has changed: the end of
+// initialisation, the end of an invocation, the delivery of the next. g.mu is
+// held.
+func (g *guest) settle() {
+	if g.state != stateReady || !g.extensionsReady() {
+		return
+	}
+	switch {
+	case !g.initOver:
+		g.initOver = true
+		g.closed = true
+		g.flushLogs()
+		g.link.json(proto.TypeInitDone, proto.InitDone{DurationUs: time.Since(g.startedAt).Microseconds()})
+	case g.event != nil && g.event.ended:
+		g.flushLogs()
+		g.link.json(proto.TypeInvokeDone, proto.InvokeDone{RequestID: g.event.inv.RequestID})
+		g.event = nil
+	}
+	g.deliver()
+}
+
+// deliver hands the event to the runtime and the extensions once all wait for
+// it. g.mu is held.
+func (g *guest) deliver() {
+	ev := g.event
+	if ev == nil || ev.delivered || !g.initOver || len(g.waiters) == 0 || g.state != stateReady {
+		return
+	}
+	// The newest: older ones may belong to clients that have given up.
+	last := len(g.waiters) - 1
+	w := g.waiters[last]
+	g.waiters = g.waiters[:last]
+	ev.delivered = true
+	g.state = stateRunning
+	g.invokeExtensions(ev)
+	w.ch <- ev
+}
+
+// killAll kills every other process of the PID namespace.
+func killAll() {
+	if os.Getpid() == 1 {
+		syscall.Kill(-1, syscall.SIGKILL)
+	}
+}

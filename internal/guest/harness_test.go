@@ -1,0 +1,240 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/guest/host"
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// The test binary plays three parts: the tests, process 1 of a sandbox (in
+// namespaces of its own), and the runtimes and extensions in it.
+const (
+	roleEnv = "LAPWING_TEST_ROLE"
+	optEnv  = "LAPWING_TEST_OPT" // a directory to mount at /opt
+)
+
+func TestMain(m *testing.M) {
+	switch role := os.Getenv(roleEnv); {
+	case role == "":
+		os.Exit(m.Run())
+	case role == "init":
+		if err := beInit(); err != nil {
+			fmt.Fprintln(os.Stderr, "init:", err)
+			os.Exit(1)
+		}
+	default:
+		f, ok := functions[role]
+		if !ok {
+			panic("no such function: " + role)
+		}
+		f()
+	}
+}
+
+func beInit() error {
+	os.Unsetenv(roleEnv)
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	if opt := os.Getenv(optEnv); opt != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return err
+		}
+		if err := unix.Mount(opt, "/opt", "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+	}
+	conn, err := net.FileConn(os.NewFile(3, "host"))
+	if err != nil {
+		return err
+	}
+	return Run(conn)
+}
+
+// loopbackUp brings the loopback interface of a fresh network namespace up.
+func loopbackUp() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr)
+}
+
+// sandbox is a guest under test.
+type sandbox struct {
+	*host.Conn
+	logs *logs
+	cmd  *exec.Cmd
+}
+
+// startSandbox starts process 1 in namespaces of its own. opt, where not
+// empty, is mounted at /opt.
+func startSandbox(t testing.TB, opt string) *sandbox {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: the guest is process 1 of a PID namespace")
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), roleEnv+"=init", optEnv+"="+opt)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &sandbox{logs: new(logs), cmd: cmd}
+	s.Conn = host.New(conn, s.logs)
+	t.Cleanup(func() {
+		s.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return s
+}
+
+// role returns what starts one of the functions below as the runtime.
+func role(name string) proto.Start {
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return proto.Start{
+		Command: []string{exe}, Dir: "/", MaxFiles: 1024,
+		Env:          map[string]string{roleEnv: name, "AWS_LAMBDA_FUNCTION_NAME": "f", "TZ": ":UTC"},
+		FunctionName: "f", FunctionVersion: "$LATEST", Handler: "h", AccountID: "123456789012",
+	}
+}
+
+// run starts a sandbox with one of the functions and waits until it is ready.
+func run(t testing.TB, name string) *sandbox {
+	t.Helper()
+	s := startSandbox(t, "")
+	res, err := s.Start(t.Context(), role(name))
+	if err != nil || res.Err != nil {
+		t.Fatalf("start: %v %v", err, res.Err)
+	}
+	return s
+}
+
+// reply is a ResponseWriter that keeps everything.
+type reply struct {
+	start *proto.ResponseStart
+	body  []byte
+	err   *host.RuntimeError
+	ends  int
+	write func([]byte) // called for each write
+	end   func()       // called at the end
+}
+
+func (r *reply) Start(s proto.ResponseStart) { r.start = &s }
+func (r *reply) Write(p []byte) (int, error) {
+	if r.write != nil {
+		r.write(p)
+	}
+	r.body = append(r.body, p...)
+	return len(p), nil
+}
+func (r *reply) End(err *host.RuntimeError) {
+	r.err = err
+	r.ends++
+	if r.end != nil {
+		r.end()
+	}
+}
+
+const requestID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+
+func invocation() proto.Invocation {
+	return proto.Invocation{
+		RequestID:          requestID,
+		DeadlineMs:         time.Now().Add(time.Minute).UnixMilli(),
+		InvokedFunctionARN: "arn:aws:lambda:us-east-1:123456789012:function:f",
+	}
+}
+
+// invoke invokes with a fresh reply.
+func (s *sandbox) invoke(t testing.TB, payload string) (*reply, host.Outcome) {
+	t.Helper()
+	r := new(reply)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	out, err := s.Invoke(ctx, invocation(), []byte(payload), r)
+	if err != nil {
+		t.Fatalf("invoke: %v", err)
+	}
+	if r.ends != 1 {
+		t.Fatalf("End was called %d times", r.ends)
+	}
+	return r, out
+}
+
+// logs keeps log messages.
+type logs struct {
+	mu   sync.Mutex
+	msgs []string
+	meta []proto.Log
+}
+
+func (l *logs) Log(m proto.Log, msg []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.msgs = append(l.msgs, string(msg))
+	l.meta = append(l.meta, m)
+}
+
+func (l *logs) all() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.msgs)
+}
+
+// waitDone waits for the end of the host connection.
+func (s *sandbox) waitDone(t testing.TB) {
+	t.Helper()
+	select {
+	case <-s.Done():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the connection still stands")
+	}
+}
+
+
+func contains(t testing.TB, where, what string) {
+	t.Helper()
+	if !strings.Contains(where, what) {
+		t.Errorf("%q does not hold %q", where, what)
+	}
+}

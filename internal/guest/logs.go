@@ -1,0 +1,283 @@
+package guest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// logPipe carries the output of processes to the host, message by message. Its
+// reading goroutine takes what arrives; drain takes at once what has arrived,
+// so that a message written before a response leaves before it.
+type logPipe struct {
+	link   *link
+	source string // Log.Source
+	framed bool   // the pipe behind _LAMBDA_TELEMETRY_LOG_FD
+
+	r  *os.File // the reading end
+	fd int      // of r
+	w  int      // the writing end, for children; -1 once closed
+
+	mu      sync.Mutex
+	ended   bool
+	partial []byte // an unfinished line or frame
+	buf     []byte
+	out     []byte // frames for the host
+	done    chan struct{}
+}
+
+// newLogPipe makes a pipe and starts its reading goroutine, which ends when
+// the last writer has.
+func newLogPipe(l *link, source string, framed bool) (*logPipe, error) {
+	var fds [2]int
+	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	// Only the reading end: the children's must block when the pipe is full.
+	if err := syscall.SetNonblock(fds[0], true); err != nil {
+		return nil, err
+	}
+	p := &logPipe{
+		link: l, source: source, framed: framed,
+		r: os.NewFile(uintptr(fds[0]), source), fd: fds[0], w: fds[1],
+		buf:  make([]byte, 32*1024),
+		done: make(chan struct{}),
+	}
+	go p.run()
+	return p, nil
+}
+
+// closeWriter closes the guest's own copy of the writing end, once the
+// children have theirs.
+func (p *logPipe) closeWriter() {
+	if p.w >= 0 {
+		syscall.Close(p.w)
+		p.w = -1
+	}
+}
+
+func (p *logPipe) run() {
+	defer close(p.done)
+	rc, err := p.r.SyscallConn()
+	if err == nil {
+		rc.Read(func(uintptr) bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			for p.readOnce() {
+			}
+			return p.ended
+		})
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	p.flushLocked()
+	p.r.Close()
+}
+
+// readOnce reads and passes on what one read gives; it returns false where
+// there is nothing more now. p.mu is held.
+func (p *logPipe) readOnce() bool {
+	if p.ended {
+		return false
+	}
+	n, err := syscall.Read(p.fd, p.buf)
+	switch {
+	case err == syscall.EINTR:
+		return true
+	case err == syscall.EAGAIN:
+		return false
+	case err != nil || n == 0:
+		p.ended = true
+		return false
+	}
+	p.take(p.buf[:n])
+	return true
+}
+
+// drain passes on what has been written so far.
+func (p *logPipe) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	// Not until the pipe is empty: a process that goes on writing would keep
+	// it from being.
+	for left := p.available(); left > 0; left -= len(p.buf) {
+		if !p.readOnce() {
+			return
+		}
+	}
+}
+
+// available returns how many bytes wait in the pipe. p.mu is held.
+func (p *logPipe) available() int {
+	if p.ended {
+		return 0
+	}
+	var n int32
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(p.fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// flush passes on an unfinished line as it is.
+func (p *logPipe) flush() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flushLocked()
+}
+
+func (p *logPipe) flushLocked() {
+	if !p.framed && len(p.partial) > 0 {
+		p.emit(proto.Log{TimeUs: time.Now().UnixMicro(), Source: p.source}, p.partial)
+		p.partial = p.partial[:0]
+		p.send()
+	}
+}
+
+// take splits what was read into messages.
+func (p *logPipe) take(b []byte) {
+	if p.framed {
+		p.takeFrames(b)
+	} else {
+		p.takeLines(b)
+	}
+	p.send()
+	if cap(p.partial) > 64*1024 && len(p.partial) == 0 {
+		p.partial = nil
+	}
+}
+
+func (p *logPipe) takeLines(b []byte) {
+	l := proto.Log{TimeUs: time.Now().UnixMicro(), Source: p.source}
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, '\n')
+		line, whole := b, i >= 0
+		if whole {
+			line, b = b[:i], b[i+1:]
+		} else {
+			b = nil
+		}
+		for len(p.partial)+len(line) > proto.MaxLogLine {
+			n := proto.MaxLogLine - len(p.partial)
+			p.partial = append(p.partial, line[:n]...)
+			line = line[n:]
+			p.emit(l, p.partial)
+			p.partial = p.partial[:0]
+		}
+		switch {
+		case !whole:
+			p.partial = append(p.partial, line...)
+		case len(p.partial) > 0:
+			p.partial = append(p.partial, line...)
+			p.emit(l, p.partial)
+			p.partial = p.partial[:0]
+		default:
+			p.emit(l, line)
+		}
+	}
+}
+
+// The frames of _LAMBDA_TELEMETRY_LOG_FD, in big endian: type u32, length u32,
+// time u64 in µs, message. The type's low byte holds the kind and the level.
+const (
+	logFrameHeader = 16
+	logFrameMagic  = 0xa55a0000
+	logFrameText   = 3
+	logFrameJSON   = 2
+)
+
+var logLevels = [8]string{"", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL", ""}
+
+func (p *logPipe) takeFrames(b []byte) {
+	p.partial = append(p.partial, b...)
+	rest := p.partial
+	for len(rest) >= logFrameHeader {
+		kind := binary.BigEndian.Uint32(rest)
+		n := int(binary.BigEndian.Uint32(rest[4:]))
+		l := proto.Log{
+			TimeUs: int64(binary.BigEndian.Uint64(rest[8:])),
+			Source: p.source,
+			Level:  logLevels[kind>>2&7],
+			JSON:   kind&3 == logFrameJSON,
+		}
+		if kind&^0x1f != logFrameMagic || kind&3 != logFrameText && kind&3 != logFrameJSON {
+			// Not the runtime's: whoever found the descriptor wrote lines.
+			p.framed = false
+			tail := append([]byte(nil), rest...)
+			p.partial = p.partial[:0]
+			p.takeLines(tail)
+			return
+		}
+		if l.TimeUs < 0 {
+			l.TimeUs = time.Now().UnixMicro()
+		}
+		if have := len(rest) - logFrameHeader; have < n {
+			if have < proto.MaxLogLine {
+				break
+			}
+			// A message over the limit leaves in parts: what is left of it
+			// becomes the frame to come.
+			p.emit(l, rest[logFrameHeader:][:proto.MaxLogLine])
+			rest = rest[proto.MaxLogLine:]
+			putFrameHeader(rest, kind, n-proto.MaxLogLine, l.TimeUs)
+			continue
+		}
+		msg := rest[logFrameHeader:][:n]
+		rest = rest[logFrameHeader+n:]
+		for len(msg) > proto.MaxLogLine {
+			p.emit(l, msg[:proto.MaxLogLine])
+			msg = msg[proto.MaxLogLine:]
+		}
+		p.emit(l, msg)
+	}
+	p.partial = append(p.partial[:0], rest...)
+}
+
+func putFrameHeader(b []byte, kind uint32, n int, timeUs int64) {
+	binary.BigEndian.PutUint32(b, kind)
+	binary.BigEndian.PutUint32(b[4:], uint32(n))
+	binary.BigEndian.PutUint64(b[8:], uint64(timeUs))
+}
+
+// emit adds one message to what send sends.
+func (p *logPipe) emit(l proto.Log, msg []byte) {
+	p.out = append(proto.AppendMeta(p.out, proto.TypeLog, l, len(msg)), msg...)
+	if len(p.out) > 64*1024 {
+		p.send()
+	}
+}
+
+func (p *logPipe) send() {
+	if len(p.out) > 0 {
+		p.link.raw(p.out)
+	}
+	if cap(p.out) > 256*1024 {
+		p.out = nil
+	}
+	p.out = p.out[:0]
+}
+
+// drainLogs passes on what the function's processes have written so far.
+func (g *guest) drainLogs() {
+	g.mu.Lock()
+	logs := g.logs
+	g.mu.Unlock()
+	for _, p := range logs {
+		p.drain()
+	}
+}
+
+// flushLogs passes on unfinished lines: an invocation's output ends with it.
+// g.mu is held.
+func (g *guest) flushLogs() {
+	for _, p := range g.logs {
+		p.flush()
+	}
+}

@@ -1,0 +1,326 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// process is a process that the guest started.
+type process struct {
+	pid       int
+	extension *extension // nil: the runtime
+	exited    chan struct{}
+}
+
+// startProcesses starts the extensions and the runtime, and reports where that
+// cannot be.
+func (g *guest) startProcesses() {
+	fail := func(errorType string, err error) {
+		g.reportExit(proto.RuntimeExit{ErrorType: errorType, Reason: err.Error()})
+	}
+	if err := g.limit(); err != nil {
+		fail("Runtime.Unknown", err)
+		return
+	}
+	out, err := newLogPipe(g.link, "function", false)
+	if err != nil {
+		fail("Runtime.Unknown", err)
+		return
+	}
+	defer out.closeWriter()
+	logs := []*logPipe{out}
+	files := []uintptr{0, uintptr(out.w), uintptr(out.w)}
+	env := g.runtimeEnv()
+	if g.start.FramedLogs {
+		framed, err := newLogPipe(g.link, "function", true)
+		if err != nil {
+			fail("Runtime.Unknown", err)
+			return
+		}
+		defer framed.closeWriter()
+		logs = append(logs, framed)
+		env = append(env, fmt.Sprintf("_LAMBDA_TELEMETRY_LOG_FD=%d", len(files)))
+		files = append(files, uintptr(framed.w))
+	}
+	g.mu.Lock()
+	g.logs = append(g.logs, logs...)
+	g.mu.Unlock()
+
+	if name, err := g.startExtensions(); err != nil {
+		fail("Extension.LaunchError", fmt.Errorf("%s: %w", name, err))
+		return
+	}
+	if fi, err := os.Stat(g.start.Dir); err != nil || !fi.IsDir() {
+		if err == nil {
+			err = fmt.Errorf("chdir %s: %w", g.start.Dir, syscall.ENOTDIR)
+		}
+		fail("Runtime.InvalidWorkingDir", err)
+		return
+	}
+	argv, err := g.command()
+	if err != nil {
+		fail("Runtime.InvalidEntrypoint", err)
+		return
+	}
+	p, err := g.spawn(argv, env, files, nil)
+	if err != nil {
+		fail("Runtime.InvalidEntrypoint", err)
+		return
+	}
+	g.mu.Lock()
+	g.runtime = p
+	g.mu.Unlock()
+}
+
+// command returns the command of the runtime.
+func (g *guest) command() ([]string, error) {
+	if len(g.start.Command) > 0 {
+		return g.start.Command, nil
+	}
+	for _, c := range g.start.Candidates {
+		if fi, err := os.Stat(c); err == nil && !fi.IsDir() {
+			return []string{c}, nil
+		}
+	}
+	return nil, fmt.Errorf("Couldn't find valid bootstrap(s): %v", g.start.Candidates)
+}
+
+// runtimeEnv returns the environment of the runtime.
+func (g *guest) runtimeEnv() []string {
+	env := make([]string, 0, len(g.start.Env)+2)
+	for k, v := range g.start.Env {
+		if k != "AWS_LAMBDA_RUNTIME_API" {
+			env = append(env, k+"="+v)
+		}
+	}
+	slices.Sort(env)
+	return append(env, "AWS_LAMBDA_RUNTIME_API="+Address)
+}
+
+// limit sets the resource limits that children inherit; there is no way to set
+// them between fork and exec. Process 1 itself needs few files, and root is not
+// held to the limit of processes.
+func (g *guest) limit() error {
+	set := func(what string, resource int, n uint64) error {
+		if n == 0 {
+			return nil
+		}
+		// Through syscall: it also stops the runtime from restoring the
+		// original limit of files in children.
+		if err := syscall.Setrlimit(resource, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			return fmt.Errorf("setrlimit %s: %w", what, err)
+		}
+		return nil
+	}
+	if err := syscall.Setrlimit(unix.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return fmt.Errorf("setrlimit core: %w", err)
+	}
+	return errors.Join(
+		set("nofile", unix.RLIMIT_NOFILE, g.start.MaxFiles),
+		set("nproc", unix.RLIMIT_NPROC, g.start.MaxProcs),
+	)
+}
+
+// spawn starts a process as the function's user, in a session of its own.
+// files[0] is replaced by /dev/null.
+func (g *guest) spawn(argv, env []string, files []uintptr, ext *extension) (*process, error) {
+	null, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/null: %w", err)
+	}
+	defer syscall.Close(null)
+	files[0] = uintptr(null)
+	attr := &syscall.ProcAttr{
+		Dir:   g.start.Dir,
+		Env:   env,
+		Files: files,
+		Sys: &syscall.SysProcAttr{
+			Setsid: true,
+			// An unprivileged user has no capabilities after exec.
+			Credential: &syscall.Credential{Uid: uint32(g.start.UID), Gid: uint32(g.start.GID)},
+		},
+	}
+	// Held until the process is known, so that the reaper knows it too.
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// The child inherits it from this thread.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("no new privileges: %w", err)
+	}
+	pid, err := syscall.ForkExec(argv[0], argv, attr)
+	if err != nil {
+		return nil, &os.PathError{Op: "fork/exec", Path: argv[0], Err: err}
+	}
+	p := &process{pid: pid, extension: ext, exited: make(chan struct{})}
+	g.procs[pid] = p
+	if !g.reaping {
+		g.reaping = true
+		go g.reap()
+	}
+	return p, nil
+}
+
+// reap waits for the end of processes, orphans too, until there is none left.
+func (g *guest) reap() {
+	for {
+		var ws syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ws, 0, nil)
+		switch {
+		case err == syscall.EINTR || err == nil && !ws.Exited() && !ws.Signaled():
+			continue
+		case err != nil: // ECHILD
+			g.mu.Lock()
+			if len(g.procs) > 0 { // one has just been started
+				g.mu.Unlock()
+				continue
+			}
+			g.reaping = false // the next process starts it anew
+			g.mu.Unlock()
+			return
+		}
+		g.mu.Lock()
+		p := g.procs[pid]
+		delete(g.procs, pid)
+		ending := g.ending
+		g.mu.Unlock()
+		if p == nil {
+			continue
+		}
+		close(p.exited)
+		switch {
+		case ending:
+		case p.extension != nil:
+			g.extensionExited(p.extension, ws)
+		default:
+			go g.runtimeExited(ws)
+		}
+	}
+}
+
+// runtimeExited reports the end of the runtime, after all that it had sent.
+func (g *guest) runtimeExited(ws syscall.WaitStatus) {
+	g.mu.Lock()
+	alone := len(g.extensions) == 0
+	g.mu.Unlock()
+	// What a dead process wrote is still in its sockets and pipes. With no
+	// process left these come to their ends; extensions go on for a while.
+	limit := 50 * time.Millisecond
+	if alone {
+		killAll()
+		limit = time.Second
+	}
+	g.wakeWaiters()
+	g.srv.Idle(limit)
+	g.endLogs(limit)
+	exit := proto.RuntimeExit{Reason: exitReason(ws)}
+	g.mu.Lock()
+	if g.fatal != "" {
+		exit.ErrorType, exit.Reason = g.fatal, "Runtime exited "+exit.Reason
+	}
+	g.mu.Unlock()
+	g.reportExit(exit)
+}
+
+// wakeWaiters gives up the runtime's waiting calls of next.
+func (g *guest) wakeWaiters() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.waiters {
+		w.ch <- nil
+	}
+	g.waiters = nil
+}
+
+// endLogs waits for the ends of the log pipes, and passes on what is there.
+func (g *guest) endLogs(limit time.Duration) {
+	g.drainLogs()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	g.mu.Lock()
+	logs := g.logs
+	g.mu.Unlock()
+	for _, p := range logs {
+		select {
+		case <-p.done:
+		case <-timer.C:
+			return
+		}
+	}
+}
+
+// reportExit tells the host that the environment is of no more use.
+func (g *guest) reportExit(e proto.RuntimeExit) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.dead || g.ending {
+		return
+	}
+	g.dead = true
+	g.flushLogs()
+	if g.event != nil && g.event.delivered {
+		e.RequestID = g.event.inv.RequestID
+	}
+	g.link.json(proto.TypeRuntimeExit, e)
+}
+
+// exitReason returns Lambda's words for the end of a process.
+func exitReason(ws syscall.WaitStatus) string {
+	if ws.Exited() && ws.ExitStatus() == 0 {
+		return "without providing a reason"
+	}
+	return "with error: " + statusText(ws)
+}
+
+func statusText(ws syscall.WaitStatus) string {
+	if ws.Exited() {
+		return fmt.Sprintf("exit status %d", ws.ExitStatus())
+	}
+	s := "signal: " + ws.Signal().String()
+	if ws.CoreDump() {
+		s += " (core dumped)"
+	}
+	return s
+}
+
+// shutdown ends the runtime, then the extensions, by the deadline: the runtime
+// gets SIGTERM, and SIGKILL at the deadline or, where extensions are to be told
+// afterwards, after 30 % of the time (as on Lambda).
+func (g *guest) shutdown(s proto.Shutdown) {
+	g.mu.Lock()
+	runtime := g.runtime
+	extensions := slices.Clone(g.extensions)
+	g.mu.Unlock()
+	budget := max(time.Until(time.UnixMilli(s.DeadlineMs)), 0)
+	deadline := time.Now().Add(budget) // monotonic from here on
+	if len(extensions) > 0 {
+		budget = budget * 3 / 10
+	}
+	if runtime != nil {
+		syscall.Kill(runtime.pid, syscall.SIGTERM)
+		waitUntil(runtime.exited, time.Now().Add(budget))
+		syscall.Kill(-runtime.pid, syscall.SIGKILL)
+	}
+	g.shutdownExtensions(extensions, s, deadline)
+	killAll()
+	g.endLogs(time.Second)
+}
+
+func waitUntil(ch <-chan struct{}, deadline time.Time) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-ch:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,270 @@
+package guest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+
+	"lapwing.dev/lapwing/internal/guest/http1"
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+const (
+	errorTypeHeader    = "Lambda-Runtime-Function-Error-Type"
+	errorBodyTrailer   = "Lambda-Runtime-Function-Error-Body"
+	responseModeHeader = "Lambda-Runtime-Function-Response-Mode"
+	causeContentType   = "application/vnd.aws.lambda.error.cause+json"
+
+	oversized = "Function.ResponseSizeTooLarge"
+	truncated = "Runtime.TruncatedResponse"
+)
+
+// begin checks that the runtime may post the outcome of invocation id and
+// moves it to state to; a non-nil response refuses it.
+func (g *guest) begin(id string, to runtimeState) (*event, *http1.Response) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.event == nil || !g.event.delivered || id != g.event.inv.RequestID {
+		r := failure(400, "InvalidRequestID", "Invalid request ID")
+		return nil, &r
+	}
+	if g.state != stateRunning {
+		r := badTransition(g.state, to)
+		return nil, &r
+	}
+	g.state = to
+	return g.event, nil
+}
+
+// sent ends what begin began.
+func (g *guest) sent(ev *event) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ev.ended = true
+	g.state = stateResponseSent
+	g.window.Broadcast() // a reaper may wait for the end of the response
+	g.settle()
+}
+
+// response takes the response of the function and passes it on as it arrives.
+func (g *guest) response(r *http1.Request, id string) http1.Response {
+	ev, refusal := g.begin(id, stateResponse)
+	if refusal != nil {
+		return *refusal
+	}
+	g.drainLogs()
+	defer g.sent(ev)
+
+	mode := r.Header.Get(responseModeHeader)
+	if mode != "" && mode != "streaming" {
+		g.link.meta(proto.TypeResponseError, proto.ErrorMeta{RequestID: id, ErrorType: "Runtime.InvalidResponseModeHeader"}, nil)
+		return failure(400, "InvalidFunctionResponseMode", "Invalid function response mode")
+	}
+	start := proto.ResponseStart{RequestID: id, ContentType: r.Header.Get("Content-Type"), Streaming: mode != ""}
+	end, err := g.forward(r.Body, start, ev.inv.Streaming)
+	switch {
+	case errors.Is(err, errTooLarge):
+		return failure(413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size (%d bytes).", proto.MaxPayload)
+	case err != nil:
+		return failure(400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+	case end.ErrorType != "":
+		return accepted() // an error in trailers was received well
+	}
+	return accepted()
+}
+
+var (
+	errTooLarge = errors.New("guest: response too large")
+	errEnding   = errors.New("guest: shutting down")
+)
+
+// forward sends a response to the host, as far as its window allows. A small
+// response that has arrived whole leaves in one write.
+func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming bool) (proto.ResponseEnd, error) {
+	var (
+		end   proto.ResponseEnd
+		total int64
+		chunk = make([]byte, chunkSize(body))
+		out   = proto.AppendJSON(nil, proto.TypeResponseStart, start)
+		rerr  error
+	)
+	for rerr == nil {
+		n := 0
+		for n < len(chunk) && rerr == nil && (n == 0 || body.Buffered()) {
+			var m int
+			m, rerr = body.Read(chunk[n:])
+			n += m
+		}
+		if total += int64(n); !streaming && total > proto.MaxPayload {
+			rerr = errTooLarge
+			break
+		}
+		if n > 0 {
+			if err := g.acquire(n); err != nil {
+				return end, err
+			}
+			out = proto.AppendData(out, proto.TypeResponseData, n)
+			out = append(out, chunk[:n]...)
+		}
+		if rerr == nil {
+			g.link.raw(out)
+			out = out[:0]
+		}
+	}
+	switch {
+	case rerr == io.EOF:
+		rerr = nil
+		if t := body.Trailer.Get(errorTypeHeader); t != "" {
+			end.ErrorType = t
+			end.ErrorBody = decodeErrorBody(body.Trailer.Get(errorBodyTrailer))
+		}
+	case errors.Is(rerr, errTooLarge):
+		end.ErrorType = oversized
+	default:
+		end.ErrorType = truncated
+	}
+	g.link.raw(proto.AppendJSON(out, proto.TypeResponseEnd, end))
+	return end, rerr
+}
+
+// chunkSize returns the size of the buffer for a response body: no more than
+// needed where its length is known.
+func chunkSize(body *http1.Body) int64 {
+	if n := body.Length(); n >= 0 {
+		return min(max(n, 1), proto.MaxChunk)
+	}
+	return proto.MaxChunk
+}
+
+// acquire waits until the host takes n bytes more.
+func (g *guest) acquire(n int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.granted < n {
+		if g.ending {
+			return errEnding
+		}
+		g.window.Wait()
+	}
+	g.granted -= n
+	return nil
+}
+
+// decodeErrorBody decodes the base64 of an error trailer; what is not base64
+// is passed on as it is.
+func decodeErrorBody(s string) string {
+	if b, err := base64.StdEncoding.DecodeString(s); err == nil {
+		return string(b)
+	}
+	return s
+}
+
+// invocationError takes the error that the function ended with.
+func (g *guest) invocationError(r *http1.Request, id string) http1.Response {
+	// The body first: where it is cut short or too large, the runtime can still
+	// report something else.
+	body, refusal := readError(r)
+	if refusal != nil {
+		return *refusal
+	}
+	ev, refusal := g.begin(id, stateErrorResponse)
+	if refusal != nil {
+		return *refusal
+	}
+	g.drainLogs()
+	defer g.sent(ev)
+	meta := errorMeta(r, id)
+	if meta.ContentType == causeContentType {
+		body, meta.ContentType = withoutCause(body)
+	}
+	g.link.meta(proto.TypeResponseError, meta, body)
+	return accepted()
+}
+
+// initError takes the error that the runtime failed to initialise with.
+func (g *guest) initError(r *http1.Request) http1.Response {
+	body, refusal := readError(r)
+	if refusal != nil {
+		return *refusal
+	}
+	g.drainLogs()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state != stateStarted || g.initOver {
+		return badTransition(g.state, stateInitError)
+	}
+	g.state = stateInitError
+	g.initOver = true
+	meta := errorMeta(r, "")
+	if meta.ContentType == causeContentType {
+		body, meta.ContentType = withoutCause(body)
+	}
+	g.flushLogs()
+	g.link.meta(proto.TypeInitError, meta, body)
+	return accepted()
+}
+
+// readError reads the body of an error report.
+func readError(r *http1.Request) ([]byte, *http1.Response) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, proto.MaxPayload+1))
+	if err != nil {
+		r := failure(400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
+		return nil, &r
+	}
+	if len(body) > proto.MaxPayload {
+		r := failure(413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size (%d bytes).", proto.MaxPayload)
+		return nil, &r
+	}
+	return body, nil
+}
+
+func errorMeta(r *http1.Request, id string) proto.ErrorMeta {
+	return proto.ErrorMeta{
+		RequestID:   id,
+		ErrorType:   validErrorType(r.Header.Get(errorTypeHeader)),
+		ContentType: r.Header.Get("Content-Type"),
+	}
+}
+
+// validErrorType returns the error type as Lambda keeps it: what holds
+// (Runtime|Function)\.[A-Z][a-zA-Z]+, or the unknown type of its family.
+func validErrorType(t string) string {
+	for _, family := range []string{"Runtime.", "Function."} {
+		for rest := t; ; {
+			_, after, ok := strings.Cut(rest, family)
+			if !ok {
+				break
+			}
+			if len(after) >= 2 && isUpper(after[0]) && (isUpper(after[1]) || isUpper(after[1]&^0x20)) {
+				return t
+			}
+			rest = after
+		}
+	}
+	if strings.HasPrefix(t, "Function.") {
+		return "Function.Unknown"
+	}
+	return "Runtime.Unknown"
+}
+
+func isUpper(c byte) bool { return c >= 'A' && c <= 'Z' }
+
+// withoutCause takes the X-Ray cause out of an error document that carries
+// one, and returns the document and its content type.
+func withoutCause(body []byte) ([]byte, string) {
+	var doc struct {
+		Message    string   `json:"errorMessage"`
+		Type       string   `json:"errorType"`
+		StackTrace []string `json:"stackTrace,omitempty"`
+	}
+	if json.Unmarshal(body, &doc) != nil {
+		return []byte(`"Invalid error body"`), "application/octet-stream"
+	}
+	b, err := json.Marshal(doc)
+	if err != nil { // strings only
+		panic(err)
+	}
+	return b, "application/json"
+}

@@ -1,0 +1,181 @@
+package guest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"lapwing.dev/lapwing/internal/guest/http1"
+)
+
+// runtimeState is the state of the runtime, by the names that Lambda's
+// supervisor puts into its messages.
+type runtimeState string
+
+const (
+	stateStarted       runtimeState = ""
+	stateInitError     runtimeState = "InitError"
+	stateReady         runtimeState = "Ready"
+	stateRunning       runtimeState = "Running"
+	stateResponse      runtimeState = "InvocationResponse"
+	stateErrorResponse runtimeState = "InvocationErrorResponse"
+	stateResponseSent  runtimeState = "RuntimeResponseSentState"
+)
+
+func (s runtimeState) String() string {
+	if s == stateStarted {
+		return "Started"
+	}
+	return string(s)
+}
+
+const notAllowed = "State transition is not allowed"
+
+// serve routes a request of the function.
+func (g *guest) serve(r *http1.Request) http1.Response {
+	rest, ok := strings.CutPrefix(r.Path, "/2018-06-01/")
+	if !ok {
+		return g.serveExtensionAPIs(r)
+	}
+	switch rest {
+	case "runtime/invocation/next":
+		return only(r, "GET", g.next)
+	case "runtime/init/error":
+		return only(r, "POST", g.initError)
+	case "ping":
+		return only(r, "GET", func(*http1.Request) http1.Response {
+			return http1.Response{Status: 200, Header: http1.Fields{{Name: "Content-Type", Value: "text/plain; charset=utf-8"}}, Body: []byte("pong")}
+		})
+	}
+	if rest, ok = strings.CutPrefix(rest, "runtime/invocation/"); ok {
+		id, what, _ := strings.Cut(rest, "/")
+		switch what {
+		case "response":
+			return only(r, "POST", func(r *http1.Request) http1.Response { return g.response(r, id) })
+		case "error":
+			return only(r, "POST", func(r *http1.Request) http1.Response { return g.invocationError(r, id) })
+		}
+	}
+	return notFound()
+}
+
+// next answers with the next event, and waits until there is one.
+func (g *guest) next(r *http1.Request) http1.Response {
+	g.drainLogs() // what the function wrote before belongs before what follows
+	g.mu.Lock()
+	switch g.state {
+	case stateStarted, stateReady, stateResponseSent:
+		g.state = stateReady
+	case stateRunning:
+		// The runtime lost its event: it is given again, as Lambda does.
+		ev := g.event
+		g.mu.Unlock()
+		return eventResponse(ev)
+	default:
+		defer g.mu.Unlock()
+		return badTransition(g.state, stateReady)
+	}
+	g.dropGoneWaiters()
+	w := &waiter{req: r, ch: make(chan *event, 1)}
+	g.waiters = append(g.waiters, w)
+	g.settle()
+	g.mu.Unlock()
+
+	ev := <-w.ch
+	if ev == nil {
+		return failure(500, "InternalServerError", "Internal Server Error")
+	}
+	return eventResponse(ev)
+}
+
+// dropGoneWaiters lets go of waiting calls whose client has gone, so that they
+// do not use up the connections. g.mu is held.
+func (g *guest) dropGoneWaiters() {
+	kept := g.waiters[:0]
+	for _, w := range g.waiters {
+		if w.req.Gone() {
+			w.ch <- nil
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	g.waiters = kept
+}
+
+// eventResponse renders an event for the runtime. Empty headers are left out.
+func eventResponse(ev *event) http1.Response {
+	h := make(http1.Fields, 0, 10)
+	add := func(name, value string) {
+		if value != "" {
+			h = append(h, http1.Field{Name: name, Value: value})
+		}
+	}
+	inv := &ev.inv
+	contentType := inv.ContentType
+	if contentType == "" {
+		contentType = "application/json"
+	}
+	add("Content-Type", contentType)
+	add("Lambda-Runtime-Aws-Request-Id", inv.RequestID)
+	add("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(inv.DeadlineMs, 10))
+	add("Lambda-Runtime-Invoked-Function-Arn", inv.InvokedFunctionARN)
+	add("Lambda-Runtime-Trace-Id", inv.TraceID)
+	add("Lambda-Runtime-Client-Context", inv.ClientContext)
+	add("Lambda-Runtime-Cognito-Identity", inv.CognitoIdentity)
+	add("Lambda-Runtime-Aws-Tenant-Id", inv.TenantID)
+	return http1.Response{Status: 200, Header: h, Body: ev.payload}
+}
+
+// only answers requests of one method with h.
+func only(r *http1.Request, method string, h http1.Handler) http1.Response {
+	if r.Method != method {
+		return http1.Response{Status: 405, Header: http1.Fields{{Name: "Allow", Value: method}}}
+	}
+	return h(r)
+}
+
+func notFound() http1.Response {
+	return http1.Response{
+		Status: 404,
+		Header: http1.Fields{{Name: "Content-Type", Value: "text/plain; charset=utf-8"}},
+		Body:   []byte("404 page not found\n"),
+	}
+}
+
+func jsonResponse(status int, v any) http1.Response {
+	b, err := json.Marshal(v)
+	if err != nil { // strings only
+		panic(err)
+	}
+	return http1.Response{
+		Status: status,
+		Header: http1.Fields{{Name: "Content-Type", Value: "application/json"}},
+		Body:   append(b, '\n'),
+	}
+}
+
+// accepted is the answer to what was taken.
+func accepted() http1.Response {
+	return http1.Response{Status: 202, Header: jsonHeader, Body: acceptedBody}
+}
+
+var (
+	jsonHeader   = http1.Fields{{Name: "Content-Type", Value: "application/json"}}
+	acceptedBody = []byte("{\"status\":\"OK\"}\n")
+)
+
+// errorDocument is the error body of all three APIs.
+type errorDocument struct {
+	Message string `json:"errorMessage"`
+	Type    string `json:"errorType"`
+}
+
+func failure(status int, errorType, format string, args ...any) http1.Response {
+	return jsonResponse(status, errorDocument{fmt.Sprintf(format, args...), errorType})
+}
+
+func badTransition(from, to runtimeState) http1.Response {
+	return failure(403, "InvalidStateTransition",
+		"State transition from %s to %s failed for runtime. Error: %s", from, to, notAllowed)
+}
