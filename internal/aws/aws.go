@@ -76,6 +76,7 @@ type Request struct {
 	SourceIP  string
 	UserAgent string
 	Header    http.Header // as received
+	Trailer   http.Header // filled by the time that the body has been read to its end; nil: none
 	Time      time.Time   // of arrival
 }
 
