@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 )
@@ -24,9 +25,9 @@ func ParseDigest(s string) (Digest, error) {
 	return Digest(s), nil
 }
 
-// Blobs is a directory of files named by the SHA-256 of their content. A file
-// is there whole or not at all, and never changes. Blobs counts no references:
-// who deletes a digest must know that nobody else needs it.
+// Blobs is a set of files named by the SHA-256 of their content. A file is
+// there whole or not at all, and never changes. Blobs counts no references: a
+// set has one owner, who knows which of its digests are still needed.
 //
 // They are plain files and not JetStream's object store: that splits content
 // into chunks of 128 KB and would sync each, and its readers cannot hand a
@@ -57,37 +58,96 @@ func openBlobs(dir string) (*Blobs, error) {
 // Put returns. Content that is there already is stored once; concurrent Puts
 // of the same content are fine. An error from r is returned wrapped, and
 // leaves nothing behind. Limit the size by limiting r.
-func (b *Blobs) Put(ctx context.Context, r io.Reader) (_ Digest, size int64, err error) {
+func (b *Blobs) Put(ctx context.Context, r io.Reader) (Digest, int64, error) {
+	staged, err := b.Stage(ctx, r)
+	if err != nil {
+		return "", 0, err
+	}
+	return staged.Digest, staged.Size, staged.Commit()
+}
+
+// Staged is content that is written and synced but has not become a blob yet.
+// It must be committed or discarded.
+type Staged struct {
+	Digest Digest
+	Size   int64
+	blobs  *Blobs
+	path   string
+}
+
+// Stage does the first, slow half of Put, for owners that must do the second
+// half under a lock: so that the blob is not deleted as unneeded before the
+// owner has noted the need.
+func (b *Blobs) Stage(ctx context.Context, r io.Reader) (_ *Staged, err error) {
 	f, err := os.CreateTemp(filepath.Join(b.dir, blobTemp), "put-")
 	if err != nil {
-		return "", 0, fmt.Errorf("store blob: %w", err)
+		return nil, fmt.Errorf("store blob: %w", err)
 	}
 	defer func() {
-		err = errors.Join(err, f.Close())
-		if removed := os.Remove(f.Name()); !errors.Is(removed, fs.ErrNotExist) {
-			err = errors.Join(err, removed)
-		}
 		if err != nil {
-			err = fmt.Errorf("store blob: %w", err)
+			err = fmt.Errorf("store blob: %w", errors.Join(err, f.Close(), os.Remove(f.Name())))
 		}
 	}()
 	hash := sha256.New()
-	size, err = io.Copy(io.MultiWriter(f, hash), contextReader{ctx, r})
+	size, err := io.Copy(io.MultiWriter(f, hash), contextReader{ctx, r})
 	if err != nil {
-		return "", 0, err
+		return nil, err
 	}
-	digest := Digest(hex.EncodeToString(hash.Sum(nil)))
 	if err := f.Chmod(0o444); err != nil {
-		return "", 0, err
+		return nil, err
 	}
 	if err := f.Sync(); err != nil {
-		return "", 0, err
+		return nil, err
 	}
-	path := b.Path(digest)
-	if err := os.Rename(f.Name(), path); err != nil {
-		return "", 0, err
+	if err := f.Close(); err != nil {
+		return nil, err
 	}
-	return digest, size, syncDir(filepath.Dir(path))
+	digest := Digest(hex.EncodeToString(hash.Sum(nil)))
+	return &Staged{Digest: digest, Size: size, blobs: b, path: f.Name()}, nil
+}
+
+// Commit makes the content a blob. It is durable when Commit returns; after an
+// error it may be there or not.
+func (s *Staged) Commit() error {
+	path := s.blobs.Path(s.Digest)
+	err := os.Rename(s.path, path)
+	if err != nil {
+		err = errors.Join(err, os.Remove(s.path))
+	} else {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return fmt.Errorf("store blob %s: %w", s.Digest, err)
+	}
+	return nil
+}
+
+// Discard drops the content. After Commit it does nothing.
+func (s *Staged) Discard() error {
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("discard blob: %w", err)
+	}
+	return nil
+}
+
+// All iterates over the digests in the set, in no particular order. It ends
+// with the first error.
+func (b *Blobs) All() iter.Seq2[Digest, error] {
+	return func(yield func(Digest, error) bool) {
+		for i := range 256 {
+			entries, err := os.ReadDir(filepath.Join(b.dir, fmt.Sprintf("%02x", i)))
+			if err != nil {
+				yield("", err)
+				return
+			}
+			for _, e := range entries {
+				d, err := ParseDigest(e.Name())
+				if !yield(d, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
 }
 
 // contextReader ends reading when ctx ends.

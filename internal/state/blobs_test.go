@@ -90,6 +90,45 @@ func TestAnUnfinishedPutLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestStagedContentIsNoBlobUntilCommitted(t *testing.T) {
+	s := open(t, t.TempDir())
+	b, err := s.BlobSet("own")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.BlobSet("../x"); err == nil {
+		t.Error("took a bad name")
+	}
+	for _, commit := range []bool{false, true} {
+		staged, err := b.Stage(t.Context(), strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = b.Open(staged.Digest)
+		wantError(t, "Open of what is staged", err, ErrNotFound)
+		if commit {
+			if err := staged.Commit(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := staged.Discard(); err != nil {
+			t.Error(err)
+		}
+		var all []Digest
+		for d, err := range b.All() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, d)
+		}
+		if (len(all) == 1) != commit || tempFiles(t, b) != 0 {
+			t.Errorf("committed %v: the set holds %v", commit, all)
+		}
+	}
+	_, err = s.Blobs().Open(digestOf("x"))
+	wantError(t, "Open in another set", err, ErrNotFound)
+}
+
 func TestConcurrentPutsOfOneContent(t *testing.T) {
 	b := open(t, t.TempDir()).Blobs()
 	content := strings.Repeat("same", 10000)

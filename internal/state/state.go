@@ -87,6 +87,7 @@ type Store struct {
 	server *server.Server
 	conn   *nats.Conn
 	js     jetstream.JetStream
+	dir    string
 	blobs  *Blobs
 
 	// markerTTL is how long the mark of a deletion stays in a bucket, for
@@ -106,7 +107,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{log: o.Logger, markerTTL: time.Hour, collections: map[string]closer{}}
+	s := &Store{log: o.Logger, dir: o.Dir, markerTTL: time.Hour, collections: map[string]closer{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -122,7 +123,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if err := checkVersion(o.Dir); err != nil {
 		return nil, err
 	}
-	if s.blobs, err = openBlobs(filepath.Join(o.Dir, "blobs")); err != nil {
+	if err := os.MkdirAll(filepath.Join(o.Dir, "blobs"), 0o700); err != nil {
+		return nil, err
+	}
+	if s.blobs, err = s.BlobSet("shared"); err != nil {
 		return nil, err
 	}
 	if err := s.startServer(filepath.Join(o.Dir, "nats")); err != nil {
@@ -170,8 +174,18 @@ func (s *Store) startServer(dir string) error {
 	return err
 }
 
-// Blobs returns the content-addressed files.
+// Blobs returns the set of blobs that nobody owns alone: its users never delete
+// what another may need.
 func (s *Store) Blobs() *Blobs { return s.blobs }
+
+// BlobSet opens the set of blobs with this name for its owner, and makes it if
+// it is not there. Names are as those of collections; open a set once.
+func (s *Store) BlobSet(name string) (*Blobs, error) {
+	if !collectionName.MatchString(name) {
+		return nil, fmt.Errorf("state: %q is no name for a set of blobs", name)
+	}
+	return openBlobs(filepath.Join(s.dir, "blobs", name))
+}
 
 // Close stops every collection and the embedded server, and gives the
 // directory free. Readers may go on reading what was in memory.
