@@ -56,6 +56,9 @@ type Spec struct {
 	MemoryMB int
 	// CPUMillis is the CPU share in thousandths of a vCPU (1000 = one core).
 	CPUMillis int
+	// BoostMillis, where it is above CPUMillis, is the CPU share from the start
+	// to EndBoost: on Lambda, initialisation gets more CPU than invocations.
+	BoostMillis int
 	// CPUs is the number of processors that the guest sees.
 	CPUs int
 	// TmpMB is the size of /tmp in MiB.
@@ -84,6 +87,8 @@ type Sandbox interface {
 	// Freeze stops all CPU use of the sandbox until Thaw.
 	Freeze() error
 	Thaw() error
+	// EndBoost makes CPUMillis hold from now on, where Spec.BoostMillis held.
+	EndBoost() error
 	// Stats returns the present resource use.
 	Stats() (Stats, error)
 	// Done is closed when the sandbox has ended; Exit then tells why.
