@@ -110,18 +110,24 @@ func versionInPath(path string) string {
 func probe(s spec, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
-	args := []string{"-p", "process.versions.node"}
-	if s.language == languagePython {
-		args = []string{"-I", "-S", "-c", "import json, logging, platform, ssl; print(platform.python_version())"}
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, path, probeArgs(s)...)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
+	return runProbe(cmd)
+}
+
+func probeArgs(s spec) []string {
+	if s.language == languagePython {
+		return []string{"-I", "-S", "-c", "import json, logging, platform, ssl; print(platform.python_version())"}
+	}
+	return []string{"-p", "process.versions.node"}
+}
+
+func runProbe(cmd *exec.Cmd) (string, error) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		return "", fmt.Errorf("%w: %s", err, lines[len(lines)-1])
+		return "", fmt.Errorf("%w: %s", err, lastLine(stderr.String()))
 	}
 	return strings.TrimSpace(string(out)), nil
 }

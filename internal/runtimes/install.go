@@ -1,9 +1,234 @@
 package runtimes
 
-import "io/fs"
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 
-// findAdded returns the interpreter that Add installed for a runtime, or an
-// error that is fs.ErrNotExist.
+	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+// manifestFormat is the version of the manifest's format.
+const manifestFormat = 1
+
+// manifest describes an added interpreter; it lies beside it as manifest.json.
+type manifest struct {
+	Format  int    `json:"format"`
+	ID      string `json:"id"`
+	Version string `json:"version"`
+	Source  string `json:"source"` // for people
+	Layout  string `json:"layout"`
+}
+
+// Layouts of an added interpreter's directory.
+const (
+	// layoutPrefix: lang/ is the prefix that appears at /var/lang; libraries
+	// come from the host's /usr.
+	layoutPrefix = "prefix"
+	// layoutUserland: usr/ is a whole /usr, with the interpreter in usr/bin.
+	layoutUserland = "userland"
+)
+
+// source is a registry that has interpreters.
+type source interface {
+	source() string
+	// add finds the newest version of a release and calls into with it; into
+	// calls fill with an empty directory unless the version is there already.
+	add(ctx context.Context, f *fetcher, s spec, into func(version string, fill func(dir string) (manifest, error)) error) error
+}
+
+// releaseVersion matches a version that is no pre-release.
+var releaseVersion = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+
+func (r *Registry) addedDir(s spec) string { return filepath.Join(r.dir, "added", s.id) }
+
+// sourceOf returns where a runtime's interpreter can be added from.
+func (r *Registry) sourceOf(s spec) (source, error) {
+	switch {
+	case s.language == languageNode:
+		return newNPMNode(r.home)
+	case s.id == "python3.13":
+		return newDebianPython()
+	case s.language == languagePython:
+		return nil, fmt.Errorf("no package registry has Python %s; %s", s.release, s.how())
+	}
+	return nil, fmt.Errorf("%s needs no interpreter: it is always there", s.id)
+}
+
+// Add brings the newest interpreter of a runtime's release from a package
+// registry: npm for Node.js, Debian for Python. It verifies what it downloads
+// against the registry's signed or announced digests, and what is on disk is
+// complete or absent. progress, which may be nil, is called now and then. A
+// version that is there already is kept.
+func (r *Registry) Add(ctx context.Context, id string, progress func(Progress)) error {
+	s, ok := lookup(id)
+	if !ok {
+		return &UnknownError{id}
+	}
+	src, err := r.sourceOf(s)
+	if err != nil {
+		return fmt.Errorf("add %s: %w", id, err)
+	}
+	dir := r.addedDir(s)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("add %s: %w", id, err)
+	}
+	unlock, err := lock(filepath.Join(r.dir, "added", ".lock"))
+	if err != nil {
+		return fmt.Errorf("add %s: %w", id, err)
+	}
+	defer unlock()
+	// What a crashed Add left behind: nobody else is at work.
+	left, _ := filepath.Glob(filepath.Join(dir, ".tmp-*"))
+	for _, tmp := range left {
+		if err := os.RemoveAll(tmp); err != nil {
+			return fmt.Errorf("add %s: %w", id, err)
+		}
+	}
+	f := newFetcher(progress)
+	err = src.add(ctx, f, s, func(version string, fill func(string) (manifest, error)) error {
+		return r.install(s, f, version, fill)
+	})
+	if err != nil {
+		return fmt.Errorf("add %s: %w", id, err)
+	}
+	return nil
+}
+
+// install makes the directory of one version.
+func (r *Registry) install(s spec, f *fetcher, version string, fill func(string) (manifest, error)) error {
+	if !releaseVersion.MatchString(version) || !s.covers(version) {
+		return fmt.Errorf("version %q is not of release %s", version, s.release)
+	}
+	dir := filepath.Join(r.addedDir(s), version)
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	return makeDir(dir, func(tmp string) error {
+		m, err := fill(tmp)
+		if err != nil {
+			return err
+		}
+		m.Format, m.ID, m.Version = manifestFormat, s.id, version
+		f.progress(Progress{Step: "check " + s.id})
+		if err := r.check(s, m, tmp); err != nil {
+			return err
+		}
+		text, err := json.MarshalIndent(m, "", "  ")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(tmp, "manifest.json"), append(text, '\n'), 0o644)
+	})
+}
+
+// check makes sure that a new interpreter can run before it is put in place.
+func (r *Registry) check(s spec, m manifest, dir string) error {
+	if m.Layout == layoutUserland {
+		return checkUserland(s, m, filepath.Join(dir, "usr"))
+	}
+	path := filepath.Join(dir, "lang/bin", s.executable())
+	if err := r.checkLibraries(path, filepath.Join(dir, "lang")); err != nil {
+		return err
+	}
+	version, err := probe(s, path)
+	if err != nil {
+		return err
+	}
+	if version != m.Version {
+		return fmt.Errorf("the program says that it is version %s, not %s", version, m.Version)
+	}
+	return nil
+}
+
+// Remove removes every added interpreter of a runtime. Sandboxes that still
+// run on one must be gone. It is no error if there is none.
+func (r *Registry) Remove(id string) error {
+	s, ok := lookup(id)
+	if !ok {
+		return &UnknownError{id}
+	}
+	unlock, err := lock(filepath.Join(r.dir, "added", ".lock"))
+	if err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	defer unlock()
+	if err := os.RemoveAll(r.addedDir(s)); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	r.mu.Lock()
+	delete(r.resolved, id)
+	r.mu.Unlock()
+	return nil
+}
+
+// lock takes an exclusive lock between processes.
+func lock(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// findAdded returns the newest interpreter that Add brought for a runtime, or
+// an error that is fs.ErrNotExist.
 func (r *Registry) findAdded(s spec) (interpreter, error) {
-	return interpreter{}, fs.ErrNotExist
+	dir := r.addedDir(s)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return interpreter{}, err
+	}
+	versions := []string{}
+	for _, e := range entries {
+		if releaseVersion.MatchString(e.Name()) {
+			versions = append(versions, e.Name())
+		}
+	}
+	if len(versions) == 0 {
+		return interpreter{}, fs.ErrNotExist
+	}
+	dir = filepath.Join(dir, slices.MaxFunc(versions, compareVersions))
+	path := filepath.Join(dir, "manifest.json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		// Not as fs.ErrNotExist: that would mean that nothing was added.
+		return interpreter{}, fmt.Errorf("runtimes: %s: the added interpreter is damaged, remove and add it again: %v", s.id, err)
+	}
+	var m manifest
+	if err := json.Unmarshal(text, &m); err != nil {
+		return interpreter{}, fmt.Errorf("runtimes: %s: %w", path, err)
+	}
+	if m.Format != manifestFormat {
+		return interpreter{}, fmt.Errorf("runtimes: %s has format %d; this program knows %d", path, m.Format, manifestFormat)
+	}
+	in := interpreter{version: m.Version, origin: m.Source, file: path, added: true}
+	switch m.Layout {
+	case layoutPrefix:
+		in.mounts = []sandbox.Mount{{Source: filepath.Join(dir, "lang"), Target: langDir}}
+	case layoutUserland:
+		in.usr = filepath.Join(dir, "usr")
+		lang, err := writeTree(filepath.Join(r.dir, "lang"), links(s, "/usr/bin/"+s.executable()))
+		if err != nil {
+			return interpreter{}, err
+		}
+		in.mounts = []sandbox.Mount{{Source: lang, Target: langDir}}
+	default:
+		return interpreter{}, fmt.Errorf("runtimes: %s has layout %q", path, m.Layout)
+	}
+	return in, nil
 }

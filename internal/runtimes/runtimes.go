@@ -199,6 +199,7 @@ type interpreter struct {
 	file    string // its executable on this host
 	mounts  []sandbox.Mount
 	usr     string // the /usr that it brings along, or "" for the host's
+	added   bool   // by Add, and not found on the host
 }
 
 // find returns the interpreter of a runtime: an added one first, else one of

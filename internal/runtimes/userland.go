@@ -1,0 +1,113 @@
+package runtimes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// compileTimeout bounds the compilation of Python's standard library.
+const compileTimeout = 5 * time.Minute
+
+// userlandCommand returns a command that runs the Python of a user land on this
+// host, by the user land's own loader and libraries.
+func userlandCommand(ctx context.Context, s spec, usr string, args ...string) (*exec.Cmd, error) {
+	loaders, _ := filepath.Glob(filepath.Join(usr, "lib64", "ld-linux-*.so.*"))
+	if len(loaders) == 0 {
+		loaders, _ = filepath.Glob(filepath.Join(usr, "lib", "ld-linux-*.so.*"))
+	}
+	if len(loaders) == 0 {
+		return nil, errors.New("the user land has no dynamic loader")
+	}
+	// The loader is a link to /lib/…, which here would be the host's.
+	loader, err := filepath.Glob(filepath.Join(usr, "lib", "*-linux-gnu", filepath.Base(loaders[0])))
+	if err != nil || len(loader) == 0 {
+		loader = loaders
+	}
+	args = append([]string{"--library-path", strings.Join(userlandLibraries(usr), ":"), filepath.Join(usr, "bin", s.executable())}, args...)
+	cmd := exec.CommandContext(ctx, loader[0], args...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONHOME=" + usr}
+	return cmd, nil
+}
+
+// userlandLibraries returns the directories of a user land's libraries.
+func userlandLibraries(usr string) []string {
+	dirs, _ := filepath.Glob(filepath.Join(usr, "lib", "*-linux-gnu"))
+	return append(dirs, filepath.Join(usr, "lib"))
+}
+
+// compileLibrary compiles the standard library of the user land in dir, which
+// Debian does when it installs the packages: uncompiled, every start would
+// compile what it imports anew, for nothing is writable in a sandbox.
+func compileLibrary(ctx context.Context, s spec, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, compileTimeout)
+	defer cancel()
+	usr := filepath.Join(dir, "usr")
+	cmd, err := userlandCommand(ctx, s, usr, "-I", "-S", "-m", "compileall", "-q",
+		// The paths in tracebacks are those in the sandbox.
+		"-s", dir, "-p", "/",
+		// Nothing changes the sources, so that they are not looked at again.
+		"--invalidation-mode", "unchecked-hash",
+		filepath.Join(usr, "lib", s.executable()))
+	if err != nil {
+		return err
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the standard library: %w: %s", err, lastLine(string(out)))
+	}
+	return nil
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// checkUserland makes sure that the user land's Python runs, says the version
+// that it should, and that every library that it or one of its extension
+// modules needs is there.
+func checkUserland(s spec, m manifest, usr string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	cmd, err := userlandCommand(ctx, s, usr, probeArgs(s)...)
+	if err != nil {
+		return err
+	}
+	version, err := runProbe(cmd)
+	if err != nil {
+		return err
+	}
+	if version != m.Version {
+		return fmt.Errorf("the program says that it is version %s, not %s", version, m.Version)
+	}
+	dirs := userlandLibraries(usr)
+	return filepath.WalkDir(usr, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if filepath.Dir(path) != filepath.Join(usr, "bin") && !strings.HasSuffix(path, ".so") {
+			return nil
+		}
+		if elfFile, err := isELF(path); err != nil || !elfFile {
+			return err
+		}
+		return checkClosure(path, dirs)
+	})
+}
+
+func isELF(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	magic := make([]byte, 4)
+	n, _ := f.Read(magic) // an empty file is no ELF file
+	return string(magic[:n]) == "\x7fELF", nil
+}
