@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -29,11 +28,11 @@ const processName = "lapwing-sandbox"
 
 // Descriptors that the driver gives to a sandbox process.
 const (
-	fdControl = 3 + iota // the driver's request comes in here, reports go out
-	fdGuestConn
-	fdConsole
-	fdTmp
-	fdMounts // the first of len(bootRequest.Mounts)+1: the root first
+	fdControl   = 3 + iota // the driver's request comes in here, reports go out
+	fdGuestConn            // the host connection
+	fdConsole              // what process 1 prints
+	fdTmp                  // the file behind /tmp
+	fdMounts               // the first of the root and then bootRequest.Mounts
 )
 
 // guestConnFD is the descriptor at which process 1 finds the host connection.
@@ -104,6 +103,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 	log.SetTarget(discard{})
 	cpuid.Initialize()
 	ring0.InitDefault()
+	limitTasks(req.MaxProcesses)
 
 	conf, err := sentryConfig()
 	if err != nil {
@@ -121,9 +121,9 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	console2, err := unix.Dup(fdConsole)
+	console, err := unix.Dup(fdConsole)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("standard error: %w", err)
 	}
 	spec := guestSpec(req)
 	mountConfs := []specutils.GoferMountConf{{Lower: specutils.Lisafs}}
@@ -143,7 +143,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 		Device:            fd.New(-1),
 		GoferFDs:          goferFDs,
 		DevGoferFD:        -1,
-		StdioFDs:          []int{null, fdConsole, console2},
+		StdioFDs:          []int{null, fdConsole, console},
 		PassFDs:           []boot.FDMapping{{Guest: guestConnFD, Host: fdGuestConn}},
 		ExecFD:            -1,
 		GoferFilestoreFDs: []int{fdTmp},
@@ -176,11 +176,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 func startGuest(client *unet.Socket, req *bootRequest) error {
 	rpc := urpc.NewClient(client)
 	defer rpc.Close()
-	links, err := req.Network.links()
-	if err != nil {
-		return err
-	}
-	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, links, nil); err != nil {
+	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, req.Network.links(), nil); err != nil {
 		return fmt.Errorf("setting up the network: %w", err)
 	}
 	return rpc.Call(boot.ContMgrRootContainerStart, &req.ID, nil)
@@ -286,25 +282,6 @@ func openNull() (int, error) {
 		return -1, fmt.Errorf("standard input: %w", err)
 	}
 	return n, nil
-}
-
-// bootNetwork is the network of a sandbox. Its device is a packet socket.
-type bootNetwork struct {
-	Device   int // descriptor
-	MAC      net.HardwareAddr
-	MTU      int
-	Address  net.IP
-	Prefix   int
-	Gateway  net.IP
-	Checksum bool
-}
-
-func (n *bootNetwork) links() (*boot.CreateLinksAndRoutesArgs, error) {
-	args := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
-	if n == nil {
-		return args, nil
-	}
-	return nil, errors.New("network: not yet")
 }
 
 type discard struct{}

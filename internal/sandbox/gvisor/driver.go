@@ -1,74 +1,276 @@
 // Package gvisor is the default sandbox driver. It runs each sandbox in gVisor,
 // a kernel in user space that is linked into this binary, and needs neither KVM
 // nor anything else installed.
+//
+// # One process
+//
+// A sandbox is one host process (and the processes that gVisor's systrap
+// platform runs guest code in): this binary, executed again, which MaybeReexec
+// turns into gVisor's kernel. It does not go through runsc's command line, which
+// executes itself twice and starts a second process, the gofer, to open files.
+// The driver opens everything beforehand and hands over descriptors: the mounts,
+// the file behind /tmp, the packet socket of the network interface, the host
+// connection. The process starts as an unprivileged user, without capabilities,
+// in an empty mount namespace and a network namespace without interfaces (see
+// void), in a PID namespace of its own, and gVisor's seccomp filter closes behind
+// it before guest code runs.
+//
+// # File systems
+//
+// Mounts are read-only twice: gVisor mounts them so, and the descriptors belong
+// to detached read-only clones of the host's mounts, from which nothing above
+// can be reached. The sandbox process opens host files as the user nobody, so
+// what a mount is to offer must be readable by everyone. Mounts must not change
+// while a sandbox uses them. /tmp is a file in Options.Dir without a name: its
+// pages are the host's page cache, which the kernel writes back under pressure,
+// so a full /tmp takes disk and not the function's memory, as on Lambda. /dev/shm
+// is memory and counts as such.
+//
+// # Limits
+//
+// Memory, CPU time and processes are limited by cgroups (see package cgroup),
+// the guest's own processes and threads also inside the guest. A sandbox that
+// overruns its memory is killed as a whole.
+//
+// # Ends
+//
+// The sandbox processes are killed by the kernel when the daemon dies. What that
+// cannot reach, frozen processes and cgroups, New removes.
 package gvisor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/cgroup"
 )
 
 const (
-	initPath   = "/lapwing-init"
-	guestFiles = 1024 // RLIMIT_NOFILE as on Lambda
+	initPath   = "/lapwing-init" // in a sandbox
+	guestFiles = 1024            // RLIMIT_NOFILE of process 1, as on Lambda
 )
 
 // Options configure a Driver.
 type Options struct {
-	// Dir is the driver's own directory: empty, or left by an earlier daemon.
+	// Dir is the driver's own directory. New removes what an earlier driver
+	// left there. Its file system holds the sandboxes' /tmp.
 	Dir string
 	// InitPath is the static lapwing-init binary on this host.
 	InitPath string
 	Logger   *slog.Logger
+	// MemoryMB is the sum of Spec.MemoryMB over all sandboxes above which
+	// Create returns ErrNoCapacity. 0 means no fixed sum: sandboxes rarely use
+	// all that they may. Either way Create leaves some of the host's memory
+	// free.
+	MemoryMB int
+	// AllowMissingLimits makes New only warn where the host has no cgroup
+	// controller for memory, CPU or processes. Without it, New refuses.
+	AllowMissingLimits bool
 }
 
 // Driver makes gVisor sandboxes.
 type Driver struct {
-	opts Options
-	void *void
+	opts     Options
+	log      *slog.Logger
+	lock     *os.File
+	cgroups  *cgroup.Tree
+	limits   limits
+	void     *void
+	hostMem  uint64 // bytes
+	starting sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	live   map[string]*instance
+	mu       sync.Mutex
+	closed   bool
+	live     map[string]*instance
+	memoryMB int // reserved by live
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
 
-// New returns a driver.
-func New(ctx context.Context, opts Options) (*Driver, error) {
+// limits tells which limits this host can keep.
+type limits struct{ memory, cpu, processes bool }
+
+// New returns a driver, after it has removed whatever an earlier one with the
+// same directory left behind. Only one driver at a time can use a directory.
+func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("gvisor: sandboxes need root")
+		return nil, errors.New("gvisor: sandboxes can be made by root only")
 	}
-	for _, dir := range []string{"void", "roots", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(opts.Dir, dir), 0o755); err != nil {
-			return nil, fmt.Errorf("gvisor: %w", err)
-		}
-	}
-	v, err := newVoid(filepath.Join(opts.Dir, "void"))
-	if err != nil {
+	if opts.Dir, err = filepath.Abs(opts.Dir); err != nil {
 		return nil, fmt.Errorf("gvisor: %w", err)
 	}
-	return &Driver{opts: opts, void: v, live: make(map[string]*instance)}, nil
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Driver{opts: opts, log: opts.Logger, live: make(map[string]*instance)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("gvisor: %w", err), d.release())
+		}
+	}()
+	if err := checkInit(opts.InitPath); err != nil {
+		return nil, err
+	}
+	if d.hostMem, err = memInfo("MemTotal"); err != nil {
+		return nil, err
+	}
+	if err := d.claim(); err != nil {
+		return nil, err
+	}
+	if err := d.sweep(); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := d.openCgroups(); err != nil {
+		return nil, err
+	}
+	voidDir := filepath.Join(opts.Dir, "void")
+	for _, dir := range []string{voidDir, d.rootsDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	d.void, err = newVoid(voidDir)
+	return d, err
+}
+
+// checkInit refuses a lapwing-init that no sandbox could run.
+func checkInit(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("lapwing-init: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Mode()&0o005 != 0o005 {
+		return fmt.Errorf("lapwing-init: %s must be a regular file that everyone may read and execute", path)
+	}
+	return nil
+}
+
+// claim makes the directory this driver's, as long as it or its process lives.
+func (d *Driver) claim() (err error) {
+	if err := os.MkdirAll(d.opts.Dir, 0o711); err != nil {
+		return err
+	}
+	d.lock, err = os.OpenFile(filepath.Join(d.opts.Dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("%s is in use by another process", d.opts.Dir)
+	}
+	return nil
+}
+
+func (d *Driver) rootsDir() string    { return filepath.Join(d.opts.Dir, "roots") }
+func (d *Driver) cgroupsFile() string { return filepath.Join(d.opts.Dir, "cgroups.json") }
+
+// sweep removes what an earlier driver with this directory left.
+func (d *Driver) sweep() error {
+	b, err := os.ReadFile(d.cgroupsFile())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		var paths []string
+		if err := json.Unmarshal(b, &paths); err != nil {
+			return fmt.Errorf("%s: %w", d.cgroupsFile(), err)
+		}
+		if err := cgroup.Sweep(paths); err != nil {
+			return fmt.Errorf("removing sandboxes of an earlier process: %w", err)
+		}
+	}
+	return os.RemoveAll(d.rootsDir())
+}
+
+// openCgroups makes the driver's part of the cgroup tree and writes down where
+// it is, for a later sweep.
+func (d *Driver) openCgroups() error {
+	var st unix.Stat_t
+	if err := unix.Stat(d.opts.Dir, &st); err != nil {
+		return err
+	}
+	// Unlike the directory's path, this is the same from every mount namespace.
+	tree, err := cgroup.Open(fmt.Sprintf("lapwing-%x-%x", st.Dev, st.Ino))
+	if err != nil {
+		return err
+	}
+	d.cgroups = tree
+	d.limits = limits{memory: true, cpu: true, processes: true}
+	if missing := tree.Missing(); len(missing) > 0 {
+		if !d.opts.AllowMissingLimits {
+			return fmt.Errorf("this host does not let Lapwing use the cgroup controllers %s, so limits of functions could not be kept", strings.Join(missing, ", "))
+		}
+		d.log.Warn("limits of functions are not kept: the host does not let Lapwing use some cgroup controllers", "missing", missing)
+		for _, c := range missing {
+			switch c {
+			case "memory":
+				d.limits.memory = false
+			case "cpu":
+				d.limits.cpu = false
+			case "pids":
+				d.limits.processes = false
+			}
+		}
+	}
+	b, err := json.Marshal(tree.Paths())
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(d.cgroupsFile(), b, 0o600)
 }
 
 // Close implements sandbox.Driver.
 func (d *Driver) Close() error {
 	d.mu.Lock()
+	already := d.closed
 	d.closed = true
-	live := d.live
-	d.live = nil
 	d.mu.Unlock()
-	var errs []error
-	for _, s := range live {
-		errs = append(errs, s.Destroy(context.Background()))
+	if already {
+		return nil
 	}
-	d.void.close()
+	d.starting.Wait()
+	d.mu.Lock()
+	var errs []error
+	var wg sync.WaitGroup
+	var errMu sync.Mutex
+	for _, s := range d.live {
+		wg.Go(func() {
+			if err := s.Destroy(context.Background()); err != nil {
+				errMu.Lock()
+				errs = append(errs, err)
+				errMu.Unlock()
+			}
+		})
+	}
+	d.mu.Unlock()
+	wg.Wait()
+	return errors.Join(append(errs, d.release())...)
+}
+
+// release gives back what New took.
+func (d *Driver) release() error {
+	var errs []error
+	if d.void != nil {
+		d.void.close()
+	}
+	if d.cgroups != nil {
+		errs = append(errs, d.cgroups.Close(), os.Remove(d.cgroupsFile()))
+	}
+	if d.lock != nil {
+		errs = append(errs, d.lock.Close())
+	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package gvisor
 
 import (
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,14 +32,14 @@ func TestMain(m *testing.M) {
 }
 
 func TestPingPong(t *testing.T) {
-	d, err := New(t.Context(), Options{Dir: t.TempDir(), InitPath: testInit})
+	d, err := New(t.Context(), Options{Dir: t.TempDir(), InitPath: testInit, Logger: slog.Default()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	for range 3 {
 		start := time.Now()
-		s, err := d.Create(t.Context(), sandbox.Spec{ID: "a", Hostname: "h", MemoryMB: 128, CPUs: 2, TmpMB: 64, MaxProcesses: 100})
+		s, err := d.Create(t.Context(), sandbox.Spec{ID: "a", Hostname: "h", MemoryMB: 128, CPUs: 2, CPUMillis: 1000, TmpMB: 64, MaxProcesses: 100})
 		if err != nil {
 			t.Fatal(err)
 		}

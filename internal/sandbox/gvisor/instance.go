@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,164 +9,345 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/cgroup"
 )
 
 // instance is one sandbox.
 type instance struct {
-	id      string
 	driver  *Driver
-	conn    net.Conn
+	spec    sandbox.Spec
+	group   cgroup.Group
 	process *os.Process
-	control *os.File
+	control *os.File // request out, reports in
+	conn    net.Conn
+	stderr  *os.File // of the sandbox process
+	console *os.File // of process 1
+	base    cgroup.Memory
 
-	done chan struct{}
-	mu   sync.Mutex
-	exit sandbox.Exit
-	kill bool
+	up   chan struct{} // closed when the guest runs or never will
+	done chan struct{} // closed when all processes are gone
+
+	mu       sync.Mutex
+	startErr error
+	exit     sandbox.Exit
+	outOfMem bool
+	killed   bool // by us
+
+	remove func() error
 }
 
+var _ sandbox.Sandbox = (*instance)(nil)
+
 // Create implements sandbox.Driver.
-func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (_ sandbox.Sandbox, err error) {
-	var cleanup []func()
-	defer func() {
-		for i := len(cleanup) - 1; i >= 0; i-- {
-			cleanup[i]()
-		}
-	}()
-	keep := func(f *os.File) *os.File { cleanup = append(cleanup, func() { f.Close() }); return f }
-
-	root, err := makeRoot(d.opts.Dir, d.opts.InitPath, &spec)
-	if err != nil {
+func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	if err := check(&spec); err != nil {
 		return nil, err
 	}
-	controlOurs, controlTheirs, err := socketPair("control")
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	keep(controlTheirs)
-	connOurs, connTheirs, err := socketPair("conn")
-	if err != nil {
+	s := &instance{driver: d, spec: spec, up: make(chan struct{}), done: make(chan struct{})}
+	s.remove = sync.OnceValue(s.removeAll)
+	if err := d.reserve(s); err != nil {
 		return nil, err
 	}
-	keep(connTheirs)
-	keep(connOurs) // net.FileConn duplicates it
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	defer d.starting.Done()
+	err := s.launch()
+	if err == nil {
+		err = s.await(ctx)
+	}
+	if err == nil {
+		err = s.settle()
+	}
 	if err != nil {
-		return nil, err
+		err = fmt.Errorf("gvisor: sandbox %s: %w", spec.ID, err)
+		return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))
 	}
-	keep(null)
-	consoleFD, err := unix.MemfdCreate("console", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	console := keep(os.NewFile(uintptr(consoleFD), "console"))
-	tmpFD, err := unix.Open(d.opts.Dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	tmp := keep(os.NewFile(uintptr(tmpFD), "tmp"))
-
-	files := []*os.File{null, console, console, controlTheirs, connTheirs, console, tmp}
-	req := bootRequest{
-		ID: spec.ID, Hostname: spec.Hostname,
-		MemoryBytes: uint64(spec.MemoryMB) << 20, HostMemory: 8 << 30,
-		CPUs: spec.CPUs, TmpBytes: uint64(spec.TmpMB) << 20, MaxProcesses: spec.MaxProcesses,
-	}
-	mounts := append([]sandbox.Mount{{Source: root}, {Source: d.opts.InitPath, Target: initPath}}, spec.Mounts...)
-	for i, m := range mounts {
-		f, isFile, err := openMount(m.Source)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, keep(f))
-		if i > 0 {
-			req.Mounts = append(req.Mounts, bootMount{Target: m.Target, File: isFile})
-		}
-	}
-	process, err := d.void.start(files, -1)
-	if err != nil {
-		return nil, fmt.Errorf("starting the sandbox process: %w", err)
-	}
-	if err := json.NewEncoder(controlOurs).Encode(&req); err != nil {
-		return nil, err
-	}
-	reports := json.NewDecoder(controlOurs)
-	var rep bootReport
-	if err := reports.Decode(&rep); err != nil || rep.Error != "" {
-		process.Kill()
-		st, _ := process.Wait()
-		b := make([]byte, 65536)
-		n, _ := console.ReadAt(b, 0)
-		return nil, fmt.Errorf("starting: %v %v %v\n%s", err, rep.Error, st, b[:n])
-	}
-	conn, err := net.FileConn(connOurs)
-	if err != nil {
-		return nil, err
-	}
-	s := &instance{id: spec.ID, driver: d, conn: conn, process: process, control: controlOurs, done: make(chan struct{})}
-	go s.watch(reports)
-	d.mu.Lock()
-	d.live[s.id] = s
-	d.mu.Unlock()
 	return s, nil
 }
 
-func (s *instance) watch(reports *json.Decoder) {
-	var rep bootReport
-	err := reports.Decode(&rep)
-	state, werr := s.process.Wait()
-	s.mu.Lock()
-	switch {
-	case s.kill:
-	case werr != nil:
-		s.exit.Err = werr
-	case rep.Exited && rep.Status != 0:
-		s.exit.Err = fmt.Errorf("process 1 ended with %#x", rep.Status)
-	case !rep.Exited:
-		s.exit.Err = fmt.Errorf("sandbox process: %v %v", state, err)
+// launch starts the sandbox process in its cgroup and tells it what to be.
+func (s *instance) launch() (err error) {
+	started := false
+	defer func() {
+		if !started {
+			s.fail(err)
+			s.closeFiles()
+			close(s.done)
+		}
+	}()
+	if s.group, err = s.driver.cgroups.Create(s.spec.ID); err != nil {
+		return err
 	}
-	s.mu.Unlock()
-	s.conn.Close()
-	s.control.Close()
-	close(s.done)
-}
-
-func (s *instance) Conn() net.Conn        { return s.conn }
-func (s *instance) Freeze() error         { return errors.ErrUnsupported }
-func (s *instance) Thaw() error           { return errors.ErrUnsupported }
-func (s *instance) Done() <-chan struct{} { return s.done }
-func (s *instance) Stats() (sandbox.Stats, error) {
-	return sandbox.Stats{}, errors.ErrUnsupported
-}
-func (s *instance) Exit() sandbox.Exit { s.mu.Lock(); defer s.mu.Unlock(); return s.exit }
-func (s *instance) Destroy(ctx context.Context) error {
-	s.mu.Lock()
-	s.kill = true
-	s.mu.Unlock()
-	s.process.Kill()
-	<-s.done
-	s.driver.mu.Lock()
-	delete(s.driver.live, s.id)
-	s.driver.mu.Unlock()
+	if err := s.limit(); err != nil {
+		return err
+	}
+	var h handover
+	defer h.close()
+	req, err := s.prepare(&h)
+	if err != nil {
+		return err
+	}
+	s.process, err = s.driver.void.start(h.files, s.group.StartFD())
+	if err != nil {
+		return fmt.Errorf("starting the process: %w", err)
+	}
+	started = true
+	go s.watch()
+	if err := s.group.Add(s.process.Pid); err != nil {
+		return err
+	}
+	// When the host runs out of memory, rather a sandbox than the daemon.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", s.process.Pid), []byte("500"), 0); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(s.control).Encode(req); err != nil {
+		return fmt.Errorf("sending the request: %w", err)
+	}
 	return nil
 }
 
-func socketPair(name string) (ours, theirs *os.File, err error) {
-	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
+// limit sets the limits of the cgroup. CPU time is free until the guest runs.
+func (s *instance) limit() error {
+	l := s.driver.limits
+	if l.memory {
+		if err := s.group.SetMemory(int64(s.spec.MemoryMB+overheadMB) * mib); err != nil {
+			return err
+		}
 	}
-	if err := unix.SetNonblock(p[0], true); err != nil {
-		return nil, nil, err
+	if l.processes {
+		// gVisor runs each guest process in a host process with a thread per
+		// guest CPU and one more; its kernel has threads of its own.
+		return s.group.SetProcesses(s.spec.MaxProcesses*(s.spec.CPUs+1) + 256)
 	}
-	return os.NewFile(uintptr(p[0]), name), os.NewFile(uintptr(p[1]), name), nil
+	return nil
 }
 
-var _ = io.EOF
-var _ = time.Second
+// await waits until process 1 runs.
+func (s *instance) await(ctx context.Context) error {
+	select {
+	case <-s.up:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.startErr
+}
+
+// settle begins the sandbox's normal life, once the guest runs.
+func (s *instance) settle() (err error) {
+	if s.driver.limits.memory {
+		if s.base, err = s.group.Memory(); err != nil {
+			return err
+		}
+	}
+	if s.driver.limits.cpu {
+		return s.group.SetCPU(max(s.spec.CPUMillis, s.spec.BoostMillis))
+	}
+	return nil
+}
+
+// watch reads what the sandbox process reports and waits for its end. It is the
+// one goroutine of a sandbox.
+func (s *instance) watch() {
+	stopOOM := func() {}
+	if s.driver.limits.memory {
+		stop, err := s.group.OnOOM(func() {
+			s.mu.Lock()
+			s.outOfMem = true
+			s.mu.Unlock()
+			s.kill()
+		})
+		if err != nil {
+			s.fail(err)
+			s.kill()
+		} else {
+			stopOOM = stop
+		}
+	}
+	reports := json.NewDecoder(s.control)
+	var end *bootReport
+	for {
+		var r bootReport
+		if err := reports.Decode(&r); err != nil {
+			break // the process has ended, or is not what it should be
+		}
+		if r.Error != "" {
+			s.fail(errors.New(r.Error))
+		} else if r.Exited {
+			end = &r
+		} else {
+			s.fail(nil)
+		}
+	}
+	s.kill()
+	state, err := s.process.Wait()
+	stopOOM()
+	s.ended(end, state, err)
+	s.closeFiles()
+	close(s.done)
+}
+
+// ended notes why the sandbox ended: after end, if process 1 ended by itself,
+// and with the sandbox process in state.
+func (s *instance) ended(end *bootReport, state *os.ProcessState, waitErr error) {
+	kills := 0
+	if s.driver.limits.memory {
+		n, err := s.group.OOMKills()
+		if err != nil {
+			s.driver.log.Error("cannot tell whether a sandbox ran out of memory", "sandbox", s.spec.ID, "err", err)
+		}
+		kills = n
+	}
+	s.mu.Lock()
+	switch {
+	case s.outOfMem || kills > 0:
+		s.exit = sandbox.Exit{OutOfMemory: true, Err: errOutOfMemory}
+	case s.killed || end != nil && end.Status == 0:
+	case end != nil:
+		s.exit.Err = fmt.Errorf("process 1 ended: %s", describe(unix.WaitStatus(end.Status)))
+	case waitErr != nil:
+		s.exit.Err = waitErr
+	default:
+		s.exit.Err = fmt.Errorf("the sandbox process ended: %v", state)
+	}
+	exit := s.exit
+	s.mu.Unlock()
+	if exit.Err != nil && !exit.OutOfMemory {
+		s.driver.log.Error("sandbox failed", "sandbox", s.spec.ID, "err", exit.Err,
+			"kernel", tail(s.stderr), "console", tail(s.console))
+	}
+	s.fail(fmt.Errorf("it ended before process 1 ran: %w", cmp.Or(exit.Err, errDestroyed)))
+}
+
+var (
+	errOutOfMemory = errors.New("out of memory")
+	errDestroyed   = errors.New("destroyed")
+)
+
+// describe says how a process ended.
+func describe(ws unix.WaitStatus) string {
+	if ws.Signaled() {
+		return "signal: " + ws.Signal().String()
+	}
+	return "exit status " + strconv.Itoa(ws.ExitStatus())
+}
+
+// fail notes the outcome of the start, nil for success. Only the first counts.
+func (s *instance) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.isUp() {
+		s.startErr = err
+		close(s.up)
+	}
+}
+
+func (s *instance) isUp() bool {
+	select {
+	case <-s.up:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends all processes of the sandbox: the kernel kills a PID namespace with
+// its first process, which a frozen one can only be once it is thawed.
+func (s *instance) kill() {
+	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		s.driver.log.Error("cannot kill a sandbox", "sandbox", s.spec.ID, "err", err)
+	}
+	if err := s.group.Thaw(); err != nil {
+		s.driver.log.Error("cannot thaw a sandbox to end it", "sandbox", s.spec.ID, "err", err)
+	}
+}
+
+// Destroy implements sandbox.Sandbox.
+func (s *instance) Destroy(ctx context.Context) error {
+	s.mu.Lock()
+	s.killed = true
+	s.mu.Unlock()
+	select {
+	case <-s.done:
+	default:
+		s.kill()
+		select {
+		case <-s.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return s.remove()
+}
+
+// removeAll removes what is left once the processes are gone.
+func (s *instance) removeAll() error {
+	var err error
+	if s.group != nil {
+		err = s.group.Remove()
+	}
+	s.driver.forget(s)
+	return err
+}
+
+func (s *instance) closeFiles() {
+	for _, f := range []io.Closer{s.conn, s.control, s.console, s.stderr} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Conn implements sandbox.Sandbox.
+func (s *instance) Conn() net.Conn { return s.conn }
+
+// Done implements sandbox.Sandbox.
+func (s *instance) Done() <-chan struct{} { return s.done }
+
+// Exit implements sandbox.Sandbox.
+func (s *instance) Exit() sandbox.Exit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.exit
+}
+
+// Freeze implements sandbox.Sandbox.
+func (s *instance) Freeze() error { return s.group.Freeze() }
+
+// Thaw implements sandbox.Sandbox.
+func (s *instance) Thaw() error { return s.group.Thaw() }
+
+// EndBoost implements sandbox.Sandbox.
+func (s *instance) EndBoost() error {
+	if !s.driver.limits.cpu || s.spec.BoostMillis <= s.spec.CPUMillis {
+		return nil
+	}
+	return s.group.SetCPU(s.spec.CPUMillis)
+}
+
+// Stats implements sandbox.Sandbox.
+func (s *instance) Stats() (sandbox.Stats, error) {
+	var st sandbox.Stats
+	cpu, err := s.group.CPU()
+	if err != nil {
+		return st, err
+	}
+	st.CPUNanos = int64(cpu)
+	if s.driver.limits.memory {
+		m, err := s.group.Memory()
+		if err != nil {
+			return st, err
+		}
+		st.MemoryMB = int(max(0, m.Used-s.base.Used) / mib)
+		st.MemoryPeakMB = int(max(0, m.Peak-s.base.Used) / mib)
+	}
+	return st, nil
+}

@@ -15,86 +15,90 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox"
 )
 
-// makeRoot returns the root directory for sandboxes with spec's mount points and
-// symlinks. It is made once for each distinct set of them.
-func makeRoot(dir, initSource string, spec *sandbox.Spec) (string, error) {
-	type point struct {
-		Path string
-		File bool
-	}
-	var set struct {
-		Points   []point
+// makeRoot returns the directory below dir that is the root of sandboxes with
+// these mounts and symlinks: empty but for symlinks and mount points. It is made
+// once for each distinct set of them and never changes.
+func makeRoot(dir string, mounts []bootMount, symlinks []sandbox.Symlink) (string, error) {
+	key, err := json.Marshal(struct {
+		Mounts   []bootMount
 		Symlinks []sandbox.Symlink
-	}
-	for _, p := range []string{"/proc", "/sys", "/dev", "/tmp"} {
-		set.Points = append(set.Points, point{p, false})
-	}
-	set.Points = append(set.Points, point{initPath, true})
-	for _, m := range spec.Mounts {
-		st, err := os.Stat(m.Source)
-		if err != nil {
-			return "", fmt.Errorf("mount: %w", err)
-		}
-		set.Points = append(set.Points, point{m.Target, !st.IsDir()})
-	}
-	set.Symlinks = spec.Symlinks
-	b, err := json.Marshal(set)
+	}{mounts, symlinks})
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256(b)
-	root := filepath.Join(dir, "roots", hex.EncodeToString(sum[:16]))
+	sum := sha256.Sum256(key)
+	root := filepath.Join(dir, hex.EncodeToString(sum[:16]))
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
-	tmp, err := os.MkdirTemp(filepath.Join(dir, "roots"), "new-")
+	building, err := os.MkdirTemp(dir, "new-")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return "", err
+	defer os.RemoveAll(building)
+	if err := fillRoot(building, mounts, symlinks); err != nil {
+		return "", fmt.Errorf("making the root directory: %w", err)
 	}
-	for _, p := range set.Points {
-		path := filepath.Join(tmp, p.Path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return "", err
-		}
-		if p.File {
-			err = os.WriteFile(path, nil, 0o644)
-		} else {
-			err = os.MkdirAll(path, 0o755)
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	for _, l := range set.Symlinks {
-		path := filepath.Join(tmp, l.Path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return "", err
-		}
-		if err := os.Symlink(l.Dest, path); err != nil {
-			return "", err
-		}
-	}
-	if err := os.Rename(tmp, root); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
-		return "", err
+	// Another Create may have been faster.
+	if err := os.Rename(building, root); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("making the root directory: %w", err)
 	}
 	return root, nil
 }
 
-// openMount opens a read-only clone of the mount at path, detached from every
-// name space: nothing above path can be reached from the descriptor.
+func fillRoot(root string, mounts []bootMount, symlinks []sandbox.Symlink) error {
+	if err := os.Chmod(root, 0o755); err != nil {
+		return err
+	}
+	// Symlinks come last: with paths that make no sense together, such as a
+	// mount point below a symlink, this fails and cannot reach out of root.
+	for _, p := range []string{"/proc", "/sys", "/dev", "/tmp"} {
+		if err := os.Mkdir(filepath.Join(root, p), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, m := range mounts {
+		path := filepath.Join(root, m.Target)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if m.File {
+			if err := os.WriteFile(path, nil, 0o644); err != nil {
+				return err
+			}
+		} else if err := os.MkdirAll(path, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, l := range symlinks {
+		path := filepath.Join(root, l.Path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(l.Dest, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openMount opens the root of a read-only clone of the mount at path, detached
+// from every mount namespace: nothing above or mounted below path can be reached
+// from the descriptor.
 func openMount(path string) (f *os.File, isFile bool, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("mount of %s: %w", path, err)
+		}
+	}()
 	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return nil, false, fmt.Errorf("mount %s: %w", path, err)
+		return nil, false, err
 	}
 	defer unix.Close(tree)
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return nil, false, fmt.Errorf("mount %s: making it read-only: %w", path, err)
+		return nil, false, fmt.Errorf("making it read-only: %w", err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(tree, &st); err != nil {
@@ -106,13 +110,12 @@ func openMount(path string) (f *os.File, isFile bool, err error) {
 		fd, err = unix.Openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	case unix.S_IFREG:
 		isFile = true
-		// The only way to a regular file from a descriptor of its mount.
 		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", tree), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	default:
-		err = fmt.Errorf("neither a directory nor a regular file")
+		err = errors.New("neither a directory nor a regular file")
 	}
 	if err != nil {
-		return nil, false, fmt.Errorf("mount %s: %w", path, err)
+		return nil, false, err
 	}
 	return os.NewFile(uintptr(fd), path), isFile, nil
 }

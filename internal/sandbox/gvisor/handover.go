@@ -1,0 +1,229 @@
+package gvisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+// handover is the descriptors that a sandbox process gets, in their order. The
+// driver closes its copies once the process has started.
+type handover struct{ files []*os.File }
+
+func (h *handover) add(f *os.File) { h.files = append(h.files, f) }
+
+func (h *handover) close() {
+	for _, f := range h.files {
+		f.Close()
+	}
+}
+
+// prepare opens everything that the sandbox process gets, in the order of the
+// fd constants, and returns the request that goes with it.
+func (s *instance) prepare(h *handover) (*bootRequest, error) {
+	d := s.driver
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	h.add(null)
+	if s.stderr, err = logFile("stderr"); err != nil {
+		return nil, err
+	}
+	if s.console, err = logFile("console"); err != nil {
+		return nil, err
+	}
+	for range 2 {
+		if err := h.dup(s.stderr); err != nil {
+			return nil, err
+		}
+	}
+	control, err := h.socketPair("control")
+	if err != nil {
+		return nil, err
+	}
+	s.control = control
+	conn, err := h.socketPair("conn")
+	if err != nil {
+		return nil, err
+	}
+	s.conn, err = net.FileConn(conn)
+	conn.Close() // FileConn has duplicated it
+	if err != nil {
+		return nil, err
+	}
+	if err := h.dup(s.console); err != nil {
+		return nil, err
+	}
+	tmp, err := unix.Open(d.opts.Dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("making the file for /tmp: %w", err)
+	}
+	h.add(os.NewFile(uintptr(tmp), "tmp"))
+
+	req := &bootRequest{
+		ID:           s.spec.ID,
+		Hostname:     s.spec.Hostname,
+		MemoryBytes:  uint64(s.spec.MemoryMB) * mib,
+		HostMemory:   d.hostMem,
+		CPUs:         s.spec.CPUs,
+		TmpBytes:     uint64(s.spec.TmpMB) * mib,
+		MaxProcesses: s.spec.MaxProcesses,
+	}
+	mounts := append([]sandbox.Mount{{Source: d.opts.InitPath, Target: initPath}}, s.spec.Mounts...)
+	var opened []*os.File
+	for _, m := range mounts {
+		f, isFile, err := openMount(m.Source)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(opened))
+		}
+		opened = append(opened, f)
+		req.Mounts = append(req.Mounts, bootMount{Target: m.Target, File: isFile})
+	}
+	root, err := makeRoot(d.rootsDir(), req.Mounts, s.spec.Symlinks)
+	if err != nil {
+		return nil, errors.Join(err, closeAll(opened))
+	}
+	f, _, err := openMount(root)
+	if err != nil {
+		return nil, errors.Join(err, closeAll(opened))
+	}
+	h.add(f)
+	h.files = append(h.files, opened...)
+
+	if s.spec.Network.NamespacePath != "" {
+		device, n, err := openNetwork(&s.spec.Network)
+		if err != nil {
+			return nil, err
+		}
+		n.Device = len(h.files)
+		h.add(device)
+		req.Network = n
+	}
+	return req, nil
+}
+
+func closeAll(files []*os.File) error {
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// dup adds a duplicate of f.
+func (h *handover) dup(f *os.File) error {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return fmt.Errorf("duplicating %s: %w", f.Name(), err)
+	}
+	h.add(os.NewFile(uintptr(fd), f.Name()))
+	return nil
+}
+
+// socketPair adds one end of a new connection and returns the other.
+func (h *handover) socketPair(name string) (*os.File, error) {
+	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("making a socket pair: %w", err)
+	}
+	h.add(os.NewFile(uintptr(p[1]), name))
+	if err := unix.SetNonblock(p[0], true); err != nil {
+		unix.Close(p[0])
+		return nil, err
+	}
+	return os.NewFile(uintptr(p[0]), name), nil
+}
+
+// logBytes bounds what a sandbox process and process 1 may print each. Neither
+// prints anything unless it fails.
+const logBytes = 64 * 1024
+
+// logFile makes a file in memory that takes logBytes and no more.
+func logFile(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("making a log file: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if err := f.Truncate(logBytes); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("sealing a log file: %w", err)
+	}
+	return f, nil
+}
+
+// tail returns the text in a log file, shortened to what a log line can bear.
+func tail(f *os.File) string {
+	const most = 4096
+	b := make([]byte, logBytes)
+	n, _ := f.ReadAt(b, 0)
+	text := strings.TrimRight(string(b[:n]), "\x00\n")
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return text
+}
+
+var validID = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+// check refuses a Spec that cannot be kept.
+func check(spec *sandbox.Spec) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("gvisor: invalid spec: "+format, args...)
+	}
+	switch {
+	case !validID.MatchString(spec.ID):
+		return bad("ID %q", spec.ID)
+	case spec.MemoryMB < 1:
+		return bad("MemoryMB %d", spec.MemoryMB)
+	case spec.CPUMillis < 1:
+		return bad("CPUMillis %d", spec.CPUMillis)
+	case spec.CPUs < 1:
+		return bad("CPUs %d", spec.CPUs)
+	case spec.TmpMB < 1:
+		return bad("TmpMB %d", spec.TmpMB)
+	case spec.MaxProcesses < 1:
+		return bad("MaxProcesses %d", spec.MaxProcesses)
+	}
+	var paths []string
+	for _, m := range spec.Mounts {
+		if !path.IsAbs(m.Source) {
+			return bad("mount source %q", m.Source)
+		}
+		paths = append(paths, m.Target)
+	}
+	for _, l := range spec.Symlinks {
+		paths = append(paths, l.Path)
+	}
+	for i, p := range paths {
+		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
+			return bad("path %q", p)
+		}
+		for _, own := range ownPaths {
+			if p == own || strings.HasPrefix(p, own+"/") {
+				return bad("path %q is the driver's own", p)
+			}
+		}
+		if slices.Contains(paths[:i], p) {
+			return bad("path %q is used twice", p)
+		}
+	}
+	return nil
+}
+
+// ownPaths are in every sandbox.
+var ownPaths = []string{"/proc", "/sys", "/dev", "/tmp", initPath}
