@@ -19,6 +19,9 @@ const (
 	queueOverhead = 64
 	// complainEvery bounds how often a failing disk is logged, per group.
 	complainEvery = time.Minute
+	// queueWait is how long Append waits for room in the queue, at most and
+	// not again before the queue was written.
+	queueWait = 100 * time.Millisecond
 )
 
 // batch collects the events of a group until they are written together.
@@ -55,32 +58,56 @@ type dropCount struct {
 // second.
 //
 // If the queue is full, because the function logs faster than the disk takes
-// it, the events are dropped, ErrQueueFull is returned, and a line that says
-// how many were dropped appears in the stream in their place: the caller need
-// not do anything about it.
+// it, Append waits for the next write, for at most 100 ms, which slows that
+// function down. If nothing was written in that time, the events are dropped, ErrQueueFull is returned, and a
+// line that says how many were dropped appears in the stream in their place:
+// the caller need not do anything about it. Until the queue has been written,
+// further events are dropped without waiting.
 func (s *Store) Append(group, stream string, events []Event) error {
-	if len(events) == 0 {
-		return nil
-	}
+	now := s.now()
+	mayWait := true
 	for {
 		g, err := s.ensureGroup(group)
 		if err != nil {
 			return err
 		}
-		err = g.append(stream, events)
-		if !errors.Is(err, ErrGroupNotFound) { // else deleted in between: make it again
+		room := s.room.next()
+		n, err := g.append(stream, events, now, mayWait)
+		s.subs.publish(group, stream, events[:n], now)
+		events = events[n:]
+		if errors.Is(err, ErrGroupNotFound) { // deleted in between: make it again
+			continue
+		}
+		if !errors.Is(err, errWait) {
 			return err
 		}
+		s.kick(s.full)
+		mayWait = s.waitFor(room)
 	}
 }
 
-func (g *group) append(name string, events []Event) error {
+// waitFor waits for room in the queue and reports whether there is some.
+func (s *Store) waitFor(room <-chan struct{}) bool {
+	timer := time.NewTimer(queueWait)
+	defer timer.Stop()
+	select {
+	case <-room:
+		return true
+	case <-timer.C:
+	case <-s.ctx.Done():
+	}
+	return false
+}
+
+// append queues as many events as there is room for and returns their number.
+// The others are left with errWait if the caller may wait, or else dropped with
+// ErrQueueFull.
+func (g *group) append(name string, events []Event, now int64, mayWait bool) (int, error) {
 	s := g.store
-	now := s.now()
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.gone != nil {
-		defer g.mu.Unlock()
-		return g.gone
+		return 0, g.gone
 	}
 	st := g.streams[name]
 	if st == nil {
@@ -88,41 +115,33 @@ func (g *group) append(name string, events []Event) error {
 		if limit := int64(s.opts.MaxStreams); n >= limit {
 			s.kick(s.maintain)
 			if n >= limit+limit/8 {
-				defer g.mu.Unlock()
 				s.drops.Add(int64(len(events)))
-				return ErrTooManyStreams
+				return 0, ErrTooManyStreams
 			}
 		}
 		st = g.addStream(name, now, true)
 		g.newStreams = append(g.newStreams, st)
 	}
-	wasEmpty := len(g.pending.entries) == 0
-	accepted := 0
+	if len(g.pending.entries) == 0 {
+		defer s.markDirty(g)
+	}
 	for i := range events {
 		size := int64(min(len(events[i].Message), MaxMessage)) + queueOverhead
 		if g.pending.queued+size > s.opts.QueueBytes/4 || s.queued.Load()+size > s.opts.QueueBytes {
+			if mayWait && len(g.dropped) == 0 {
+				return i, errWait
+			}
 			g.drop(st, countDropped(events[i:], "they came faster than the disk took them"))
-			break
+			return i, ErrQueueFull
 		}
 		s.queued.Add(size)
 		g.pending.queued += size
 		g.enqueue(st, &events[i], now, false)
-		accepted++
 	}
-	half := g.pending.queued > s.opts.QueueBytes/8
-	g.mu.Unlock()
-
-	s.subs.publish(g.name, name, events[:accepted], now)
-	if wasEmpty {
-		s.markDirty(g)
-	}
-	if half {
+	if g.pending.queued > s.opts.QueueBytes/8 {
 		s.kick(s.full)
 	}
-	if accepted < len(events) {
-		return ErrQueueFull
-	}
-	return nil
+	return len(events), nil
 }
 
 // enqueue adds an event to the pending batch; mu is held.
@@ -217,6 +236,7 @@ func (s *Store) Put(ctx context.Context, group, stream string, events []Event) e
 	if err := g.commit(mine); err != nil {
 		return err
 	}
+	s.keepBudget()
 	s.subs.publish(group, stream, events, now)
 	return nil
 }
@@ -293,6 +313,7 @@ func (g *group) flush() error {
 
 	err := g.write(b, fresh)
 	g.store.queued.Add(-b.queued)
+	g.store.room.broadcast()
 	if err != nil {
 		g.complain("writing logs", err)
 		g.giveUp(b.entries, fresh)
@@ -371,13 +392,11 @@ func (g *group) write(b *batch, fresh []*stream) error {
 	g.count(metas)
 	isFull := seg.raw >= g.store.opts.SegmentBytes || len(seg.blocks) >= maxLogBlocks
 	g.mu.Unlock()
-	over := g.store.disk.Add(int64(len(buf))) > g.store.opts.DiskBudget
+	g.store.disk.Add(int64(len(buf)))
 	if isFull {
 		if err := g.rotate(); err != nil {
 			g.complain("closing a log", err)
 		}
-	}
-	if isFull || over {
 		g.store.kick(g.store.maintain)
 	}
 	return nil

@@ -1,9 +1,11 @@
 package logstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,20 +24,17 @@ func (g *group) cutoff(now int64) int64 {
 
 // maintainOnce drops what has expired, keeps to the budget and seals logs.
 func (s *Store) maintainOnce(ctx context.Context) {
-	s.mu.RLock()
-	groups := make([]*group, 0, len(s.groups))
-	for _, g := range s.groups {
-		groups = append(groups, g)
-	}
-	s.mu.RUnlock()
+	s.maintMu.Lock()
+	defer s.maintMu.Unlock()
+	groups := s.allGroups()
 	for _, g := range groups {
 		g.expire()
 	}
-	s.keepBudget(groups)
+	s.keepBudget()
 	for _, g := range groups {
 		for ctx.Err() == nil {
 			more, err := g.compact(ctx)
-			if err != nil && !errors.Is(err, errSegmentReplaced) && !errors.Is(err, context.Canceled) {
+			if err != nil && !errors.Is(err, errSegmentReplaced) && !errors.Is(err, ErrGroupNotFound) && !errors.Is(err, context.Canceled) {
 				s.log.Error("sealing a log", "group", g.name, "error", err)
 			}
 			if err != nil || !more {
@@ -118,10 +117,23 @@ func (g *group) diskUse() (n int64) {
 	return n
 }
 
+func (s *Store) allGroups() []*group {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.groups))
+}
+
 // keepBudget drops the oldest segments of the largest groups until the store
-// fits its disk budget.
-func (s *Store) keepBudget(groups []*group) {
-	for s.disk.Load() > s.opts.DiskBudget && len(groups) > 0 {
+// fits its disk budget. Whoever writes calls it: the maintainer may be busy
+// sealing while a function fills the disk.
+func (s *Store) keepBudget() {
+	if s.disk.Load() <= s.opts.DiskBudget {
+		return
+	}
+	s.budgetMu.Lock()
+	defer s.budgetMu.Unlock()
+	groups := s.allGroups()
+	for s.disk.Load() > s.opts.DiskBudget {
 		var largest *group
 		var size int64
 		for _, g := range groups {
@@ -137,8 +149,12 @@ func (s *Store) keepBudget(groups []*group) {
 			s.log.Error("dropping the oldest logs", "group", largest.name, "error", err)
 			return
 		}
+		if events == 0 {
+			return // it is being written anew; the next write tries again
+		}
 		s.log.Warn("disk budget for logs exceeded, oldest events dropped", "group", largest.name, "events", events)
 	}
+	s.kick(s.maintain) // to recount
 }
 
 // dropOldest drops the group's oldest segment, the active log if there is no
@@ -328,7 +344,9 @@ func (g *group) compact(ctx context.Context) (bool, error) {
 	target := &segment{from: first.from, to: last.to, generation: generation, sealed: true}
 	target.path = filepath.Join(g.dir, segmentName(target.from, target.to, generation, sealedSuffix))
 	if err := g.seal(ctx, sources, target, cutoff); err != nil {
-		return false, err
+		g.mu.RLock()
+		defer g.mu.RUnlock()
+		return false, cmp.Or(g.gone, err) // files of a deleted group vanish
 	}
 	return true, g.replace(sources, target)
 }

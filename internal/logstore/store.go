@@ -36,7 +36,8 @@ type Options struct {
 	// for DiskBudget, and the streams that Append made and that are empty then.
 	MaxStreams int
 	// SegmentBytes is the size of events after which a segment is sealed
-	// (default 8 MiB). It is the grain of what the disk budget drops.
+	// (default 8 MiB). It and the queue of a group are the grain of what the
+	// disk budget drops.
 	SegmentBytes int64
 }
 
@@ -74,10 +75,13 @@ type Store struct {
 	dirty   map[*group]struct{} // have events to flush or to sync
 
 	subs subscriptions
+	room signal // a batch was written
 
 	wake     chan struct{} // something is dirty
 	full     chan struct{} // a queue is half full
 	maintain chan struct{} // a log is full, or the budget is exceeded
+	maintMu  sync.Mutex    // held by maintainOnce
+	budgetMu sync.Mutex    // held by keepBudget
 	ctx      context.Context
 	stop     context.CancelFunc
 	done     sync.WaitGroup
@@ -412,6 +416,7 @@ func (s *Store) flusher() {
 			if g.flushAppended() {
 				s.markDirty(g) // it wants a sync later
 			}
+			s.keepBudget()
 		}
 	}
 }
@@ -437,4 +442,29 @@ func marshal(v any) []byte {
 		panic(err) // the types of this package can all be marshalled
 	}
 	return b
+}
+
+// signal wakes all who wait for the next broadcast.
+type signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// next returns a channel that the next broadcast closes.
+func (s *signal) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+func (s *signal) broadcast() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
+	}
 }

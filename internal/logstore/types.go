@@ -26,6 +26,7 @@ var (
 	ErrMessageTooLong  = errors.New("logstore: message too long")
 	ErrQueueFull       = errors.New("logstore: queue full, events dropped")
 	ErrScanLimit       = errors.New("logstore: scan limit reached")
+	errWait            = errors.New("logstore: queue full, wait")
 	errSegmentReplaced = errors.New("logstore: segment replaced")
 )
 
