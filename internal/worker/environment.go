@@ -1,0 +1,350 @@
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/guest/host"
+	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/runtimes"
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+var (
+	errInitTimeout = errors.New("worker: initialisation timed out")
+	errTimeout     = errors.New("worker: task timed out")
+)
+
+// Phases in which a runtime is initialised.
+const (
+	phaseInit   = "init"
+	phaseInvoke = "invoke" // after an Init that failed: suppressed init
+)
+
+// environment is one execution environment: an identity (log stream, first
+// invocation) and the sandbox that it lives in. Its methods are called one
+// after the other, but for Log and Alive.
+type environment struct {
+	w       *Worker
+	v       *function.Version
+	runtime *runtimes.Runtime
+	id      string // 32 hex digits
+	stream  *logStream
+	log     systemLog
+	boots   int
+
+	in           *instance     // nil where Init failed: the first invocation repeats it
+	initDuration time.Duration // reported by the first invocation
+
+	mu     sync.Mutex // guards what follows: freezing happens in a timer
+	busy   bool
+	frozen bool
+	closed bool
+	broken bool // cannot be frozen or thawed
+	timer  *time.Timer
+}
+
+func (w *Worker) newEnvironment(v *function.Version) (*environment, error) {
+	rt, err := w.opts.Runtimes.Resolve(v.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	var b [16]byte
+	rand.Read(b[:])
+	e := &environment{w: w, v: v, runtime: rt, id: hex.EncodeToString(b[:]), busy: true}
+	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, time.Now()), log: w.log}
+	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id}
+	return e, nil
+}
+
+// Log implements host.Handler.
+func (e *environment) Log(l proto.Log, msg []byte) { e.stream.function(l, msg) }
+
+// init runs the Init phase. Only a fault of the platform is an error; a runtime
+// that fails to initialise leaves the environment without a sandbox.
+func (e *environment) init(ctx context.Context) error {
+	e.log.initStart(time.Now(), phaseInit)
+	in, err := e.w.boot(ctx, e)
+	if err != nil {
+		return err
+	}
+	e.in = in
+	ictx, cancel := context.WithTimeoutCause(ctx, initTimeout, errInitTimeout)
+	defer cancel()
+	began := time.Now()
+	res, fail, err := e.startRuntime(ictx)
+	switch {
+	case err != nil:
+		return err
+	case fail != nil:
+		e.log.initReport(time.Now(), phaseInit, time.Since(began), fail)
+		e.reset()
+	default:
+		e.initDuration = res.Duration
+		e.log.initReport(time.Now(), phaseInit, res.Duration, nil)
+		e.park()
+	}
+	return nil
+}
+
+// startRuntime starts the runtime in a sandbox that has just booted.
+func (e *environment) startRuntime(ctx context.Context) (host.InitResult, *failure, error) {
+	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, credentialsTTL)
+	if err != nil {
+		return host.InitResult{}, nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
+	}
+	res, err := e.in.conn.Start(ctx, proto.Start{
+		Command:    e.runtime.Command,
+		Candidates: e.runtime.Candidates,
+		Dir:        "/var/task",
+		Env:        variables(e.v, e.runtime, e.stream.name, e.in.network.Endpoint, creds),
+		UID:        runtimes.UserID, GID: runtimes.GroupID,
+		MaxFiles: maxFiles, MaxProcs: maxProcesses,
+		FunctionName: e.v.Name, FunctionVersion: e.v.Version, Handler: e.v.Handler,
+		AccountID: e.v.Account,
+		RawLogs:   e.v.Logging.Format == "JSON",
+	})
+	switch {
+	case err != nil:
+		fail, err := e.fault(ctx, err)
+		return res, fail, err
+	case res.Err != nil:
+		f := runtimeFailure(res.Err)
+		f.platform = true
+		return res, f, nil
+	}
+	if err := e.in.sandbox.EndBoost(); err != nil {
+		return res, nil, fmt.Errorf("CPU share of %s: %w", e.v.ARN(), err)
+	}
+	return res, nil, nil
+}
+
+// fault tells what a failed connection to the guest means: a time-out, an
+// overrun of memory, or a sandbox that broke.
+func (e *environment) fault(ctx context.Context, err error) (*failure, error) {
+	switch {
+	case errors.Is(err, errInitTimeout):
+		return timeoutFailure(initTimeout), nil
+	case errors.Is(err, errTimeout):
+		return timeoutFailure(e.v.Timeout), nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case e.ranOutOfMemory():
+		return outOfMemoryFailure(), nil
+	}
+	e.w.log.Error("sandbox ended unexpectedly", "function", e.v.ARN(), "environment", e.id, "error", err, "exit", e.in.sandbox.Exit().Err)
+	return crashFailure(), nil
+}
+
+// ranOutOfMemory tells whether the sandbox ended by overrunning its memory. A
+// sandbox whose connection broke is about to end, so this waits for it a moment.
+func (e *environment) ranOutOfMemory() bool {
+	select {
+	case <-e.in.sandbox.Done():
+		return e.in.sandbox.Exit().OutOfMemory
+	case <-time.After(oomGrace):
+		return false
+	}
+}
+
+// Invoke implements invoke.Environment.
+func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *invoke.Call) bool {
+	e.unpark()
+	began := time.Now()
+	ictx, cancel := context.WithDeadlineCause(ctx, began.Add(e.v.Timeout), errTimeout)
+	defer cancel()
+
+	e.stream.begin(req.RequestID, req.Tail)
+	e.log.start(began, req.RequestID)
+	r := &response{req: req, call: call}
+	fail, err := e.run(ictx, began, req, r)
+	if err != nil {
+		call.Fail(fmt.Errorf("invocation of %s: %w", e.v.ARN(), err))
+		e.stream.end()
+		return false
+	}
+	ended := time.Now()
+	if fail != nil {
+		r.fail(fail)
+	} else {
+		fail = r.failure
+	}
+	e.log.end(ended, &report{
+		requestID: req.RequestID, duration: ended.Sub(began), init: e.initDuration,
+		memoryMB: e.v.MemoryMB, maxMemory: e.maxMemory(fail), failure: fail,
+	})
+	e.initDuration = 0
+	r.deliver(e.stream.end())
+	if fail != nil && fail.platform {
+		return false
+	}
+	e.park()
+	return true
+}
+
+// run hands the event to the runtime and waits until the runtime is ready for
+// the next one. A failure is the function's, an error the platform's.
+func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
+	if e.in == nil {
+		if fail, err := e.suppressedInit(ctx); fail != nil || err != nil {
+			return fail, err
+		}
+	}
+	out, err := e.in.conn.Invoke(ctx, proto.Invocation{
+		RequestID:          req.RequestID,
+		DeadlineMs:         began.Add(e.v.Timeout).UnixMilli(),
+		InvokedFunctionARN: req.InvokedARN,
+		TraceID:            req.TraceID,
+		ClientContext:      req.ClientContext,
+		Streaming:          req.Streaming,
+	}, req.Payload, r)
+	switch {
+	case err != nil:
+		return e.fault(ctx, err)
+	case out.Exit != nil && out.Error != nil:
+		return runtimeFailure(out.Error), nil
+	case out.Exit != nil:
+		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: out.Exit}), nil
+	}
+	return nil, nil
+}
+
+// suppressedInit repeats a failed Init within an invocation and its timeout.
+func (e *environment) suppressedInit(ctx context.Context) (*failure, error) {
+	in, err := e.w.boot(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	e.in = in
+	began := time.Now()
+	_, fail, err := e.startRuntime(ctx)
+	if fail != nil {
+		e.log.initReport(time.Now(), phaseInvoke, time.Since(began), fail)
+	}
+	return fail, err
+}
+
+// maxMemory returns the highest use of memory so far, in MiB: all of it after
+// an overrun, as Lambda reports it.
+func (e *environment) maxMemory(f *failure) int {
+	if f != nil && f.errorType == typeOutOfMemory {
+		return e.v.MemoryMB
+	}
+	if e.in == nil {
+		return 0
+	}
+	s, err := e.in.sandbox.Stats()
+	if err != nil {
+		return 0 // it has ended; what it used went with it
+	}
+	return min(s.MemoryPeakMB, e.v.MemoryMB)
+}
+
+// Alive implements invoke.Environment.
+func (e *environment) Alive() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return !e.broken && (e.in == nil || e.in.alive())
+}
+
+// Close implements invoke.Environment: SIGTERM for the runtime, SIGKILL when
+// its time is over, and then everything is removed.
+func (e *environment) Close(ctx context.Context) {
+	e.unpark()
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	if e.in != nil && e.in.alive() {
+		deadline := time.Now().Add(shutdownBudget)
+		sctx, cancel := context.WithDeadline(ctx, deadline.Add(shutdownBudget))
+		// An error only means that it had to be killed.
+		_ = e.in.conn.Shutdown(sctx, "spindown", deadline)
+		cancel()
+	}
+	e.reset()
+	e.stream.flush()
+}
+
+// reset removes the sandbox.
+func (e *environment) reset() {
+	e.mu.Lock()
+	in := e.in
+	e.in = nil
+	e.mu.Unlock()
+	if in != nil {
+		e.w.destroy(in)
+	}
+}
+
+// park lets the environment freeze when it has been idle for a moment.
+func (e *environment) park() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.busy = false
+	if e.timer == nil {
+		e.timer = time.AfterFunc(freezeAfter, e.freeze)
+	} else {
+		e.timer.Reset(freezeAfter)
+	}
+}
+
+func (e *environment) freeze() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.busy || e.closed || e.frozen || e.in == nil || !e.in.alive() {
+		return
+	}
+	if err := e.in.sandbox.Freeze(); err != nil {
+		e.w.log.Error("environment was not frozen", "environment", e.id, "error", err)
+		e.broken = true
+		return
+	}
+	e.frozen = true
+}
+
+// unpark makes the environment run, and stay so.
+func (e *environment) unpark() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.busy = true
+	if e.timer != nil {
+		e.timer.Stop()
+	}
+	if !e.frozen {
+		return
+	}
+	e.frozen = false
+	if err := e.in.sandbox.Thaw(); err != nil {
+		// The invocation will find the sandbox dead or time out.
+		e.w.log.Error("environment was not thawed", "environment", e.id, "error", err)
+		e.broken = true
+	}
+}
+
+// spec describes the sandbox of the environment.
+func (e *environment) spec(net Network) sandbox.Spec {
+	e.boots++
+	mounts := append([]sandbox.Mount{}, e.runtime.Mounts...)
+	mounts = append(mounts, net.Mounts...)
+	mounts = append(mounts, sandbox.Mount{Source: e.v.CodeDir, Target: "/var/task"})
+	return sandbox.Spec{
+		ID:           fmt.Sprintf("%s-%d", e.id, e.boots),
+		Hostname:     "169-254-100-1",
+		Mounts:       mounts,
+		Symlinks:     e.runtime.Symlinks,
+		MemoryMB:     e.v.MemoryMB,
+		CPUMillis:    cpuMillis(e.v.MemoryMB),
+		BoostMillis:  cpus(e.v.MemoryMB) * 1000,
+		CPUs:         cpus(e.v.MemoryMB),
+		TmpMB:        e.v.EphemeralMB,
+		MaxProcesses: maxProcesses,
+		Network:      net.Network,
+	}
+}

@@ -1,0 +1,92 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"lapwing.dev/lapwing/internal/guest/host"
+)
+
+// Error types that Lambda itself gives, as opposed to the runtime.
+const (
+	typeTimeout     = "Sandbox.Timedout"
+	typeExit        = "Runtime.ExitError"
+	typeOutOfMemory = "Runtime.OutOfMemory"
+)
+
+// failure is a failed phase of an environment.
+type failure struct {
+	status    string // error or timeout, as REPORT shows it
+	errorType string // as REPORT shows it
+	// platform tells that the environment failed, not just the function: the
+	// status is shown in text logs too, and the environment ends.
+	platform bool
+
+	// What the caller sees: the runtime's own document, or one made of
+	// payloadType and message.
+	document    []byte
+	payloadType string
+	message     string
+}
+
+// timeoutFailure is a Timeout that passed. The wording is AWS's: the configured
+// timeout with two decimals.
+func timeoutFailure(limit time.Duration) *failure {
+	return &failure{
+		status: "timeout", errorType: typeTimeout, platform: true,
+		payloadType: typeTimeout,
+		message:     fmt.Sprintf("Task timed out after %.2f seconds", limit.Seconds()),
+	}
+}
+
+// outOfMemoryFailure is an overrun of the memory limit: the caller sees a
+// killed runtime, REPORT tells why.
+func outOfMemoryFailure() *failure {
+	return &failure{
+		status: "error", errorType: typeOutOfMemory, platform: true,
+		payloadType: typeExit, message: "Runtime exited with error: signal: killed",
+	}
+}
+
+// crashFailure is the end of a sandbox for no reason that the guest could tell.
+func crashFailure() *failure {
+	return &failure{
+		status: "error", errorType: typeExit, platform: true,
+		payloadType: typeExit, message: "Runtime exited with error: signal: killed",
+	}
+}
+
+// runtimeFailure is what the runtime reported, or its exit.
+func runtimeFailure(e *host.RuntimeError) *failure {
+	f := &failure{status: "error", errorType: e.Type, document: e.Body, payloadType: e.Type}
+	if e.Exit != nil {
+		f.platform = true
+		f.message = host.ExitMessage(e.Exit)
+	}
+	return f
+}
+
+// payload returns the error document that the caller gets.
+func (f *failure) payload(requestID string) []byte {
+	if f.document != nil {
+		return f.document
+	}
+	message := f.message
+	switch {
+	case f.payloadType == "Function.ResponseSizeTooLarge":
+		message = fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", maxResponse)
+	case requestID == "":
+		message = "Error: " + message
+	default:
+		message = "RequestId: " + requestID + " Error: " + message
+	}
+	b, err := json.Marshal(struct {
+		ErrorType    string `json:"errorType"`
+		ErrorMessage string `json:"errorMessage"`
+	}{f.payloadType, message})
+	if err != nil {
+		panic(err) // two strings
+	}
+	return b
+}

@@ -1,0 +1,22 @@
+package worker
+
+import "time"
+
+// oomGrace is how long the end of a sandbox is waited for whose connection has
+// ended, to tell why it did.
+const oomGrace = 200 * time.Millisecond
+
+// cpuMillis returns the CPU share of a memory size in thousandths of a vCPU:
+// 1,769 MB are one vCPU (Lambda developer guide, "Configure function memory").
+func cpuMillis(memoryMB int) int { return max(memoryMB*1000/1769, 50) }
+
+// cpus returns the number of processors that a function of a memory size sees:
+// at least two, up to six at 10,240 MB.
+func cpus(memoryMB int) int {
+	for i, upTo := range []int{3008, 5307, 7076, 8845} {
+		if memoryMB <= upTo {
+			return i + 2
+		}
+	}
+	return 6
+}

@@ -1,0 +1,165 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/logstore"
+)
+
+const (
+	// tailSize is how much of its log an invocation can have returned.
+	tailSize = 4096
+	// flushAfter and flushBytes bound what waits to be handed to the store.
+	flushAfter = 50 * time.Millisecond
+	flushBytes = 64 * 1024
+)
+
+// levels orders the log levels of Lambda's advanced logging controls.
+var levels = map[string]int{"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "FATAL": 5}
+
+// logStream is the log stream of one environment. Lines go to the store in
+// small batches, so that writing a line costs an invocation next to nothing.
+type logStream struct {
+	store  Logs
+	config function.Logging
+	name   string
+	log    *slog.Logger
+
+	mu        sync.Mutex
+	pending   []logstore.Event
+	bytes     int
+	timer     *time.Timer // set while a flush is due
+	requestID string      // of the invocation under way
+	tail      []byte      // of the invocation under way, where tailing
+	tailing   bool
+}
+
+// streamName is YYYY/MM/DD/[version]environment, preceded by the function's
+// name where functions share a log group.
+func streamName(v *function.Version, id string, now time.Time) string {
+	own := ""
+	if v.Logging.Group != "/aws/lambda/"+v.Name {
+		own = v.Name
+	}
+	return fmt.Sprintf("%s/%s[%s]%s", now.UTC().Format("2006/01/02"), own, v.Version, id)
+}
+
+// begin starts the log of one invocation.
+func (l *logStream) begin(requestID string, tail bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.requestID, l.tailing, l.tail = requestID, tail, l.tail[:0]
+}
+
+// end finishes it and returns its tail.
+func (l *logStream) end() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.requestID = ""
+	if !l.tailing {
+		return nil
+	}
+	l.tailing = false
+	return append([]byte{}, l.tail[max(0, len(l.tail)-tailSize):]...)
+}
+
+// function takes a line that the function or an extension printed.
+func (l *logStream) function(meta proto.Log, msg []byte) {
+	t := time.UnixMicro(meta.TimeUs)
+	if l.config.Format != "JSON" {
+		l.add(t, string(msg)+"\n")
+		return
+	}
+	level, line := meta.Level, string(msg)
+	var record struct {
+		Level    string `json:"level"`
+		LogLevel string `json:"log_level"`
+	}
+	if len(msg) > 0 && msg[0] == '{' && json.Unmarshal(msg, &record) == nil {
+		level = strings.ToUpper(firstOf(record.Level, record.LogLevel, level))
+	} else {
+		level = firstOf(level, "INFO")
+		line = l.wrap(t, level, line)
+	}
+	if n, known := levels[level]; known && n < levels[firstOf(l.config.ApplicationLevel, "INFO")] {
+		return
+	}
+	l.add(t, line)
+}
+
+// wrap makes a JSON line of a text line, as Lambda does in the JSON log format.
+func (l *logStream) wrap(t time.Time, level, line string) string {
+	l.mu.Lock()
+	id := l.requestID
+	l.mu.Unlock()
+	b, err := json.Marshal(struct {
+		Timestamp string `json:"timestamp"`
+		Level     string `json:"level"`
+		Message   string `json:"message"`
+		RequestID string `json:"requestId,omitempty"`
+	}{t.UTC().Format(timeFormat), level, line, id})
+	if err != nil {
+		panic(err) // strings only
+	}
+	return string(b)
+}
+
+// add appends one event.
+func (l *logStream) add(t time.Time, message string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.tailing {
+		l.tail = append(l.tail, message...)
+		if !strings.HasSuffix(message, "\n") {
+			l.tail = append(l.tail, '\n')
+		}
+		if len(l.tail) > 4*tailSize {
+			l.tail = append(l.tail[:0], l.tail[len(l.tail)-tailSize:]...)
+		}
+	}
+	l.pending = append(l.pending, logstore.Event{Time: t, Message: message})
+	l.bytes += len(message)
+	switch {
+	case l.bytes >= flushBytes:
+		l.flushLocked()
+	case l.timer == nil:
+		l.timer = time.AfterFunc(flushAfter, l.flush)
+	}
+}
+
+// flush hands what waits to the store.
+func (l *logStream) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.flushLocked()
+}
+
+func (l *logStream) flushLocked() {
+	if l.timer != nil {
+		l.timer.Stop()
+		l.timer = nil
+	}
+	if len(l.pending) == 0 {
+		return
+	}
+	if err := l.store.Append(l.config.Group, l.name, l.pending); err != nil {
+		l.log.Error("function log was not stored", "group", l.config.Group, "stream", l.name, "events", len(l.pending), "error", err)
+	}
+	l.pending, l.bytes = nil, 0
+}
+
+func firstOf(s ...string) string {
+	for _, v := range s {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}

@@ -1,0 +1,52 @@
+package worker
+
+import (
+	"maps"
+	"strconv"
+
+	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/runtimes"
+)
+
+// runtimeAPI is where lapwing-init serves the Runtime API in every sandbox.
+const runtimeAPI = "127.0.0.1:9001"
+
+// variables returns the environment of a function's processes (Lambda
+// developer guide, "Defined runtime environment variables"). The customer's
+// variables win over the runtime's defaults and lose to the reserved ones.
+func variables(v *function.Version, rt *runtimes.Runtime, stream, endpoint string, c credentials.Session) map[string]string {
+	env := map[string]string{
+		"LANG":                      "en_US.UTF-8",
+		"TZ":                        ":UTC",
+		"PATH":                      "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+		"LD_LIBRARY_PATH":           "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+		"AWS_XRAY_CONTEXT_MISSING":  "LOG_ERROR",
+		"AWS_ENDPOINT_URL":          endpoint,
+		"AWS_EC2_METADATA_DISABLED": "true", // there is none; SDKs must not wait for it
+	}
+	if v.Logging.Format == "JSON" {
+		env["AWS_LAMBDA_LOG_FORMAT"] = "JSON"
+		env["AWS_LAMBDA_LOG_LEVEL"] = v.Logging.ApplicationLevel
+	}
+	maps.Copy(env, rt.Env)
+	maps.Copy(env, v.Env)
+	maps.Copy(env, map[string]string{
+		"_HANDLER":                        v.Handler,
+		"AWS_REGION":                      v.Region,
+		"AWS_DEFAULT_REGION":              v.Region,
+		"AWS_ACCESS_KEY_ID":               c.AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY":           c.SecretAccessKey,
+		"AWS_SESSION_TOKEN":               c.SessionToken,
+		"AWS_LAMBDA_FUNCTION_NAME":        v.Name,
+		"AWS_LAMBDA_FUNCTION_VERSION":     v.Version,
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": strconv.Itoa(v.MemoryMB),
+		"AWS_LAMBDA_INITIALIZATION_TYPE":  "on-demand",
+		"AWS_LAMBDA_LOG_GROUP_NAME":       v.Logging.Group,
+		"AWS_LAMBDA_LOG_STREAM_NAME":      stream,
+		"AWS_LAMBDA_RUNTIME_API":          runtimeAPI,
+		"LAMBDA_TASK_ROOT":                "/var/task",
+		"LAMBDA_RUNTIME_DIR":              "/var/runtime",
+	})
+	return env
+}

@@ -1,0 +1,169 @@
+// Package worker makes and drives execution environments on this host: it
+// composes the sandbox of a function version (runtime, code, network, limits,
+// environment variables), runs its Init, Invoke and Shutdown phases, meters
+// them and writes the function's log.
+//
+// It implements the interfaces by which package invoke asks for environments.
+// Below it, a sandbox.Driver makes the sandboxes, guest/host speaks to the
+// program in them, and logstore keeps what they print.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
+
+	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/guest/host"
+	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/runtimes"
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+const (
+	// initTimeout is Lambda's limit of the Init phase (Lambda developer guide,
+	// execution environment life cycle).
+	initTimeout = 10 * time.Second
+	// freezeAfter is how long an environment stays thawed after an invocation,
+	// so that a caller in a loop does not pay for freezing and thawing.
+	freezeAfter = 10 * time.Millisecond
+	// shutdownBudget is the time between SIGTERM and SIGKILL at the end of an
+	// environment.
+	shutdownBudget = 500 * time.Millisecond
+	// destroyTimeout bounds the removal of a sandbox.
+	destroyTimeout = 30 * time.Second
+	// credentialsTTL is the life of the role's credentials in an environment;
+	// package invoke ends environments before that.
+	credentialsTTL = 12 * time.Hour
+	// maxFiles and maxProcesses are Lambda's quotas of an environment.
+	maxFiles, maxProcesses = 1024, 1024
+)
+
+// Network is the network of one sandbox.
+type Network struct {
+	sandbox.Network
+	Mounts   []sandbox.Mount // /etc/resolv.conf and /etc/hosts
+	Endpoint string          // URL of the AWS endpoint as the function reaches it
+	Release  func()
+}
+
+// Networks gives sandboxes their network.
+type Networks interface {
+	Acquire(ctx context.Context) (Network, error)
+}
+
+// Runtimes finds what a runtime id is made of.
+type Runtimes interface {
+	Resolve(id string) (*runtimes.Runtime, error)
+}
+
+// Logs keeps log events. Append does not block for long.
+type Logs interface {
+	Append(group, stream string, events []logstore.Event) error
+}
+
+// Credentials issues the credentials that a function has of its role.
+type Credentials interface {
+	Issue(roleARN, sessionName string, ttl time.Duration) (credentials.Session, error)
+}
+
+// Options configures a Worker. All fields are required.
+type Options struct {
+	Driver      sandbox.Driver
+	Networks    Networks
+	Runtimes    Runtimes
+	Logs        Logs
+	Credentials Credentials
+	Logger      *slog.Logger
+}
+
+// Worker starts execution environments. It implements invoke.Starter.
+type Worker struct {
+	opts   Options
+	log    *slog.Logger
+	starts chan struct{} // bounds how many sandboxes boot at once
+}
+
+// New returns a Worker.
+func New(opts Options) *Worker {
+	return &Worker{
+		opts: opts,
+		log:  opts.Logger,
+		// Booting is work for the processor: more at once than it can do only
+		// makes each of them later.
+		starts: make(chan struct{}, 2*runtime.NumCPU()),
+	}
+}
+
+// Start starts an environment of v and runs its Init phase.
+func (w *Worker) Start(ctx context.Context, v *function.Version) (invoke.Environment, error) {
+	e, err := w.newEnvironment(v)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.init(ctx); err != nil {
+		e.Close(ctx)
+		if errors.Is(err, sandbox.ErrNoCapacity) {
+			err = fmt.Errorf("%w: %w", invoke.ErrNoCapacity, err)
+		}
+		return nil, err
+	}
+	return e, nil
+}
+
+// instance is a running sandbox and the connection to its guest program.
+type instance struct {
+	id       string
+	sandbox  sandbox.Sandbox
+	conn     *host.Conn
+	network  Network
+	endpoint string
+}
+
+// boot makes the sandbox of an environment.
+func (w *Worker) boot(ctx context.Context, e *environment) (*instance, error) {
+	select {
+	case w.starts <- struct{}{}:
+		defer func() { <-w.starts }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	net, err := w.opts.Networks.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("network of %s: %w", e.v.ARN(), err)
+	}
+	sbx, err := w.opts.Driver.Create(ctx, e.spec(net))
+	if err != nil {
+		net.Release()
+		return nil, fmt.Errorf("sandbox of %s: %w", e.v.ARN(), err)
+	}
+	return &instance{sandbox: sbx, conn: host.New(sbx.Conn(), e), network: net, endpoint: net.Endpoint}, nil
+}
+
+// destroy kills what still runs and removes everything.
+func (w *Worker) destroy(in *instance) {
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	if err := in.sandbox.Destroy(ctx); err != nil {
+		w.log.Error("sandbox was not removed", "error", err)
+	}
+	in.conn.Close()
+	in.network.Release()
+}
+
+// alive tells whether the sandbox and the runtime in it still run.
+func (in *instance) alive() bool {
+	select {
+	case <-in.sandbox.Done():
+		return false
+	case <-in.conn.Done():
+		return false
+	default:
+		return in.conn.Exited() == nil
+	}
+}

@@ -1,0 +1,387 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/guest/program"
+	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/runtimes"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor"
+)
+
+func TestMain(m *testing.M) {
+	gvisor.MaybeReexec()
+	os.Exit(m.Run())
+}
+
+// memoryLogs keeps log lines in memory.
+type memoryLogs struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *memoryLogs) Append(group, stream string, events []logstore.Event) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range events {
+		l.lines = append(l.lines, e.Message)
+	}
+	return nil
+}
+
+func (l *memoryLogs) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.lines, "")
+}
+
+type noNetwork struct{}
+
+func (noNetwork) Acquire(context.Context) (Network, error) {
+	return Network{Endpoint: "http://192.0.2.1:4566", Release: func() {}}, nil
+}
+
+type noCredentials struct{}
+
+func (noCredentials) Issue(role, session string, ttl time.Duration) (credentials.Session, error) {
+	return credentials.Session{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "secret", SessionToken: "token"}, nil
+}
+
+// bench is a dispatcher over a worker with real sandboxes.
+type bench struct {
+	*invoke.Dispatcher
+	logs *memoryLogs
+	dir  string
+}
+
+func newBench(t testing.TB) *bench {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("sandboxes need root: run the tests as root")
+	}
+	dir := t.TempDir()
+	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	init, err := program.Install(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	driver, err := gvisor.New(t.Context(), gvisor.Options{Dir: filepath.Join(dir, "run"), InitPath: init, Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rts, err := runtimes.Open(filepath.Join(dir, "runtimes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{logs: &memoryLogs{}, dir: dir}
+	w := New(Options{Driver: driver, Networks: noNetwork{}, Runtimes: rts, Logs: b.logs, Credentials: noCredentials{}, Logger: logger})
+	b.Dispatcher = invoke.New(invoke.Options{Starter: w, Logger: logger})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		b.Close(ctx)
+		if err := driver.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+var (
+	buildOnce sync.Once
+	built     []byte
+	buildErr  error
+)
+
+// testFunction returns the program of testdata/function.
+func testFunction(t testing.TB) []byte {
+	t.Helper()
+	buildOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "lapwing-test-function-")
+		if err != nil {
+			buildErr = err
+			return
+		}
+		defer os.RemoveAll(dir)
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "bootstrap"), "./testdata/function")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			buildErr = fmt.Errorf("go build: %w\n%s", err, out)
+			return
+		}
+		built, buildErr = os.ReadFile(filepath.Join(dir, "bootstrap"))
+	})
+	if buildErr != nil {
+		t.Fatal(buildErr)
+	}
+	return built
+}
+
+// function returns a version of the test function.
+func (b *bench) function(t testing.TB) *function.Version {
+	t.Helper()
+	return b.custom(t, map[string]string{"bootstrap": string(testFunction(t))})
+}
+
+// custom returns a version with a custom runtime of these files.
+func (b *bench) custom(t testing.TB, files map[string]string) *function.Version {
+	t.Helper()
+	dir, err := os.MkdirTemp(b.dir, "code-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &function.Version{
+		Account: "123456789012", Region: "eu-west-1", Name: "f", Version: function.Latest, Revision: filepath.Base(dir),
+		Runtime: "provided.al2023", Handler: "index.handler", Architecture: "x86_64", Role: "arn:aws:iam::123456789012:role/r",
+		MemoryMB: 1769, Timeout: 10 * time.Second, EphemeralMB: 512, CodeDir: dir,
+		Logging: function.Logging{Format: "Text", Group: "/aws/lambda/f"},
+	}
+}
+
+const requestID = "8a1e6c5d-0000-4000-8000-000000000001"
+
+func (b *bench) invoke(t testing.TB, v *function.Version, payload string) (string, *invoke.Result) {
+	t.Helper()
+	var out bytes.Buffer
+	res, err := b.Invoke(t.Context(), &invoke.Request{
+		Version: v, InvokedARN: v.FunctionARN(), RequestID: requestID, Payload: []byte(payload), Tail: true,
+	}, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), res
+}
+
+// expect invokes v and checks the response, and that it is an error where it
+// has an errorType.
+func (b *bench) expect(t *testing.T, v *function.Version, payload, want string) *invoke.Result {
+	t.Helper()
+	got, res := b.invoke(t, v, payload)
+	if got != want {
+		t.Errorf("%s: got %s, want %s\n%s", payload, got, want, res.LogTail)
+	}
+	if isError := strings.Contains(want, `"errorType"`); (res.FunctionError == "Unhandled") != isError {
+		t.Errorf("%s: function error %q for %s", payload, res.FunctionError, got)
+	}
+	return res
+}
+
+func TestEnvironmentIsReusedAndKeepsItsState(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	b.expect(t, v, `{"do":"count"}`, "1")
+	b.expect(t, v, `{"do":"write","arg":"/tmp/x","n":3}`, "null")
+	b.expect(t, v, `{"do":"read","arg":"/tmp/x"}`, `"\u0000\u0000\u0000"`)
+	b.expect(t, v, `{"do":"count"}`, "4")
+}
+
+func TestLogOfAnInvocation(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	first := string(b.expect(t, v, `{"do":"print","arg":"line","n":2}`, "null").LogTail)
+	want := regexp.MustCompile(`^START RequestId: ` + requestID + ` Version: \$LATEST
+line 0
+line 1
+END RequestId: ` + requestID + `
+REPORT RequestId: ` + requestID + `\tDuration: \d+\.\d\d ms\tBilled Duration: \d+ ms\tMemory Size: 1769 MB\tMax Memory Used: [1-9]\d* MB\tInit Duration: \d+\.\d\d ms\t
+$`)
+	if !want.MatchString(first) {
+		t.Errorf("log of the first invocation:\n%s", first)
+	}
+	if second := string(b.expect(t, v, `{"do":"count"}`, "2").LogTail); strings.Contains(second, "Init Duration") {
+		t.Errorf("Init Duration in the second invocation:\n%s", second)
+	}
+}
+
+func TestJSONLogFormat(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	v.Logging = function.Logging{Format: "JSON", ApplicationLevel: "INFO", SystemLevel: "INFO", Group: "/own/group"}
+	tail := string(b.expect(t, v, `{"do":"print","arg":"line","n":1}`, "null").LogTail)
+	var types []string
+	for _, line := range strings.Split(strings.TrimSpace(tail), "\n") {
+		var record struct{ Type, Message, RequestID string }
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
+			t.Errorf("line %q: %v", line, err)
+		}
+		types = append(types, record.Type+record.Message)
+	}
+	if got := strings.Join(types, " "); got != "platform.start line 0 platform.report" {
+		t.Errorf("records: %s\n%s", got, tail)
+	}
+}
+
+func TestFunctionErrorIsPassedOnAndTheEnvironmentKept(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	b.expect(t, v, `{"do":"fail","arg":"oh no"}`, `{"errorMessage":"oh no","errorType":"errorString"}`)
+	b.expect(t, v, `{"do":"count"}`, "2")
+}
+
+// Each of these ends the environment with AWS's own payload, and leaves the
+// next invocation a new one.
+func TestFailureOfTheRuntime(t *testing.T) {
+	exited := func(reason string) string {
+		return `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: ` + requestID + ` Error: Runtime exited ` + reason + `"}`
+	}
+	for _, c := range []struct{ name, event, want, report string }{
+		{"exit 0", `{"do":"exit","n":0}`, exited("without providing a reason"), "Status: error\tError Type: Runtime.ExitError"},
+		{"exit 7", `{"do":"exit","n":7}`, exited("with error: exit status 7"), "Status: error\tError Type: Runtime.ExitError"},
+		{"killed", `{"do":"kill"}`, exited("with error: signal: killed"), "Status: error\tError Type: Runtime.ExitError"},
+		{"out of memory", `{"do":"allocate","n":600}`, exited("with error: signal: killed"), "Max Memory Used: 256 MB\t"},
+		{"timeout", `{"do":"sleep","n":60000}`, `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: ` + requestID + ` Error: Task timed out after 1.00 seconds"}`, "Status: timeout"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			v := b.function(t)
+			v.MemoryMB = 256
+			if c.name == "timeout" {
+				v.Timeout = time.Second
+			}
+			b.expect(t, v, `{"do":"count"}`, "1")
+			res := b.expect(t, v, c.event, c.want)
+			if !strings.Contains(string(res.LogTail), c.report) {
+				t.Errorf("REPORT lacks %q:\n%s", c.report, res.LogTail)
+			}
+			b.expect(t, v, `{"do":"count"}`, "1")
+		})
+	}
+}
+
+func TestFailedInitIsRepeatedWithinTheInvocation(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	v.Env = map[string]string{"FAIL_INIT": "1"}
+	res := b.expect(t, v, `{"do":"count"}`, `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: `+requestID+` Error: Runtime exited with error: exit status 3"}`)
+	if n := strings.Count(string(res.LogTail), "failing on purpose"); n != 1 {
+		t.Errorf("the suppressed init printed %d times within the invocation:\n%s", n, res.LogTail)
+	}
+	b.Retire(v.FunctionARN(), "")
+	waitFor(t, func() bool { return strings.Count(b.logs.text(), "failing on purpose") == 2 })
+	if log := b.logs.text(); strings.Count(log, "INIT_REPORT Init Duration:") != 2 || !strings.Contains(log, "Phase: init\tStatus: error\tError Type: Runtime.ExitError") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
+func TestMissingBootstrapIsAnInvalidEntrypoint(t *testing.T) {
+	b := newBench(t)
+	got, res := b.invoke(t, b.custom(t, map[string]string{"other": "x"}), `{}`)
+	if res.FunctionError != "Unhandled" || !strings.Contains(got, `"errorType":"Runtime.InvalidEntrypoint"`) {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestWhatTheFunctionSees(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	v.Env = map[string]string{"OWN": "value", "PATH": "/own", "AWS_REGION": "not this"}
+	got, _ := b.invoke(t, v, `{"do":"env"}`)
+	for _, want := range []string{
+		"OWN=value", "PATH=/own", "AWS_REGION=eu-west-1", "AWS_LAMBDA_FUNCTION_NAME=f", "AWS_LAMBDA_FUNCTION_VERSION=$LATEST",
+		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE=1769", "LAMBDA_TASK_ROOT=/var/task", "AWS_ACCESS_KEY_ID=ASIAEXAMPLE", "AWS_SESSION_TOKEN=token",
+		"AWS_ENDPOINT_URL=http://192.0.2.1:4566", "AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/f", "_HANDLER=index.handler", "TZ=:UTC",
+	} {
+		if !strings.Contains(got, want+`\n`) && !strings.Contains(got, want+`"`) {
+			t.Errorf("environment lacks %s", want)
+		}
+	}
+	b.expect(t, v, `{"do":"whoami"}`, `"993:990 /var/task"`)
+	got, _ = b.invoke(t, v, `{"do":"context"}`)
+	var c struct {
+		ID, ARN, Name string
+		Left, Memory  int
+	}
+	if err := json.Unmarshal([]byte(got), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.ID != requestID || c.ARN != v.FunctionARN() || c.Name != "f" || c.Memory != 1769 || c.Left <= 5000 || c.Left > 10000 {
+		t.Errorf("context %+v", c)
+	}
+}
+
+func TestWhatTheFunctionCannotDo(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	for _, c := range []struct{ event, want string }{
+		{`{"do":"write","arg":"/var/task/x","n":1}`, "permission denied"},
+		{`{"do":"write","arg":"/x","n":1}`, "permission denied"},
+		{`{"do":"write","arg":"/tmp/big","n":600000000}`, "no space left on device"},
+		{`{"do":"read","arg":"` + b.dir + `/run"}`, "no such file"},
+		{`{"do":"read","arg":"/proc/1/environ"}`, "permission denied"},
+	} {
+		if got, _ := b.invoke(t, v, c.event); !strings.Contains(got, c.want) {
+			t.Errorf("%s: got %s, want %q", c.event, got, c.want)
+		}
+	}
+}
+
+func TestResponseOverTheLimitIsRefused(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	b.expect(t, v, `{"do":"response","n":6291557}`, `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`)
+	if got, res := b.invoke(t, v, `{"do":"response","n":6291554}`); len(got) != 6291556 || res.FunctionError != "" {
+		t.Errorf("response of %d bytes, error %q", len(got), res.FunctionError)
+	}
+}
+
+func TestIdleEnvironmentIsFrozenAndGoesOn(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	b.expect(t, v, `{"do":"background"}`, "null")
+	time.Sleep(time.Second)
+	got, _ := b.invoke(t, v, `{"do":"count"}`)
+	if n, err := strconv.Atoi(got); err != nil || n > 200 {
+		t.Errorf("the function counted to %s in a second of idling", got)
+	}
+	b.expect(t, v, `{"do":"sleep","n":100}`, `"slept"`)
+	again, _ := b.invoke(t, v, `{"do":"count"}`)
+	if n1, _ := strconv.Atoi(got); len(again) == 0 {
+		t.Error("no count")
+	} else if n2, _ := strconv.Atoi(again); n2 < n1+20 {
+		t.Errorf("background work did not go on: %s, then %s", got, again)
+	}
+}
+
+func TestRuntimeGetsSIGTERMAtTheEnd(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	b.expect(t, v, `{"do":"count"}`, "1")
+	b.Retire(v.FunctionARN(), "")
+	waitFor(t, func() bool { return strings.Contains(b.logs.text(), "got SIGTERM") })
+}
+
+func waitFor(t *testing.T, done func() bool) {
+	t.Helper()
+	for range 1000 {
+		if done() {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("it did not happen within 10 s")
+}

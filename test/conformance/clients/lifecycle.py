@@ -1,0 +1,86 @@
+"""The life of a function through boto3. Needs NAME, RUNTIME, ROLE, V1 and V2."""
+import base64
+import json
+import os
+import time
+
+import boto3
+from botocore.exceptions import ClientError
+
+name, runtime, role = os.environ["NAME"], os.environ["RUNTIME"], os.environ["ROLE"]
+code1, code2 = (open(os.environ[v], "rb").read() for v in ("V1", "V2"))
+client = boto3.client("lambda")
+
+
+def invoke(qualifier):
+    r = client.invoke(FunctionName=name, Qualifier=qualifier, Payload=json.dumps({"who": "boto3"}))
+    assert "FunctionError" not in r, r["Payload"].read()
+    answer = json.loads(r["Payload"].read())
+    assert answer["event"] == {"who": "boto3"}, answer
+    return answer["version"], r["ExecutedVersion"]
+
+
+created = client.create_function(
+    FunctionName=name, Runtime=runtime, Handler="index.handler", Role=role, Code={"ZipFile": code1},
+    Environment={"Variables": {"GREETING": "hi"}}, Tags={"team": "birds"})
+assert created["State"] in ("Pending", "Active"), created
+client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+assert invoke("$LATEST") == (1, "$LATEST")
+
+tail = base64.b64decode(client.invoke(FunctionName=name, LogType="Tail")["LogResult"]).decode()
+assert "START RequestId" in tail and "REPORT RequestId" in tail, tail
+
+assert client.publish_version(FunctionName=name)["Version"] == "1"
+revision = client.get_function_configuration(FunctionName=name)["RevisionId"]
+client.update_function_code(FunctionName=name, ZipFile=code2, RevisionId=revision)
+client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+assert invoke("$LATEST")[0] == 2 and invoke("1") == (1, "1")
+try:
+    client.update_function_code(FunctionName=name, ZipFile=code2, RevisionId=revision)
+    raise AssertionError("a stale RevisionId was accepted")
+except client.exceptions.PreconditionFailedException as e:
+    assert e.response["ResponseMetadata"]["HTTPStatusCode"] == 412
+
+assert client.publish_version(FunctionName=name)["Version"] == "2"
+client.create_alias(FunctionName=name, Name="live", FunctionVersion="1",
+                    RoutingConfig={"AdditionalVersionWeights": {"2": 0.5}})
+seen = {invoke("live")[0] for _ in range(40)}
+assert seen == {1, 2}, seen
+client.update_alias(FunctionName=name, Name="live", FunctionVersion="2", RoutingConfig={"AdditionalVersionWeights": {}})
+assert {invoke("live")[0] for _ in range(5)} == {2}
+
+pages = client.get_paginator("list_functions").paginate(PaginationConfig={"PageSize": 1})
+assert name in [f["FunctionName"] for p in pages for f in p["Functions"]]
+assert [a["Name"] for a in client.list_aliases(FunctionName=name)["Aliases"]] == ["live"]
+assert len(client.list_versions_by_function(FunctionName=name)["Versions"]) == 3
+assert client.list_tags(Resource=created["FunctionArn"])["Tags"] == {"team": "birds"}
+
+stream = client.invoke_with_response_stream(FunctionName=name, Payload=b'{"who":"stream"}')
+chunks = b"".join(e["PayloadChunk"]["Payload"] for e in stream["EventStream"] if "PayloadChunk" in e)
+assert json.loads(chunks)["event"] == {"who": "stream"}, chunks
+
+failed = client.invoke(FunctionName=name, Payload=json.dumps({"fail": "on purpose"}))
+assert failed["FunctionError"] == "Unhandled" and failed["StatusCode"] == 200, failed
+assert json.loads(failed["Payload"].read())["errorMessage"] == "on purpose"
+
+try:
+    client.invoke(FunctionName=name, Payload=b"{broken")
+    raise AssertionError("broken JSON was accepted")
+except ClientError as e:
+    assert e.response["Error"]["Code"] == "InvalidRequestContentException", e
+
+logs = boto3.client("logs")
+for _ in range(20):
+    events = logs.filter_log_events(logGroupName="/aws/lambda/" + name, filterPattern="REPORT")["events"]
+    if len(events) >= 4:
+        break
+    time.sleep(0.3)
+assert len(events) >= 4, events
+
+client.delete_function(FunctionName=name)
+try:
+    client.get_function(FunctionName=name)
+    raise AssertionError("still there after its deletion")
+except client.exceptions.ResourceNotFoundException:
+    pass
+print("OK")

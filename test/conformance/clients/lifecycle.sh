@@ -1,0 +1,66 @@
+#!/bin/sh
+# The life of a function through the AWS CLI. Needs NAME, RUNTIME, ROLE and the
+# code packages V1 and V2, which answer {"version":1,...} and {"version":2,...}.
+set -eu
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+fail() { echo "FAILED: $*" >&2; exit 1; }
+want() { [ "$2" = "$3" ] || fail "$1: got '$2', want '$3'"; }
+invoke() { # QUALIFIER -> the version in the answer
+	aws lambda invoke --function-name "$NAME" --qualifier "$1" --cli-binary-format raw-in-base64-out \
+		--payload '{"who":"cli"}' "$out/answer" --query ExecutedVersion --output text >"$out/executed"
+	grep -q '"who": *"cli"' "$out/answer" || fail "event not echoed: $(cat "$out/answer")"
+	sed -n 's/.*"version": *\([0-9]*\).*/\1/p' "$out/answer"
+}
+
+aws sts get-caller-identity >/dev/null
+aws lambda create-function --function-name "$NAME" --runtime "$RUNTIME" --handler index.handler \
+	--role "$ROLE" --zip-file "fileb://$V1" --environment 'Variables={GREETING=hi}' >/dev/null
+aws lambda wait function-active-v2 --function-name "$NAME"
+want 'first invocation' "$(invoke '$LATEST')" 1
+want 'executed version' "$(cat "$out/executed")" '$LATEST'
+
+tail=$(aws lambda invoke --function-name "$NAME" --log-type Tail "$out/answer" --query LogResult --output text | base64 -d)
+echo "$tail" | grep -q 'REPORT RequestId' || fail "no REPORT in the log tail: $tail"
+
+want 'published version' "$(aws lambda publish-version --function-name "$NAME" --query Version --output text)" 1
+aws lambda update-function-code --function-name "$NAME" --zip-file "fileb://$V2" >/dev/null
+aws lambda wait function-updated-v2 --function-name "$NAME"
+aws lambda update-function-configuration --function-name "$NAME" --memory-size 256 --timeout 5 >/dev/null
+aws lambda wait function-updated-v2 --function-name "$NAME"
+want 'memory' "$(aws lambda get-function-configuration --function-name "$NAME" --query MemorySize --output text)" 256
+want 'after the update' "$(invoke '$LATEST')" 2
+want 'version 1 after the update' "$(invoke 1)" 1
+
+aws lambda create-alias --function-name "$NAME" --name live --function-version 1 >/dev/null
+want 'alias' "$(invoke live)" 1
+want 'second version' "$(aws lambda publish-version --function-name "$NAME" --query Version --output text)" 2
+aws lambda update-alias --function-name "$NAME" --name live --function-version 2 >/dev/null
+want 'alias after its update' "$(invoke live)" 2
+want 'aliases' "$(aws lambda list-aliases --function-name "$NAME" --query 'Aliases[].Name' --output text)" live
+want 'versions' "$(aws lambda list-versions-by-function --function-name "$NAME" --query 'length(Versions)' --output text)" 3
+aws lambda list-functions --query 'Functions[].FunctionName' --output text | tr '\t' '\n' | grep -qx "$NAME" || fail 'not in the list'
+
+url=$(aws lambda get-function --function-name "$NAME" --query Code.Location --output text)
+curl -fsS -o "$out/code.zip" "$url"
+cmp "$out/code.zip" "$V2" || fail 'the downloaded code differs'
+
+aws lambda tag-resource --resource "$(aws lambda get-function --function-name "$NAME" --query Configuration.FunctionArn --output text)" --tags team=birds
+want 'tag' "$(aws lambda get-function --function-name "$NAME" --query Tags.team --output text)" birds
+aws lambda put-function-concurrency --function-name "$NAME" --reserved-concurrent-executions 3 >/dev/null
+want 'concurrency' "$(aws lambda get-function-concurrency --function-name "$NAME" --query ReservedConcurrentExecutions --output text)" 3
+aws lambda add-permission --function-name "$NAME" --statement-id s1 --action lambda:InvokeFunction --principal s3.amazonaws.com >/dev/null
+aws lambda get-policy --function-name "$NAME" --query Policy --output text | grep -q s3.amazonaws.com || fail 'policy lacks its statement'
+
+for i in 1 2 3 4 5 6 7 8 9 10; do
+	lines=$(aws logs filter-log-events --log-group-name "/aws/lambda/$NAME" --query 'length(events)' --output text)
+	[ "$lines" -ge 4 ] && break
+	sleep 0.3
+done
+[ "$lines" -ge 4 ] || fail "only $lines log events"
+
+aws lambda delete-alias --function-name "$NAME" --name live
+aws lambda delete-function --function-name "$NAME"
+if aws lambda get-function --function-name "$NAME" 2>"$out/error"; then fail 'still there after its deletion'; fi
+grep -q ResourceNotFoundException "$out/error" || fail "unexpected error: $(cat "$out/error")"
+echo OK

@@ -1,0 +1,218 @@
+// Package harness starts the built lapwing program as a user would, for tests
+// and benchmarks that drive it from outside through unmodified AWS clients.
+package harness
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+)
+
+// Server is one running lapwing.
+type Server struct {
+	Data string            // its data directory
+	Env  map[string]string // what `lapwing env` prints
+	PID  int
+
+	binary string
+	args   []string
+	log    *os.File
+	cmd    *exec.Cmd
+	exited chan struct{}
+	err    error // of the process, once exited
+}
+
+// Root returns the repository's root directory.
+func Root() (string, error) {
+	out, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env GOMOD: %w", err)
+	}
+	return filepath.Dir(string(bytes.TrimSpace(out))), nil
+}
+
+// Start starts lapwing on the data directory and waits until it is ready. args
+// are further flags of `lapwing up`. Its output goes to data+".log".
+func Start(data string, args ...string) (*Server, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("sandboxes need root: run the tests as root")
+	}
+	root, err := Root()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Data: data, binary: filepath.Join(root, "bin", "lapwing"), args: args}
+	if _, err := os.Stat(s.binary); err != nil {
+		return nil, fmt.Errorf("%w: run make build first", err)
+	}
+	return s, s.Restart()
+}
+
+// Restart starts the program again after Stop or Kill.
+func (s *Server) Restart() error {
+	var err error
+	s.log, err = os.OpenFile(s.Data+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	args := append([]string{"up", "--data", s.Data, "--listen", "127.0.0.1:0"}, s.args...)
+	s.cmd = exec.Command(s.binary, args...)
+	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
+	began := time.Now()
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.PID = s.cmd.Process.Pid
+	exited := make(chan struct{})
+	s.exited = exited
+	go func() {
+		s.err = s.cmd.Wait()
+		s.log.Close()
+		close(exited)
+	}()
+	for time.Since(began) < time.Minute {
+		if s.ready(began) {
+			return nil
+		}
+		select {
+		case <-s.exited:
+			return fmt.Errorf("lapwing ended: %v\n%s", s.err, s.Log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return errors.Join(errors.New("lapwing was not ready after a minute"), s.Kill())
+}
+
+// ready asks the server's health, at the address that this start has written.
+func (s *Server) ready(began time.Time) bool {
+	info, err := os.Stat(filepath.Join(s.Data, "endpoint.json"))
+	if err != nil || info.ModTime().Before(began.Add(-time.Second)) {
+		return false
+	}
+	out, err := s.Run("env", "--json")
+	if err != nil || json.Unmarshal(out, &s.Env) != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/_lapwing/health", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	resp.Body.Close()
+	return resp.StatusCode == http.StatusOK
+}
+
+// URL returns the endpoint.
+func (s *Server) URL() string { return s.Env["AWS_ENDPOINT_URL"] }
+
+// Account returns the account id.
+func (s *Server) Account() string { return s.Env["LAPWING_ACCOUNT_ID"] }
+
+// Config returns a configuration for SDK clients.
+func (s *Server) Config() aws.Config {
+	return aws.Config{
+		Region:       s.Env["AWS_REGION"],
+		BaseEndpoint: aws.String(s.URL()),
+		Credentials:  credentials.NewStaticCredentialsProvider(s.Env["AWS_ACCESS_KEY_ID"], s.Env["AWS_SECRET_ACCESS_KEY"], ""),
+		Retryer:      func() aws.Retryer { return aws.NopRetryer{} },
+	}
+}
+
+// Environ returns this process's environment with the server's variables.
+func (s *Server) Environ() []string {
+	env := os.Environ()
+	for k, v := range s.Env {
+		env = append(env, k+"="+v)
+	}
+	return append(env, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_PAGER=", "AWS_EC2_METADATA_DISABLED=true")
+}
+
+// Run runs a subcommand of lapwing on the server's data directory and returns
+// its standard output.
+func (s *Server) Run(args ...string) ([]byte, error) {
+	cmd := exec.Command(s.binary, append(args, "--data", s.Data)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("lapwing %v: %w\n%s", args, err, stderr.Bytes())
+	}
+	return out, nil
+}
+
+// Log returns the end of what the server printed.
+func (s *Server) Log() string {
+	b, err := os.ReadFile(s.Data + ".log")
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-8192):])
+}
+
+// Stop ends the server as a user would and waits for it.
+func (s *Server) Stop() error {
+	select {
+	case <-s.exited:
+		return s.err
+	default:
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-s.exited:
+		return s.err
+	case <-time.After(time.Minute):
+		return errors.Join(errors.New("lapwing did not stop within a minute"), s.Kill())
+	}
+}
+
+// Kill ends the server by SIGKILL.
+func (s *Server) Kill() error {
+	err := s.cmd.Process.Kill()
+	<-s.exited
+	return err
+}
+
+// Zip makes a code package of files by name; a name ending in "*" gets the
+// executable bit, without the star.
+func Zip(files map[string]string) []byte {
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for name, content := range files {
+		h := &zip.FileHeader{Name: name, Method: zip.Deflate}
+		h.SetMode(0o644)
+		if n := len(name) - 1; name[n] == '*' {
+			h.Name = name[:n]
+			h.SetMode(0o755)
+		}
+		f, err := w.CreateHeader(h)
+		if err == nil {
+			_, err = f.Write([]byte(content))
+		}
+		if err != nil {
+			panic(err) // memory only
+		}
+	}
+	if err := w.Close(); err != nil {
+		panic(err)
+	}
+	return b.Bytes()
+}
