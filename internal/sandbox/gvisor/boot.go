@@ -67,8 +67,7 @@ type bootReport struct {
 }
 
 // MaybeReexec takes over the process and never returns if it was started as a
-// sandbox. It must be the first call of main, and of TestMain in tests that
-// start sandboxes.
+// sandbox. It must be the first call of main.
 func MaybeReexec() {
 	if os.Args[0] != processName {
 		return

@@ -40,6 +40,7 @@ package gvisor
 
 import (
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,7 +69,10 @@ type Options struct {
 	Dir string
 	// InitPath is the static lapwing-init binary on this host.
 	InitPath string
-	Logger   *slog.Logger
+	// Executable is the static binary, with a main that calls MaybeReexec,
+	// that becomes the sandbox processes. Empty means this process's own.
+	Executable string
+	Logger     *slog.Logger
 	// MemoryMB is the sum of Spec.MemoryMB over all sandboxes above which
 	// Create returns ErrNoCapacity. 0 means no fixed sum: sandboxes rarely use
 	// all that they may. Either way Create leaves some of the host's memory
@@ -119,8 +123,13 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 			err = errors.Join(fmt.Errorf("gvisor: %w", err), d.release())
 		}
 	}()
-	if err := checkInit(opts.InitPath); err != nil {
-		return nil, err
+	if opts.Executable == "" {
+		opts.Executable = "/proc/self/exe"
+	}
+	for _, path := range []string{opts.Executable, opts.InitPath} {
+		if err := checkStatic(path); err != nil {
+			return nil, err
+		}
 	}
 	if d.hostMem, err = memInfo("MemTotal"); err != nil {
 		return nil, err
@@ -143,18 +152,28 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 			return nil, err
 		}
 	}
-	d.void, err = newVoid(voidDir)
+	d.void, err = newVoid(voidDir, opts.Executable)
 	return d, err
 }
 
-// checkInit refuses a lapwing-init that no sandbox could run.
-func checkInit(path string) error {
+// checkStatic refuses a program that cannot run where there is nothing else.
+func checkStatic(path string) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP {
+			return fmt.Errorf("%s must be linked statically (CGO_ENABLED=0)", path)
+		}
+	}
 	st, err := os.Stat(path)
 	if err != nil {
-		return fmt.Errorf("lapwing-init: %w", err)
+		return err
 	}
-	if !st.Mode().IsRegular() || st.Mode()&0o005 != 0o005 {
-		return fmt.Errorf("lapwing-init: %s must be a regular file that everyone may read and execute", path)
+	if st.Mode()&0o005 != 0o005 {
+		return fmt.Errorf("%s must be readable and executable by everyone", path)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -99,9 +98,7 @@ func openInterface(n *sandbox.Network) (_ *os.File, _ *bootNetwork, err error) {
 // inNamespace calls f on a thread in the network namespace at path.
 func inNamespace(path string, f func() error) error {
 	result := make(chan error, 1)
-	go func() {
-		// Never unlocked: the runtime ends the thread with the goroutine.
-		runtime.LockOSThread()
+	onOwnThread(func() {
 		result <- func() error {
 			ns, err := os.Open(path)
 			if err != nil {
@@ -113,7 +110,7 @@ func inNamespace(path string, f func() error) error {
 			}
 			return f()
 		}()
-	}()
+	})
 	return <-result
 }
 

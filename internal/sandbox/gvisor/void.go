@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -48,23 +47,21 @@ var voidFiles = []string{
 	"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size",
 }
 
-// newVoid makes a void. Its root is built over the directory mountPoint, in the
-// new mount namespace only.
-func newVoid(mountPoint string) (*void, error) {
+// newVoid makes a void whose processes run executable. Its root is built over the
+// directory mountPoint, in the new mount namespace only.
+func newVoid(mountPoint, executable string) (*void, error) {
 	v := &void{spawns: make(chan spawn), done: make(chan struct{})}
 	entered := make(chan error)
-	go v.run(mountPoint, entered)
+	onOwnThread(func() { v.run(mountPoint, executable, entered) })
 	if err := <-entered; err != nil {
 		return nil, fmt.Errorf("entering the void: %w", err)
 	}
 	return v, nil
 }
 
-func (v *void) run(mountPoint string, entered chan<- error) {
-	// Never unlocked: the runtime ends the thread with the goroutine.
-	runtime.LockOSThread()
+func (v *void) run(mountPoint, executable string, entered chan<- error) {
 	defer close(v.done)
-	if err := enterVoid(mountPoint); err != nil {
+	if err := enterVoid(mountPoint, executable); err != nil {
 		entered <- err
 		return
 	}
@@ -100,9 +97,9 @@ func (v *void) start(files []*os.File, cgroup int) (*os.Process, error) {
 	return r.process, r.err
 }
 
-// enterVoid moves the calling thread, which must be locked, into a new void.
-func enterVoid(root string) error {
-	exe, err := unix.OpenTree(unix.AT_FDCWD, "/proc/self/exe", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+// enterVoid moves the calling thread into a new void.
+func enterVoid(root, executable string) error {
+	exe, err := unix.OpenTree(unix.AT_FDCWD, executable, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("opening the binary: %w", err)
 	}

@@ -1,0 +1,365 @@
+package gvisor
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+func TestSpecIsSeenInTheGuest(t *testing.T) {
+	d := newDriver(t)
+	source := t.TempDir()
+	for path, text := range map[string]string{"hello.txt": "hello", "sub/deep.txt": "deep"} {
+		path = filepath.Join(source, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuest(t, d, func(s *sandbox.Spec) {
+		s.Hostname, s.CPUs = "a-name", 3
+		s.Mounts = []sandbox.Mount{
+			{Source: source, Target: "/var/task"},
+			{Source: filepath.Join(source, "hello.txt"), Target: "/etc/one-file"},
+		}
+		s.Symlinks = []sandbox.Symlink{{Path: "/link", Dest: "var/task/sub"}}
+	})
+	if got := g.must("hostname", "", 0).Text; got != "a-name" {
+		t.Errorf("hostname %q", got)
+	}
+	if got := g.must("cpus", "", 0).N; got != 3 {
+		t.Errorf("%d CPUs, want 3", got)
+	}
+	for path, want := range map[string]string{
+		"/var/task/hello.txt": "hello", "/etc/one-file": "hello", "/link/deep.txt": "deep",
+	} {
+		if got := g.must("read", path, 0).Text; got != want {
+			t.Errorf("%s holds %q, want %q", path, got, want)
+		}
+	}
+	if got := g.must("list", "/var/task", 0).Text; got != "hello.txt sub " {
+		t.Errorf("/var/task holds %q", got)
+	}
+	if got := g.must("list", "/", 0).Text; got != "dev etc lapwing-init link proc sys tmp var " {
+		t.Errorf("/ holds %q", got)
+	}
+	if got := g.must("read", "/proc/meminfo", 0).Text; !strings.Contains(got, " 131072 kB") {
+		t.Errorf("/proc/meminfo does not tell of 128 MiB:\n%s", got)
+	}
+	if got := g.must("stat", "/tmp", 0).Text; got != "dtrwxrwxrwx" {
+		t.Errorf("/tmp has mode %s", got)
+	}
+	if got := g.must("stat", "/dev/shm", 0).Text; got != "dtrwxrwxrwx" {
+		t.Errorf("/dev/shm has mode %s", got)
+	}
+}
+
+func TestFilesystemIsReadOnlyButForTmp(t *testing.T) {
+	d := newDriver(t)
+	source := t.TempDir()
+	if err := os.Chmod(source, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(source, "file")
+	if err := os.WriteFile(file, []byte("before"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: source, Target: "/opt"}} })
+	for _, path := range []string{"/new", "/opt/new", "/opt/file", "/lapwing-init", "/etc/new", "/sys/new", "/proc/new"} {
+		if r := g.do("write", path, 1); r.Error == "" {
+			t.Errorf("%s could be written", path)
+		}
+	}
+	if r := g.do("remove", "/opt/file", 0); r.Error == "" {
+		t.Error("a file of a mount could be removed")
+	}
+	if b, err := os.ReadFile(file); err != nil || string(b) != "before" {
+		t.Errorf("the host's file holds %q, %v", b, err)
+	}
+	g.must("mkdir", "/tmp/dir", 0)
+	g.must("write", "/tmp/dir/file", 1)
+}
+
+func TestTmpHasItsSize(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.TmpMB = 256 })
+	r := g.do("write", "/tmp/big", 300)
+	if !strings.Contains(r.Error, "no space left") {
+		t.Errorf("writing 300 MB ended with %q", r.Error)
+	}
+	if r.N < 250<<20 || r.N > 256<<20 {
+		t.Errorf("%d MiB could be written, want 256", r.N>>20)
+	}
+	// It is more than the sandbox's memory, and yet that is free.
+	st, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.MemoryMB > 64 {
+		t.Errorf("a full /tmp takes %d MB of memory", st.MemoryMB)
+	}
+	g.must("allocate", "", 100)
+	g.must("remove", "/tmp/big", 0)
+	g.must("write", "/tmp/again", 200)
+}
+
+func TestExitTellsWhy(t *testing.T) {
+	d := newDriver(t)
+	t.Run("clean", func(t *testing.T) {
+		g := newGuest(t, d)
+		if _, err := g.try("exit", "", 0); err == nil {
+			t.Error("the connection outlives process 1")
+		}
+		if exit := g.ended(); exit != (sandbox.Exit{}) {
+			t.Errorf("exit %+v", exit)
+		}
+	})
+	t.Run("status", func(t *testing.T) {
+		g := newGuest(t, d)
+		g.try("exit", "", 7)
+		if exit := g.ended(); exit.Err == nil || !strings.Contains(exit.Err.Error(), "exit status 7") {
+			t.Errorf("exit %+v", exit)
+		}
+	})
+	t.Run("destroyed", func(t *testing.T) {
+		g := newGuest(t, d)
+		if err := g.Destroy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if exit := g.ended(); exit != (sandbox.Exit{}) {
+			t.Errorf("exit %+v", exit)
+		}
+		if _, err := g.try("cpus", "", 0); err == nil {
+			t.Error("the connection outlives the sandbox")
+		}
+		if err := g.Destroy(t.Context()); err != nil {
+			t.Errorf("destroying it again: %v", err)
+		}
+	})
+	t.Run("killed", func(t *testing.T) {
+		g := newGuest(t, d)
+		if err := g.Sandbox.(*instance).process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if exit := g.ended(); exit.Err == nil || exit.OutOfMemory {
+			t.Errorf("exit %+v", exit)
+		}
+	})
+}
+
+func TestCreateRefusesWhatItCannotKeep(t *testing.T) {
+	d := newDriver(t)
+	for name, change := range map[string]func(*sandbox.Spec){
+		"ID":               func(s *sandbox.Spec) { s.ID = "../x" },
+		"no memory":        func(s *sandbox.Spec) { s.MemoryMB = 0 },
+		"no CPU":           func(s *sandbox.Spec) { s.CPUMillis = 0 },
+		"relative source":  func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: "x", Target: "/x"}} },
+		"missing source":   func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: "/no/such", Target: "/x"}} },
+		"device":           func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: "/dev/null", Target: "/x"}} },
+		"own path":         func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: "/usr", Target: "/tmp/x"}} },
+		"path that climbs": func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: "/usr", Target: "/x/../../y"}} },
+		"same path twice": func(s *sandbox.Spec) {
+			s.Mounts = []sandbox.Mount{{Source: "/usr", Target: "/x"}}
+			s.Symlinks = []sandbox.Symlink{{Path: "/x", Dest: "/y"}}
+		},
+		"missing namespace": func(s *sandbox.Spec) { s.Network.NamespacePath = "/no/such" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if s, err := d.Create(t.Context(), testSpec(change)); err == nil {
+				s.Destroy(t.Context())
+				t.Error("no error")
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+	if len(d.live) != 0 || d.memoryMB != 0 {
+		t.Errorf("%d sandboxes and %d MB are held", len(d.live), d.memoryMB)
+	}
+}
+
+func TestCreateRefusesAnIDInUse(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	same := func(s *sandbox.Spec) { s.ID = g.Sandbox.(*instance).spec.ID }
+	if _, err := d.Create(t.Context(), testSpec(same)); err == nil {
+		t.Fatal("two sandboxes with one ID")
+	}
+	g.must("cpus", "", 0)
+	if err := g.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	newGuest(t, d, same)
+}
+
+func TestCreateHeedsItsBudget(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.MemoryMB = 300 })
+	newGuest(t, d)
+	g := newGuest(t, d)
+	if _, err := d.Create(t.Context(), testSpec()); !errors.Is(err, sandbox.ErrNoCapacity) {
+		t.Fatalf("error %v", err)
+	}
+	if err := g.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	newGuest(t, d)
+	huge := newDriver(t)
+	if _, err := huge.Create(t.Context(), testSpec(func(s *sandbox.Spec) { s.MemoryMB = 1 << 30 })); !errors.Is(err, sandbox.ErrNoCapacity) {
+		t.Fatalf("more than the host has: error %v", err)
+	}
+}
+
+func TestCreateEndsWithItsContext(t *testing.T) {
+	d := newDriver(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := d.Create(ctx, testSpec()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("error %v", err)
+	}
+	if len(d.live) != 0 {
+		t.Error("the sandbox is still there")
+	}
+}
+
+func TestManySideBySide(t *testing.T) {
+	d := newDriver(t)
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			s, err := d.Create(t.Context(), testSpec())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			g := &guest{t, s, bufio.NewReader(s.Conn())}
+			if r, err := g.try("hostname", "", 0); err != nil || r.Text != "guest" {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestOneDriverForEachDirectory(t *testing.T) {
+	d := newDriver(t)
+	if _, err := New(t.Context(), d.opts); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Fatalf("error %v", err)
+	}
+	newGuest(t, d) // and the first is unharmed
+}
+
+func TestNewNamesWhatItNeeds(t *testing.T) {
+	needRoot(t)
+	for name, opts := range map[string]Options{
+		"missing": {InitPath: "/no/such", Executable: hostBinary},
+		"dynamic": {InitPath: "/bin/sh", Executable: hostBinary},
+	} {
+		t.Run(name, func(t *testing.T) {
+			opts.Dir = t.TempDir()
+			d, err := New(t.Context(), opts)
+			if err == nil {
+				d.Close()
+				t.Fatal("no error")
+			}
+			t.Log(err)
+		})
+	}
+}
+
+// held counts what a process holds of the host.
+type held struct{ goroutines, files, mounts, cgroups int }
+
+func count(t *testing.T, d *Driver) (h held) {
+	t.Helper()
+	h.goroutines = runtime.NumGoroutine()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.files = len(files)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mounts = bytes.Count(mounts, []byte("\n"))
+	for _, p := range d.cgroups.Paths() {
+		if err := filepath.WalkDir(p, func(_ string, e fs.DirEntry, err error) error {
+			if e.IsDir() {
+				h.cgroups++
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return h
+}
+
+func TestNothingIsLeftBehind(t *testing.T) {
+	d := newDriver(t)
+	once := func() {
+		g := newGuest(t, d)
+		g.must("cpus", "", 0)
+		if err := g.Destroy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	once() // what is made once
+	before := count(t, d)
+	for range 50 {
+		once()
+	}
+	// A goroutine may need a moment for its last instructions.
+	var after held
+	for range 100 {
+		if after = count(t, d); after == before {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if after != before {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if left, err := os.ReadDir(d.opts.Dir); err != nil || len(left) != 4 {
+		t.Errorf("the driver's directory holds %v, %v", left, err)
+	}
+}
+
+func TestDestroyUnderLoad(t *testing.T) {
+	d := newDriver(t)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		g := newGuest(t, d)
+		g.must("spin", "", 2)
+		g.must("fork", "", 20)
+		if i%2 == 0 {
+			if err := g.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // both of them at once
+			wg.Go(func() {
+				if err := g.Destroy(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}

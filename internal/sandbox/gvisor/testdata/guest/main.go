@@ -1,0 +1,185 @@
+// Command guest is process 1 of the sandboxes of this package's tests. It obeys
+// commands that come as JSON lines over the host connection.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+type command struct {
+	Op   string
+	Path string
+	N    int
+}
+
+type reply struct {
+	Text  string
+	N     int64
+	Error string
+}
+
+var (
+	held   [][]byte // allocated
+	rounds atomic.Int64
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "sleep" {
+		time.Sleep(time.Hour)
+	}
+	conn := os.NewFile(3, "host")
+	in := bufio.NewReaderSize(conn, 64*1024)
+	out := json.NewEncoder(conn)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil {
+			os.Exit(0)
+		}
+		var c command
+		if err := json.Unmarshal(line, &c); err != nil {
+			panic(err)
+		}
+		if c.Op == "echo" { // from here on every N bytes come back
+			buf := make([]byte, c.N)
+			for {
+				if _, err := io.ReadFull(in, buf); err != nil {
+					os.Exit(0)
+				}
+				if _, err := conn.Write(buf); err != nil {
+					os.Exit(0)
+				}
+			}
+		}
+		r, err := do(c)
+		if err != nil {
+			r.Error = err.Error()
+		}
+		if err := out.Encode(r); err != nil {
+			os.Exit(0)
+		}
+	}
+}
+
+func do(c command) (r reply, err error) {
+	switch c.Op {
+	case "write": // N MiB into the file at Path
+		f, err := os.OpenFile(c.Path, os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			return r, err
+		}
+		defer f.Close()
+		block := make([]byte, 1<<20)
+		for range c.N {
+			n, err := f.Write(block)
+			r.N += int64(n)
+			if err != nil {
+				return r, err
+			}
+		}
+	case "read":
+		b, err := os.ReadFile(c.Path)
+		r.Text = string(b)
+		return r, err
+	case "list":
+		entries, err := os.ReadDir(c.Path)
+		for _, e := range entries {
+			r.Text += e.Name() + " "
+		}
+		return r, err
+	case "stat":
+		st, err := os.Stat(c.Path)
+		if err == nil {
+			r.Text, r.N = st.Mode().String(), st.Size()
+		}
+		return r, err
+	case "allocate": // N MiB, and keep them
+		for range c.N {
+			b := make([]byte, 1<<20)
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = 1
+			}
+			held = append(held, b)
+		}
+	case "spin": // on N processors, from now on
+		for range c.N {
+			go func() {
+				for {
+					for range 1000 {
+						rounds.Add(1)
+					}
+				}
+			}()
+		}
+	case "rounds":
+		r.N = rounds.Load()
+	case "fork": // until it fails, at most N
+		for range c.N {
+			cmd := exec.Command("/proc/self/exe", "sleep")
+			if err := cmd.Start(); err != nil {
+				return r, err
+			}
+			r.N++
+		}
+	case "dial": // Path is network!address
+		network, address, _ := strings.Cut(c.Path, "!")
+		conn, err := net.DialTimeout(network, address, time.Second)
+		if err != nil {
+			return r, err
+		}
+		conn.Close()
+	case "get":
+		client := http.Client{Timeout: 5 * time.Second}
+		resp, err := client.Get(c.Path)
+		if err != nil {
+			return r, err
+		}
+		defer resp.Body.Close()
+		r.N, err = io.Copy(io.Discard, resp.Body)
+		return r, err
+	case "serve": // N bytes at Path
+		body := make([]byte, c.N)
+		l, err := net.Listen("tcp", c.Path)
+		if err != nil {
+			return r, err
+		}
+		go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) }))
+	case "interfaces":
+		list, err := net.Interfaces()
+		if err != nil {
+			return r, err
+		}
+		for _, i := range list {
+			addrs, err := i.Addrs()
+			if err != nil {
+				return r, err
+			}
+			r.Text += fmt.Sprintln(i.Name, i.MTU, addrs)
+		}
+	case "cpus":
+		r.N = int64(runtime.NumCPU())
+	case "hostname":
+		r.Text, err = os.Hostname()
+	case "remove":
+		return r, os.RemoveAll(c.Path)
+	case "mkdir":
+		return r, os.Mkdir(c.Path, 0o755)
+	case "exit":
+		os.Exit(c.N)
+	case "die":
+		panic("as told")
+	default:
+		return r, fmt.Errorf("unknown command %q", c.Op)
+	}
+	return r, err
+}
