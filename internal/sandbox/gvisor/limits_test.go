@@ -1,0 +1,172 @@
+package gvisor
+
+import (
+	"testing"
+	"time"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+func TestMemoryOverrunEndsTheSandboxAlone(t *testing.T) {
+	d := newDriver(t)
+	neighbour := newGuest(t, d)
+	neighbour.must("allocate", "", 80)
+	g := newGuest(t, d)
+	g.must("allocate", "", 100) // within its memory
+	if _, err := g.try("allocate", "", 400); err == nil {
+		t.Error("500 of 128 MB could be allocated")
+	}
+	if exit := g.ended(); !exit.OutOfMemory || exit.Err == nil {
+		t.Errorf("exit %+v", exit)
+	}
+	neighbour.must("cpus", "", 0)
+	select {
+	case <-neighbour.Done():
+		t.Errorf("the neighbour has ended: %+v", neighbour.Exit())
+	default:
+	}
+}
+
+func TestSharedMemoryCounts(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	if r, err := g.try("write", "/dev/shm/file", 400); err == nil && r.Error == "" {
+		t.Error("400 of 128 MB could be written to /dev/shm")
+	}
+}
+
+func TestStatsFollowUse(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	before, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.must("allocate", "", 60)
+	after, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("before %+v, after %+v", before, after)
+	if grown := after.MemoryMB - before.MemoryMB; grown < 58 || grown > 90 {
+		t.Errorf("60 MB more show as %d", grown)
+	}
+	if after.MemoryPeakMB < after.MemoryMB {
+		t.Errorf("the peak %d is below the present %d", after.MemoryPeakMB, after.MemoryMB)
+	}
+	if after.CPUNanos <= before.CPUNanos {
+		t.Error("no CPU time was used")
+	}
+}
+
+func TestForkBombIsBounded(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.MaxProcesses = 60 })
+	r := g.do("fork", "", 1000)
+	t.Logf("%d processes, then %s", r.N, r.Error)
+	// Each of them has a few threads, which count too.
+	if r.Error == "" || r.N > 60 {
+		t.Errorf("%d processes could be started, then %q", r.N, r.Error)
+	}
+	g.must("cpus", "", 0) // process 1 still obeys
+	newGuest(t, d)        // and the host still has room
+}
+
+// rate returns how much the guest computes in d.
+func (g *guest) rate(d time.Duration) int64 {
+	g.tb.Helper()
+	before := g.must("rounds", "", 0).N
+	time.Sleep(d)
+	return g.must("rounds", "", 0).N - before
+}
+
+func TestCPUTimeIsShared(t *testing.T) {
+	d := newDriver(t)
+	cpu := func(millis, boost int) *guest {
+		g := newGuest(t, d, func(s *sandbox.Spec) { s.CPUMillis, s.BoostMillis = millis, boost })
+		g.must("spin", "", 1)
+		return g
+	}
+	used := func(g *guest) int64 {
+		st, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.CPUNanos
+	}
+	small, large := cpu(100, 0), cpu(400, 0)
+	s, l := used(small), used(large)
+	time.Sleep(3 * time.Second)
+	s, l = used(small)-s, used(large)-l
+	t.Logf("a share of 100 used %v, one of 400 %v", time.Duration(s), time.Duration(l))
+	if ratio := float64(l) / float64(s); ratio < 2 || ratio > 8 {
+		t.Errorf("the ratio is %.1f, want about 4", ratio)
+	}
+	if s > int64(900*time.Millisecond) {
+		t.Errorf("a share of 100 used %v in 3 s", time.Duration(s))
+	}
+	boosted := cpu(100, 1000)
+	b := used(boosted)
+	time.Sleep(time.Second)
+	b = used(boosted) - b
+	if err := boosted.EndBoost(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond)
+	after := used(boosted)
+	time.Sleep(time.Second)
+	after = used(boosted) - after
+	t.Logf("boosted %v in a second, then %v", time.Duration(b), time.Duration(after))
+	if b < 2*after {
+		t.Error("the boost gave no more CPU time")
+	}
+}
+
+func TestFrozenUsesNoCPU(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("spin", "", 2)
+	for range 3 {
+		if err := g.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+		before, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(200 * time.Millisecond)
+		after, err := g.Stats()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before.CPUNanos != after.CPUNanos {
+			t.Errorf("a frozen sandbox used %v", time.Duration(after.CPUNanos-before.CPUNanos))
+		}
+		if err := g.Thaw(); err != nil {
+			t.Fatal(err)
+		}
+		if g.rate(50*time.Millisecond) == 0 {
+			t.Error("a thawed sandbox does not compute")
+		}
+	}
+	// What comes while it is frozen waits for it.
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() {
+		_, err := g.try("cpus", "", 0)
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		t.Fatalf("a frozen sandbox answers: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := g.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; err != nil {
+		t.Fatal(err)
+	}
+}
