@@ -107,6 +107,13 @@ func etcFiles() tree {
 			break
 		}
 	}
+	// OpenSSL may look a certificate up by the hash of its subject.
+	hashed, _ := filepath.Glob("/etc/ssl/certs/[0-9a-f]*.[0-9]")
+	for _, path := range hashed {
+		if pem, err := os.ReadFile(path); err == nil {
+			files["ssl/certs/"+filepath.Base(path)] = entry{data: pem}
+		}
+	}
 	// The libraries' cache and, for programs such as awk, the alternatives are
 	// those of the host's /usr.
 	if cache, err := os.ReadFile("/etc/ld.so.cache"); err == nil {

@@ -118,6 +118,9 @@ func (d debianPython) add(ctx context.Context, f *fetcher, s spec, into func(ver
 				return manifest{}, fmt.Errorf("debian: %s: %w", name, err)
 			}
 		}
+		if err := linkCertificates(dir); err != nil {
+			return manifest{}, err
+		}
 		f.progress(Progress{Step: "compile the standard library"})
 		if err := compileLibrary(ctx, s, dir); err != nil {
 			return manifest{}, err
@@ -296,6 +299,18 @@ func unpackDeb(deb io.Reader, dir string) error {
 			return name
 		})
 	})
+}
+
+// linkCertificates points OpenSSL to the certificates in /etc, as Debian's
+// package openssl does.
+func linkCertificates(dir string) error {
+	ssl := filepath.Join(dir, "usr/lib/ssl")
+	if err := os.MkdirAll(ssl, 0o755); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.Symlink("/etc/ssl/certs", filepath.Join(ssl, "certs")),
+		os.Symlink("/etc/ssl/certs/ca-certificates.crt", filepath.Join(ssl, "cert.pem")))
 }
 
 // compareDebVersions compares package versions by Debian's rules (Policy 5.6.12).

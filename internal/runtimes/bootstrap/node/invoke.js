@@ -98,7 +98,8 @@ class Invoker {
       const callback = context.callback;
       delete context.callback;
       this.#describe(context, id, reply.headers);
-      result = this.#legacy ? this.#handler(event, context, callback) : this.#handler(event, context);
+      const handler = this.#handler; // called as a function: it has no business with this
+      result = this.#legacy ? handler(event, context, callback) : handler(event, context);
     } catch (err) {
       fail(err);
       return;
@@ -138,7 +139,8 @@ class Invoker {
       const event = JSON.parse(reply.body);
       context = this.#legacy ? { callbackWaitsForEmptyEventLoop: true } : {};
       this.#describe(context, id, reply.headers);
-      const running = this.#handler(event, stream, context);
+      const handler = this.#handler;
+      const running = handler(event, stream, context);
       if (typeof running?.then !== 'function') throw new Error('Streaming does not support non-async handlers.');
       if ((await running) !== undefined) console.warn('Streaming handlers ignore return values.');
     } catch (err) {

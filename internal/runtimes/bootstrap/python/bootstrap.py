@@ -12,7 +12,7 @@ import sys
 
 from lapwing_client import RuntimeClient
 from lapwing_context import LambdaContext, parse_header
-from lapwing_faults import Fault, error_of, fault_error, xray_cause
+from lapwing_faults import Failure, Fault
 from lapwing_logs import LogSink, Logs
 
 UNHANDLED_WARNING = (
@@ -108,7 +108,7 @@ def marshal(encoder, value):
 
 
 def invoke(handler, encoder, invocation):
-    """Runs the handler and returns (result, content type, None) or (None, None, error)."""
+    """Runs the handler and returns (result, content type, None) or (None, None, failure)."""
     try:
         headers = invocation.headers
         context = LambdaContext(
@@ -123,10 +123,8 @@ def invoke(handler, encoder, invocation):
         response = handler(event, context)
         result, content_type = marshal(encoder, response)
         return result, content_type, None
-    except Fault as e:
-        return None, None, fault_error(e, invocation.request_id)
     except Exception as e:
-        return None, None, error_of(e, invocation.request_id)
+        return None, None, Failure.of(e, invocation.request_id)
 
 
 def set_trace(trace_id):
@@ -147,19 +145,15 @@ def main():
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     logs.install()
 
-    error = None
     try:
         handler = load_handler(os.environ.get("_HANDLER", ""))
-    except Fault as e:
-        error = fault_error(e, "")
     except Exception as e:
-        error = error_of(e, "")
-    if error is not None:
         import logging
 
+        failure = Failure.of(e, "")
         logging.warning(UNHANDLED_WARNING)
-        logs.error(error)
-        client.init_error(error["errorType"], json.dumps(error).encode())
+        logs.error(failure.payload)
+        client.init_error(failure.error_type, json.dumps(failure.payload).encode())
         sys.exit(1)
 
     encoder = Encoder()
@@ -168,14 +162,13 @@ def main():
         headers = invocation.headers
         logs.set_invocation(invocation.request_id, headers.get("lambda-runtime-aws-tenant-id"))
         set_trace(headers.get("lambda-runtime-trace-id"))
-        result, content_type, error = invoke(handler, encoder, invocation)
-        if error is None:
+        result, content_type, failure = invoke(handler, encoder, invocation)
+        if failure is None:
             invocation = client.respond_and_next(invocation.request_id, result, content_type)
         else:
-            logs.error(error)
-            cause = xray_cause(error)
-            body = encoder.encode({k: v for k, v in error.items() if k != "frames"}).encode("utf-8")
-            invocation = client.fail_and_next(invocation.request_id, error["errorType"], body, cause)
+            logs.error(failure.payload)
+            body = json.dumps(failure.payload, ensure_ascii=False).encode("utf-8", "backslashreplace")
+            invocation = client.fail_and_next(invocation.request_id, failure.error_type, body, failure.xray_cause())
 
 
 if __name__ == "__main__":

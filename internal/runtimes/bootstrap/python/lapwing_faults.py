@@ -14,54 +14,58 @@ class Fault(Exception):
         self.trace = trace or []
 
 
-def fault_error(fault, request_id):
-    """The error payload of a Fault."""
-    return {
-        "errorMessage": fault.message,
-        "errorType": fault.error_type,
-        "requestId": request_id,
-        "stackTrace": fault.trace,
-    }
+class Failure:
+    """A failed invocation or initialisation: the error payload, and the frames
+    of the exception where there was one."""
 
+    __slots__ = ("payload", "frames")
 
-def error_of(exc, request_id):
-    """The error payload of an exception of the function, and its frames."""
-    import traceback
-
-    frames = [(f.filename, f.lineno, f.name, f.line) for f in traceback.extract_tb(exc.__traceback__)]
-    # What lies below the bootstrap's own frames is the function's.
-    for i, frame in enumerate(frames):
-        if not frame[0].startswith("/var/runtime/") and "/bootstrap.py" not in frame[0]:
-            frames = frames[i:]
-            break
-    return {
-        "errorMessage": str(exc),
-        "errorType": type(exc).__name__,
-        "requestId": request_id,
-        "stackTrace": traceback.format_list(frames),
-        "frames": frames,
-    }
-
-
-def xray_cause(error):
-    """The X-Ray cause of an error as JSON, or '' where it is too long for a header."""
-    frames = error.get("frames")
-    error_type = error["errorType"] if frames is not None else "LambdaValidationError"
-    frames = frames or ()
-    cause = json.dumps(
-        {
-            "working_directory": os.getcwd(),
-            "exceptions": [
-                {
-                    "message": error["errorMessage"],
-                    "type": error_type,
-                    "stack": [{"label": name, "path": path, "line": line} for path, line, name, _ in frames],
-                }
-            ],
-            "paths": list({frame[0] for frame in frames}),
+    def __init__(self, message, error_type, request_id, trace, frames=None):
+        self.payload = {
+            "errorMessage": message,
+            "errorType": error_type,
+            "requestId": request_id,
+            "stackTrace": trace,
         }
-    )
-    return cause if len(cause) < 1024 * 1024 else ""
+        self.frames = frames
+
+    @property
+    def error_type(self):
+        return self.payload["errorType"]
+
+    @classmethod
+    def of(cls, exc, request_id):
+        if isinstance(exc, Fault):
+            return cls(exc.message, exc.error_type, request_id, exc.trace)
+        import traceback
+
+        frames = [(f.filename, f.lineno, f.name, f.line) for f in traceback.extract_tb(exc.__traceback__)]
+        # What lies below the bootstrap's own frames is the function's.
+        own = os.path.dirname(__file__)
+        for i, frame in enumerate(frames):
+            if os.path.dirname(frame[0]) != own:
+                frames = frames[i:]
+                break
+        return cls(str(exc), type(exc).__name__, request_id, traceback.format_list(frames), frames)
+
+    def xray_cause(self):
+        """The X-Ray cause as JSON, or '' where it is too long for a header."""
+        error_type = "LambdaValidationError" if self.frames is None else self.error_type
+        frames = self.frames or ()
+        cause = json.dumps(
+            {
+                "working_directory": os.getcwd(),
+                "exceptions": [
+                    {
+                        "message": self.payload["errorMessage"],
+                        "type": error_type,
+                        "stack": [{"label": name, "path": path, "line": line} for path, line, name, _ in frames],
+                    }
+                ],
+                "paths": list({frame[0] for frame in frames}),
+            }
+        )
+        return cause if len(cause) < 1024 * 1024 else ""
 
 
 def log_line(error):

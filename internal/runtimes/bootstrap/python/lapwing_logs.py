@@ -91,7 +91,7 @@ class Logs:
         root.addHandler(handler)
 
     def error(self, error):
-        """Logs an error of the function."""
+        """Logs an error payload."""
         from lapwing_faults import log_line
 
         if not self._json:
@@ -100,7 +100,7 @@ class Logs:
         import json
 
         record = {"timestamp": time.strftime(JSON_TIME, time.gmtime()), "log_level": "ERROR"}
-        record.update((k, v) for k, v in error.items() if k != "frames")
+        record.update(error)
         self._sink.log_error([json.dumps(record, ensure_ascii=False)], FRAME_JSON | FRAME_LEVELS[4])
 
 
