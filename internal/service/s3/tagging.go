@@ -1,0 +1,140 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/url"
+	"slices"
+	"unicode/utf8"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/s3"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// Limits of tags, from "Categorizing your objects using tags" in the Amazon S3
+// User Guide; lengths in characters.
+const (
+	maxObjectTags = 10
+	maxBucketTags = 50
+	maxTagKey     = 128
+	maxTagValue   = 256
+)
+
+// tagsOf checks a list of tags.
+func tagsOf(list []*api.Tag, most int) (map[string]string, error) {
+	tags := make(map[string]string, len(list))
+	for _, t := range list {
+		if _, ok := tags[aws.Value(t.Key)]; ok {
+			return nil, with(fail("InvalidTag", "Cannot provide multiple Tags with the same key"), "TagKey", aws.Value(t.Key))
+		}
+		tags[aws.Value(t.Key)] = aws.Value(t.Value)
+	}
+	return tags, checkTags(tags, most)
+}
+
+// parseTagging reads the x-amz-tagging header, which has the form of a query.
+func parseTagging(header *string) (map[string]string, error) {
+	if header == nil {
+		return nil, nil
+	}
+	query, err := url.ParseQuery(*header)
+	if err != nil {
+		return nil, badTagging(*header)
+	}
+	tags := make(map[string]string, len(query))
+	for key, values := range query {
+		if len(values) != 1 {
+			return nil, badTagging(*header)
+		}
+		tags[key] = values[0]
+	}
+	return tags, checkTags(tags, maxObjectTags)
+}
+
+func badTagging(header string) *aws.Error {
+	return invalidArgument("x-amz-tagging", header, "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
+}
+
+func checkTags(tags map[string]string, most int) error {
+	if len(tags) > most {
+		return fail("BadRequest", "Object tags cannot be greater than %d", most)
+	}
+	for key, value := range tags {
+		if n := utf8.RuneCountInString(key); n == 0 || n > maxTagKey || !utf8.ValidString(key) {
+			return with(fail("InvalidTag", "The TagKey you have provided is invalid"), "TagKey", key)
+		}
+		if utf8.RuneCountInString(value) > maxTagValue || !utf8.ValidString(value) {
+			return with(with(fail("InvalidTag", "The TagValue you have provided is invalid"), "TagKey", key), "TagValue", value)
+		}
+	}
+	return nil
+}
+
+// tagSet lists tags in the order of their keys.
+func tagSet(tags map[string]string) []*api.Tag {
+	list := make([]*api.Tag, 0, len(tags))
+	for _, key := range slices.Sorted(maps.Keys(tags)) {
+		list = append(list, &api.Tag{Key: aws.Ptr(key), Value: aws.Ptr(tags[key])})
+	}
+	return list
+}
+
+// GetObjectTagging returns the tags of an object's version.
+func (s *Service) GetObjectTagging(_ context.Context, in *api.GetObjectTaggingInput) (*api.GetObjectTaggingOutput, error) {
+	b, err := s.object(in, in.Bucket, in.Key)
+	if err != nil {
+		return nil, err
+	}
+	id, v, err := s.find(*in.Bucket, *in.Key, aws.Value(in.VersionId))
+	if err != nil {
+		return nil, err
+	}
+	return &api.GetObjectTaggingOutput{TagSet: tagSet(v.Tags), VersionId: b.shownID(id)}, nil
+}
+
+// PutObjectTagging replaces the tags of an object's version.
+func (s *Service) PutObjectTagging(ctx context.Context, in *api.PutObjectTaggingInput) (*api.PutObjectTaggingOutput, error) {
+	if _, err := s.object(in, in.Bucket, in.Key); err != nil {
+		return nil, err
+	}
+	if in.Tagging == nil {
+		return nil, malformedXML()
+	}
+	tags, err := tagsOf(in.Tagging.TagSet, maxObjectTags)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.setTags(ctx, *in.Bucket, *in.Key, aws.Value(in.VersionId), tags)
+	return &api.PutObjectTaggingOutput{VersionId: id}, err
+}
+
+// DeleteObjectTagging removes the tags of an object's version.
+func (s *Service) DeleteObjectTagging(ctx context.Context, in *api.DeleteObjectTaggingInput) (*api.DeleteObjectTaggingOutput, error) {
+	if _, err := s.object(in, in.Bucket, in.Key); err != nil {
+		return nil, err
+	}
+	id, err := s.setTags(ctx, *in.Bucket, *in.Key, aws.Value(in.VersionId), nil)
+	return &api.DeleteObjectTaggingOutput{VersionId: id}, err
+}
+
+func (s *Service) setTags(ctx context.Context, bucketName, key, versionID string, tags map[string]string) (*string, error) {
+	b, unlock, err := s.lockKey(bucketName, key)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	id, _, err := s.find(bucketName, key, versionID)
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.versions.Modify(ctx, versionKey(bucketName, key, id), func(v *version) error {
+		v.Tags = tags
+		return nil
+	})
+	if errors.Is(err, state.ErrNotFound) {
+		err = noSuchKey(key)
+	}
+	return b.shownID(id), err
+}
