@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -74,25 +76,62 @@ func MaybeReexec() {
 	}
 	control := os.NewFile(fdControl, "control")
 	report := func(r bootReport) {
-		b, err := json.Marshal(r)
-		if err != nil {
-			panic(err)
-		}
-		if _, err := control.Write(append(b, '\n')); err != nil {
+		if err := json.NewEncoder(control).Encode(r); err != nil {
 			os.Exit(2) // the driver is gone
 		}
 	}
-	var req bootRequest
-	if err := json.NewDecoder(control).Decode(&req); err != nil {
+	req, err := receive(control)
+	if err != nil {
 		os.Exit(2)
 	}
-	status, err := runSandbox(&req, func() { report(bootReport{}) })
+	status, err := runSandbox(req, func() { report(bootReport{}) })
 	if err != nil {
 		report(bootReport{Error: err.Error()})
 		os.Exit(1)
 	}
 	report(bootReport{Exited: true, Status: int(status)})
 	os.Exit(0)
+}
+
+// requestVariable passes the request on from one attempt to the next.
+const requestVariable = "LAPWING_REQUEST"
+
+func receive(control *os.File) (*bootRequest, error) {
+	var req bootRequest
+	if again := os.Getenv(requestVariable); again != "" {
+		return &req, json.Unmarshal([]byte(again), &req)
+	}
+	return &req, json.NewDecoder(control).Decode(&req)
+}
+
+// newLoader is boot.New, tried again in a fresh process image where gVisor's stub
+// cannot be mapped. It is mapped at a random address, and where that is in use
+// (about one time in a thousand) gVisor looks for a free one in /proc, which the
+// void lacks.
+func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		if text := fmt.Sprint(p); !strings.Contains(text, "/proc/self/maps") {
+			panic(p)
+		}
+		b, err := json.Marshal(req)
+		if err != nil {
+			panic(err)
+		}
+		// Of all that is open now the next image gets what this one got.
+		first := fdMounts + 1 + len(req.Mounts)
+		if req.Network != nil {
+			first++
+		}
+		if err := unix.CloseRange(uint(first), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+			panic(err)
+		}
+		panic(unix.Exec(voidBinary, []string{processName}, append(os.Environ(), requestVariable+"="+string(b))))
+	}()
+	return boot.New(args)
 }
 
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
@@ -116,13 +155,14 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("making the control connection: %w", err)
 	}
-	null, err := openNull()
-	if err != nil {
-		return 0, err
-	}
-	console, err := unix.Dup(fdConsole)
-	if err != nil {
-		return 0, fmt.Errorf("standard error: %w", err)
+	// The loader closes what it is given, and a second attempt needs it again.
+	var stdio []int
+	for _, fd := range []int{0, fdConsole, fdConsole} {
+		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return 0, fmt.Errorf("standard files of process 1: %w", err)
+		}
+		stdio = append(stdio, n)
 	}
 	spec := guestSpec(req)
 	mountConfs := []specutils.GoferMountConf{{Lower: specutils.Lisafs}}
@@ -134,7 +174,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 			mountConfs = append(mountConfs, specutils.GoferMountConf{Lower: specutils.Lisafs})
 		}
 	}
-	l, err := boot.New(boot.Args{
+	l, err := newLoader(boot.Args{
 		ID:                req.ID,
 		Spec:              spec,
 		Conf:              conf,
@@ -142,7 +182,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 		Device:            fd.New(-1),
 		GoferFDs:          goferFDs,
 		DevGoferFD:        -1,
-		StdioFDs:          []int{null, fdConsole, console},
+		StdioFDs:          stdio,
 		PassFDs:           []boot.FDMapping{{Guest: guestConnFD, Host: fdGuestConn}},
 		ExecFD:            -1,
 		GoferFilestoreFDs: []int{fdTmp},
@@ -155,7 +195,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 		ProductName:       "Lapwing",
 		PodInitConfigFD:   -1,
 		RootfsUpperTarFD:  -1,
-	})
+	}, req)
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
@@ -272,15 +312,6 @@ func controlPair() (listener int, client *unet.Socket, err error) {
 	}
 	client, err = unet.NewSocket(conn)
 	return listener, client, err
-}
-
-// openNull returns one more descriptor of /dev/null, which is standard input.
-func openNull() (int, error) {
-	n, err := unix.Dup(0)
-	if err != nil {
-		return -1, fmt.Errorf("standard input: %w", err)
-	}
-	return n, nil
 }
 
 type discard struct{}
