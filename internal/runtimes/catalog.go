@@ -69,12 +69,22 @@ func (s spec) executable() string {
 	return "python" + s.release
 }
 
+// addable reports whether a package registry has the runtime's interpreter:
+// Node.js is on npm, Python 3.13 is Debian 13's. No registry that Lapwing uses
+// has Python 3.11 and 3.12.
+func (s spec) addable() bool {
+	return s.language == languageNode || s.id == "python3.13"
+}
+
 // how tells what to do where nothing serves the runtime.
 func (s spec) how() string {
-	if s.language == languageNode {
+	switch {
+	case s.language == languageNode:
 		return fmt.Sprintf("Run 'lapwing runtimes add %s', or install Node.js %s on this host.", s.id, s.release)
+	case s.addable():
+		return fmt.Sprintf("Run 'lapwing runtimes add %s', or install Python %s on this host.", s.id, s.release)
 	}
-	return fmt.Sprintf("Run 'lapwing runtimes add %s', or install Python %s on this host.", s.id, s.release)
+	return fmt.Sprintf("Install Python %[1]s on this host: as a package of its distribution (python%[1]s) or with 'pyenv install %[1]s'.", s.release)
 }
 
 // command returns what starts the runtime's bootstrap in the sandbox.

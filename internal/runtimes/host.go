@@ -3,6 +3,8 @@ package runtimes
 import (
 	"context"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -30,7 +32,7 @@ func (r *Registry) findOnHost(s spec) (in interpreter, rejected []string, ok boo
 			continue
 		}
 		seen[path] = true
-		version, err := probe(s, path)
+		version, err := r.probes.version(s, path)
 		if err != nil {
 			rejected = append(rejected, fmt.Sprintf("%s: %v", path, err))
 			continue
@@ -113,6 +115,34 @@ func probe(s spec, path string) (string, error) {
 	cmd := exec.CommandContext(ctx, path, probeArgs(s)...)
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
 	return runProbe(cmd)
+}
+
+// probes remembers what interpreters said, as long as their files stay the
+// same: asking takes a process each time.
+type probes map[string]probeResult
+
+type probeResult struct {
+	info    fs.FileInfo
+	version string
+	err     error
+}
+
+func (p probes) version(s spec, path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if got, ok := p[path]; ok && sameFile(got.info, info) {
+		return got.version, got.err
+	}
+	version, err := probe(s, path)
+	p[path] = probeResult{info, version, err}
+	return version, err
+}
+
+// sameFile reports whether a file is unchanged.
+func sameFile(a, b fs.FileInfo) bool {
+	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 func probeArgs(s spec) []string {

@@ -3,6 +3,7 @@ package runtimes
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -52,14 +53,14 @@ func (r *Registry) addedDir(s spec) string { return filepath.Join(r.dir, "added"
 // sourceOf returns where a runtime's interpreter can be added from.
 func (r *Registry) sourceOf(s spec) (source, error) {
 	switch {
+	case s.language == languageNone:
+		return nil, errors.New("it needs no interpreter and is always there")
+	case !s.addable():
+		return nil, fmt.Errorf("no package registry that Lapwing uses has it. %s", s.how())
 	case s.language == languageNode:
 		return newNPMNode(r.home)
-	case s.id == "python3.13":
-		return newDebianPython()
-	case s.language == languagePython:
-		return nil, fmt.Errorf("no package registry has Python %s; %s", s.release, s.how())
 	}
-	return nil, fmt.Errorf("%s needs no interpreter: it is always there", s.id)
+	return newDebianPython()
 }
 
 // Add brings the newest interpreter of a runtime's release from a package

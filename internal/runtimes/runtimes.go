@@ -68,15 +68,17 @@ type Registry struct {
 	home string // where version managers keep interpreters
 
 	mu       sync.Mutex
+	probes   probes
 	resolved map[string]*resolution
 }
 
-// resolution remembers what an id resolved to while the interpreter's file
-// stays the same.
+// resolution remembers what an id resolved to, for as long as neither the
+// interpreter's file nor the directory of added ones changes.
 type resolution struct {
 	runtime *Runtime
 	file    string
 	info    fs.FileInfo
+	added   fs.FileInfo // nil where there is none
 }
 
 // Open opens the registry whose own files (base, bootstraps, added
@@ -94,7 +96,7 @@ func Open(dir string) (*Registry, error) {
 		return nil, fmt.Errorf("runtimes: base: %w", err)
 	}
 	home, _ := os.UserHomeDir() // without one there are no version managers to look at
-	return &Registry{dir: dir, base: b, home: home, resolved: map[string]*resolution{}}, nil
+	return &Registry{dir: dir, base: b, home: home, probes: probes{}, resolved: map[string]*resolution{}}, nil
 }
 
 // UnavailableError reports a runtime id that AWS has but nothing here serves.
@@ -125,7 +127,11 @@ func (r *Registry) Resolve(id string) (*Runtime, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if got := r.resolved[id]; got != nil && got.fresh() {
+	added, err := os.Stat(r.addedDir(spec))
+	if err != nil {
+		added = nil
+	}
+	if got := r.resolved[id]; got != nil && got.fresh(added) {
 		return got.runtime, nil
 	}
 	rt, file, err := r.resolve(spec)
@@ -136,13 +142,16 @@ func (r *Registry) Resolve(id string) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runtimes: %s: %w", id, err)
 	}
-	r.resolved[id] = &resolution{rt, file, info}
+	r.resolved[id] = &resolution{rt, file, info, added}
 	return rt, nil
 }
 
-func (g *resolution) fresh() bool {
+func (g *resolution) fresh(added fs.FileInfo) bool {
+	if (added == nil) != (g.added == nil) || added != nil && !sameFile(added, g.added) {
+		return false
+	}
 	info, err := os.Stat(g.file)
-	return err == nil && os.SameFile(info, g.info) && info.ModTime().Equal(g.info.ModTime()) && info.Size() == g.info.Size()
+	return err == nil && sameFile(info, g.info)
 }
 
 // resolve makes the runtime and names the file that must not change for it to
