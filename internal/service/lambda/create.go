@@ -1,0 +1,136 @@
+package lambda
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// CreateFunction implements lambda.API.
+func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInput) (*api.CreateFunctionOutput, error) {
+	ref, err := s.resolve(ctx, aws.Value(in.FunctionName), "")
+	if err != nil {
+		return nil, err
+	}
+	if len(ref.name) > maxFunctionName {
+		return nil, invalidParameter("1 validation error detected: Value '%s' at 'functionName' failed to satisfy constraint: Member must have length less than or equal to %d", ref.name, maxFunctionName)
+	}
+	if ref.qualifier != "" {
+		return nil, invalidParameter("The name of a new function cannot have a qualifier.")
+	}
+	config, err := s.newConfiguration(ref.name, in)
+	if err != nil {
+		return nil, err
+	}
+	exists := conflict("Function already exist: %s", ref.name)
+	if s.entries.get(ref.functionKey) != nil {
+		return nil, exists
+	}
+	pkg, release, err := s.code.store(ctx, sourceOf(in.Code))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	config.Code = pkg
+
+	defer s.lock(ref.functionKey)()
+	if s.entries.get(ref.functionKey) != nil {
+		return nil, exists
+	}
+	if err := s.checkStorage(ref.region, pkg.Size*int64(1+count(in.Publish))); err != nil {
+		return nil, err
+	}
+	record := functionRecord{ID: newID(), Config: config, status: pending(s.opts.Now()), NextVersion: 1, Tags: in.Tags}
+	out := resolvedVersion{function.Latest, &record.Config, &record.status}
+	ctx, cancel := writeContext(ctx)
+	defer cancel()
+	if aws.Value(in.Publish) {
+		v, err := s.putVersion(ctx, ref.functionKey, &record, record.Config, pending(record.Modified))
+		if err != nil {
+			return nil, internal(err)
+		}
+		out = v
+	}
+	_, err = s.functions.Create(ctx, ref.functionKey.String(), record)
+	s.reload(ref.functionKey)
+	if errors.Is(err, state.ErrExists) {
+		return nil, exists
+	}
+	if err != nil {
+		return nil, internal(err)
+	}
+	s.steps.add(ref.functionKey)
+	// As on AWS the ARN is unqualified even when a version was published.
+	return describe(ref.functionKey, out, ref.arn), nil
+}
+
+// newConfiguration makes the configuration of a new function, without its code.
+func (s *Service) newConfiguration(name string, in *api.CreateFunctionInput) (configuration, error) {
+	none := configuration{}
+	if in.PackageType == api.PackageTypeImage {
+		return none, unsupported("PackageType Image")
+	}
+	if in.Runtime == "" || in.Handler == nil || strings.TrimSpace(*in.Handler) == "" {
+		return none, invalidParameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+	}
+	for _, option := range []struct {
+		name string
+		used bool
+	}{
+		{"CodeSigningConfigArn", aws.Value(in.CodeSigningConfigArn) != ""},
+		{"TenancyConfig", in.TenancyConfig != nil},
+		{"PublishTo", in.PublishTo != ""},
+	} {
+		if option.used {
+			return none, unsupported(option.name)
+		}
+	}
+	if err := checkTags(in.Tags); err != nil {
+		return none, err
+	}
+	architecture, err := s.checkArchitecture(in.Architectures)
+	if err != nil {
+		return none, err
+	}
+	if architecture == "" {
+		// Lambda's default; a host of another architecture runs its own.
+		architecture = api.Architecture(s.opts.Architecture)
+	}
+	c := configuration{
+		Deployment:   newID(),
+		Architecture: architecture,
+		TimeoutSec:   defaultTimeoutSec,
+		MemoryMB:     defaultMemoryMB,
+		EphemeralMB:  defaultEphemeralMB,
+		Logging:      logging{Format: api.LogFormatText, Group: "/aws/lambda/" + name},
+	}
+	err = s.apply(&options{
+		Description: in.Description, Role: in.Role, Runtime: in.Runtime, Handler: in.Handler,
+		Timeout: in.Timeout, MemorySize: in.MemorySize, Ephemeral: in.EphemeralStorage,
+		Environment: in.Environment, Logging: in.LoggingConfig,
+		VpcConfig: in.VpcConfig, DeadLetterConfig: in.DeadLetterConfig, KMSKeyArn: in.KMSKeyArn,
+		TracingConfig: in.TracingConfig, Layers: in.Layers, FileSystemConfigs: in.FileSystemConfigs,
+		ImageConfig: in.ImageConfig, SnapStart: in.SnapStart,
+		CapacityProviderConfig: in.CapacityProviderConfig, DurableConfig: in.DurableConfig,
+	}, &c)
+	return c, err
+}
+
+func sourceOf(in *api.FunctionCode) source {
+	return source{
+		zip: in.ZipFile, bucket: in.S3Bucket, key: in.S3Key, versionID: in.S3ObjectVersion,
+		imageURI: aws.Value(in.ImageUri), kmsKey: aws.Value(in.SourceKMSKeyArn), storage: string(in.S3ObjectStorageMode),
+	}
+}
+
+func count(b *bool) int {
+	if aws.Value(b) {
+		return 1
+	}
+	return 0
+}

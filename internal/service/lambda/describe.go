@@ -1,0 +1,86 @@
+package lambda
+
+import (
+	"maps"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/lambda"
+)
+
+// timeLayout is how Lambda writes the times that its model has as strings.
+const timeLayout = "2006-01-02T15:04:05.000-0700"
+
+// describe is a version as the API shows it; arn is the one by which it was
+// asked for.
+func describe(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
+	c, st := v.config, v.status
+	out := summarize(key, v, arn)
+	out.State, out.StateReasonCode = st.State, st.StateCode
+	out.StateReason = optional(st.StateReason)
+	out.LastUpdateStatus, out.LastUpdateStatusReasonCode = st.Update, st.UpdateCode
+	out.LastUpdateStatusReason = optional(st.UpdateReason)
+	if c.RuntimeARN != "" {
+		out.RuntimeVersionConfig = &api.RuntimeVersionConfig{RuntimeVersionArn: aws.Ptr(c.RuntimeARN)}
+	}
+	return out
+}
+
+// summarize is a version as lists show it: without its life cycle.
+func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
+	c, st := v.config, v.status
+	out := &api.FunctionConfiguration{
+		FunctionName: aws.Ptr(key.name),
+		FunctionArn:  aws.Ptr(arn),
+		Version:      aws.Ptr(v.number),
+		Description:  aws.Ptr(c.Description),
+		Role:         aws.Ptr(c.Role),
+		Runtime:      c.Runtime,
+		Handler:      aws.Ptr(c.Handler),
+		Timeout:      aws.Ptr(int32(c.TimeoutSec)),
+		MemorySize:   aws.Ptr(int32(c.MemoryMB)),
+		CodeSha256:   aws.Ptr(c.Code.sha256Base64()),
+		CodeSize:     aws.Ptr(c.Code.Size),
+		LastModified: aws.Ptr(st.Modified.UTC().Format(timeLayout)),
+		RevisionId:   aws.Ptr(st.Revision),
+
+		PackageType:      api.PackageTypeZip,
+		Architectures:    []api.Architecture{c.Architecture},
+		EphemeralStorage: &api.EphemeralStorage{Size: aws.Ptr(int32(c.EphemeralMB))},
+		TracingConfig:    &api.TracingConfigResponse{Mode: api.TracingModePassThrough},
+		SnapStart:        &api.SnapStartResponse{ApplyOn: api.SnapStartApplyOnNone, OptimizationStatus: api.SnapStartOptimizationStatusOff},
+		LoggingConfig: &api.LoggingConfig{
+			LogFormat: c.Logging.Format, ApplicationLogLevel: c.Logging.ApplicationLevel,
+			SystemLogLevel: c.Logging.SystemLevel, LogGroup: aws.Ptr(c.Logging.Group),
+		},
+	}
+	if c.Environment != nil {
+		out.Environment = &api.EnvironmentResponse{Variables: maps.Clone(c.Environment.Variables)}
+	}
+	return out
+}
+
+// optional returns nil for what the API leaves out when it is empty.
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// maxPage is the most that ListFunctions and ListVersionsByFunction return at
+// once, whatever MaxItems says.
+const maxPage = 50
+
+// pageOf cuts the first page off items; next is the first item of the next page.
+func pageOf[T any](items []T, maxItems *int32, limit int) (list []T, next *T) {
+	n := limit
+	if maxItems != nil {
+		n = min(limit, int(*maxItems))
+	}
+	if len(items) <= n {
+		return items, nil
+	}
+	return items[:n], &items[n]
+}
+
+func invalidMarker() error { return invalidParameter("The value of Marker is invalid.") }

@@ -1,0 +1,260 @@
+package lambda
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"iter"
+	"net/http"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/invoke"
+)
+
+// Limits of an invocation (Lambda quotas; Lambda API reference, Invoke).
+const (
+	maxPayload       = 6 << 20 // bytes of a synchronous event
+	maxClientContext = 3583    // bytes in base64
+)
+
+// call is what the two invoke operations have in common.
+type call struct {
+	name, qualifier *string
+	payload         []byte
+	clientContext   *string
+	tenant          *string
+	tail            bool
+	streaming       bool
+}
+
+// Invoke implements lambda.API.
+func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeOutput, error) {
+	if aws.Value(in.DurableExecutionName) != "" {
+		return nil, unsupported("DurableExecutionName")
+	}
+	req, err := s.prepare(ctx, call{
+		name: in.FunctionName, qualifier: in.Qualifier, payload: in.Payload,
+		clientContext: in.ClientContext, tenant: in.TenantId, tail: in.LogType == api.LogTypeTail,
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch in.InvocationType {
+	case api.InvocationTypeDryRun:
+		return &api.InvokeOutput{StatusCode: aws.Ptr(int32(http.StatusNoContent))}, nil
+	case api.InvocationTypeEvent:
+		return s.invokeAsync(ctx, req)
+	}
+	var payload bytes.Buffer
+	result, err := s.opts.Invoker.Invoke(ctx, req, &payload)
+	if err != nil {
+		return nil, internal(err)
+	}
+	out := &api.InvokeOutput{
+		StatusCode:      aws.Ptr(int32(http.StatusOK)),
+		ExecutedVersion: &req.Version.Version,
+		FunctionError:   optional(result.FunctionError),
+		Payload:         payload.Bytes(),
+	}
+	if req.Tail {
+		out.LogResult = aws.Ptr(base64.StdEncoding.EncodeToString(result.LogTail))
+	}
+	return out, nil
+}
+
+// invokeAsync is where an asynchronous invocation will be queued durably before
+// it is acknowledged. There is no such queue yet, and an event must not be
+// acknowledged that could be lost.
+func (s *Service) invokeAsync(context.Context, *invoke.Request) (*api.InvokeOutput, error) {
+	return nil, unsupported("InvocationType Event")
+}
+
+// prepare finds the version to run and checks the event: everything that
+// happens before an invocation counts. It reads memory only.
+func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) {
+	if aws.Value(c.tenant) != "" {
+		return nil, unsupported("TenantId")
+	}
+	ref, err := s.resolve(ctx, aws.Value(c.name), aws.Value(c.qualifier))
+	if err != nil {
+		return nil, err
+	}
+	r, t, err := s.route(ref)
+	if err != nil {
+		return nil, err
+	}
+	if len(c.payload) > maxPayload {
+		return nil, byUser(api.NewRequestTooLargeException("%d byte payload is too large for the RequestResponse invocation type (limit %d bytes)", len(c.payload), maxPayload))
+	}
+	if len(c.payload) == 0 {
+		c.payload = []byte("{}")
+	} else if err := checkJSON(c.payload); err != nil {
+		return nil, invalidContent("Could not parse request body into json: Could not parse payload into json: %v", err)
+	}
+	clientContext, err := decodeClientContext(c.clientContext)
+	if err != nil {
+		return nil, err
+	}
+	if t.state != api.StateActive {
+		return nil, conflict("The operation cannot be performed at this time. The function is currently in the following state: %s", t.state)
+	}
+	request := aws.RequestFrom(ctx)
+	return &invoke.Request{
+		Version:       t.version,
+		InvokedARN:    r.invokedARN,
+		RequestID:     request.ID,
+		Payload:       c.payload,
+		ClientContext: clientContext,
+		TraceID:       request.Header.Get("X-Amzn-Trace-Id"),
+		Tail:          c.tail,
+		Streaming:     c.streaming,
+	}, nil
+}
+
+// route finds the version behind a qualifier; for a weighted alias chance
+// decides.
+func (s *Service) route(ref reference) (*route, *target, error) {
+	e := s.entries.get(ref.functionKey)
+	if e == nil {
+		if ref.qualifier == "" {
+			ref.qualifier = "$LATEST" // AWS names it so here
+		}
+		return nil, nil, functionNotFound(ref.qualified())
+	}
+	r := e.routes[ref.qualifier]
+	if r == nil {
+		return nil, nil, functionNotFound(ref.qualified())
+	}
+	if r.other != nil && s.opts.Rand() < r.weight {
+		return r, r.other, nil
+	}
+	return r, r.target, nil
+}
+
+// checkJSON tells whether b is one JSON value, and if not why.
+func checkJSON(b []byte) error {
+	if json.Valid(b) {
+		return nil
+	}
+	var v any
+	return json.Unmarshal(b, &v)
+}
+
+func decodeClientContext(in *string) (string, error) {
+	if in == nil || *in == "" {
+		return "", nil
+	}
+	if len(*in) > maxClientContext {
+		return "", invalidContent("Client context must be at most %d bytes of Base64-encoded JSON.", maxClientContext)
+	}
+	b, err := base64.StdEncoding.DecodeString(*in)
+	if err != nil || !json.Valid(b) {
+		return "", invalidContent("Client context must be a valid Base64-encoded JSON object.")
+	}
+	return string(b), nil
+}
+
+// InvokeWithResponseStream implements lambda.API.
+func (s *Service) InvokeWithResponseStream(ctx context.Context, in *api.InvokeWithResponseStreamInput) (*api.InvokeWithResponseStreamOutput, error) {
+	req, err := s.prepare(ctx, call{
+		name: in.FunctionName, qualifier: in.Qualifier, payload: in.Payload,
+		clientContext: in.ClientContext, tenant: in.TenantId, tail: in.LogType == api.LogTypeTail, streaming: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if in.InvocationType == api.ResponseStreamingInvocationTypeDryRun {
+		return &api.InvokeWithResponseStreamOutput{StatusCode: aws.Ptr(int32(http.StatusNoContent))}, nil
+	}
+	events, err := s.stream(ctx, req)
+	if err != nil {
+		return nil, internal(err)
+	}
+	return &api.InvokeWithResponseStreamOutput{
+		StatusCode:      aws.Ptr(int32(http.StatusOK)),
+		ExecutedVersion: &req.Version.Version,
+		EventStream:     events,
+	}, nil
+}
+
+// stream runs an invocation and returns its events. Refusals come as an error,
+// before anything is sent: it waits for the first byte or the end.
+func (s *Service) stream(ctx context.Context, req *invoke.Request) (iter.Seq2[*api.InvokeWithResponseStreamResponseEvent, error], error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &chunks{ctx, make(chan []byte)}
+	var result *invoke.Result
+	var failed error
+	done := make(chan struct{})
+	s.wg.Go(func() {
+		defer close(done)
+		result, failed = s.opts.Invoker.Invoke(ctx, req, p)
+	})
+	var first []byte
+	select {
+	case first = <-p.data:
+	case <-done:
+		if failed != nil {
+			cancel()
+			return nil, failed
+		}
+	}
+	return func(yield func(*api.InvokeWithResponseStreamResponseEvent, error) bool) {
+		defer func() { <-done }()
+		defer cancel()
+		for chunk := first; ; {
+			if chunk != nil {
+				ok := yield(&api.InvokeWithResponseStreamResponseEvent{PayloadChunk: &api.InvokeResponseStreamUpdate{Payload: chunk}}, nil)
+				if !ok {
+					return
+				}
+			}
+			select {
+			case chunk = <-p.data:
+				continue
+			case <-done:
+			}
+			break
+		}
+		if failed != nil {
+			yield(nil, internal(failed))
+			return
+		}
+		yield(&api.InvokeWithResponseStreamResponseEvent{InvokeComplete: complete(req, result)}, nil)
+	}, nil
+}
+
+// complete is the last event of a stream.
+func complete(req *invoke.Request, result *invoke.Result) *api.InvokeWithResponseStreamCompleteEvent {
+	out := &api.InvokeWithResponseStreamCompleteEvent{
+		ErrorCode:    optional(result.ErrorType),
+		ErrorDetails: optional(result.ErrorDetails),
+	}
+	if out.ErrorCode == nil {
+		out.ErrorCode = optional(result.FunctionError)
+	}
+	if req.Tail {
+		out.LogResult = aws.Ptr(base64.StdEncoding.EncodeToString(result.LogTail))
+	}
+	return out
+}
+
+// chunks hands on what an invocation writes, when the reader of its events is
+// ready for it.
+type chunks struct {
+	ctx  context.Context
+	data chan []byte
+}
+
+func (c *chunks) Write(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	select {
+	case c.data <- bytes.Clone(b):
+		return len(b), nil
+	case <-c.ctx.Done():
+		return 0, c.ctx.Err()
+	}
+}
