@@ -282,12 +282,14 @@ func (g *generator) serviceFile() string {
 	fmt.Fprintf(&b, "// NewService returns the service with api as its behaviour.\nfunc NewService(api API) *aws.Service {\nreturn &aws.Service{\n")
 	fmt.Fprintf(&b, "Name: %q, ID: %q, SigningName: %q, EndpointPrefix: %q, APIVersion: %q,\n", g.service, md.ServiceID, signing, md.EndpointPrefix, md.APIVersion)
 	fmt.Fprintf(&b, "Protocols: []aws.Protocol{%s},\n", quoted(protocols))
-	fmt.Fprintf(&b, "TargetPrefix: %q, JSONVersion: %q, XMLNamespace: %q, QueryCompatible: %t,\n", md.TargetPrefix, md.JSONVersion, md.XMLNamespace, md.AWSQueryCompatible != nil)
+	fmt.Fprintf(&b, "TargetPrefix: %q, JSONVersion: %q, XMLNamespace: %q, QueryCompatible: %t, ValidationCode: %q,\n", md.TargetPrefix, md.JSONVersion, md.XMLNamespace, md.AWSQueryCompatible != nil, g.list.ValidationCode)
 	b.WriteString("Operations: []*aws.Operation{\n")
 	for _, name := range g.operations {
 		b.WriteString(g.operation(name))
 	}
-	b.WriteString("},\n}\n}\n")
+	b.WriteString("},\n")
+	b.WriteString(g.unserved())
+	b.WriteString("}\n}\n")
 	doc := fmt.Sprintf("%s// Package %s holds the shapes and operations of the AWS API %s, version %s,\n// as far as Lapwing serves them.\npackage %s\n\n",
 		header, g.service, md.ServiceID, md.APIVersion, g.service)
 	return doc + imports(b.String()) + b.String()
@@ -307,8 +309,47 @@ func (g *generator) operation(name string) string {
 	if op.Output != nil {
 		wrapper = op.Output.ResultWrapper
 	}
-	return fmt.Sprintf("{Name: %q, Method: %q, URI: %q, Status: %d, Input: %s, Output: %s, ResultWrapper: %q, MaxBody: %d, New: func() any { return new(%sInput) }, Call: aws.Handler(api.%s)},\n",
-		name, op.HTTP.Method, op.HTTP.RequestURI, status, g.operationShape(op.Input), g.operationShape(op.Output), wrapper, maxBody, name, name)
+	return fmt.Sprintf("{Name: %q, Method: %q, URI: %q, Status: %d, Input: %s, Output: %s, ResultWrapper: %q, XMLRoot: %q, MaxBody: %d, New: func() any { return new(%sInput) }, Call: aws.Handler(api.%s)},\n",
+		name, op.HTTP.Method, op.HTTP.RequestURI, status, g.operationShape(op.Input), g.operationShape(op.Output), wrapper, g.list.XMLRoot[name], maxBody, name, name)
+}
+
+// unserved lists the routes of the other operations of a REST service.
+func (g *generator) unserved() string {
+	if !strings.HasPrefix(g.model.Metadata.Protocol, "rest-") {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("Unserved: []aws.Route{\n")
+	for _, name := range slices.Sorted(maps.Keys(g.model.Operations)) {
+		if slices.Contains(g.operations, name) {
+			continue
+		}
+		op := g.model.Operations[name]
+		var query, headers []string
+		if op.Input != nil {
+			in := g.model.Shapes[op.Input.Shape]
+			for _, m := range in.Members {
+				if !slices.Contains(in.Required, m.Name) {
+					continue
+				}
+				switch m.Location {
+				case "querystring":
+					query = append(query, m.LocationName)
+				case "header":
+					headers = append(headers, m.LocationName)
+				}
+			}
+		}
+		fmt.Fprintf(&b, "{Operation: %q, Method: %q, URI: %q", name, op.HTTP.Method, op.HTTP.RequestURI)
+		if query != nil {
+			fmt.Fprintf(&b, ", Query: []string{%s}", quoted(query))
+		}
+		if headers != nil {
+			fmt.Fprintf(&b, ", Headers: []string{%s}", quoted(headers))
+		}
+		b.WriteString("},\n")
+	}
+	return b.String() + "},\n"
 }
 
 func (g *generator) operationShape(ref *reference) string {

@@ -25,6 +25,10 @@ import (
 type list struct {
 	Operations []string         `json:"operations"`
 	MaxBody    map[string]int64 `json:"maxBody"` // bytes, where not defaultMaxBody
+	// XMLRoot names the root elements of outputs that the model leaves open.
+	XMLRoot map[string]string `json:"xmlRoot"`
+	// ValidationCode is the error code of a request that breaks a constraint.
+	ValidationCode string `json:"validationCode"`
 }
 
 // defaultMaxBody is the largest request of an operation that the list does not

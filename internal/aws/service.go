@@ -34,7 +34,22 @@ type Service struct {
 	// QueryCompatible services tell the error codes of their former Query
 	// protocol in a header.
 	QueryCompatible bool
-	Operations      []*Operation // by name
+	// ValidationCode is the error code of a request that breaks the model's
+	// constraints.
+	ValidationCode string
+	Operations     []*Operation // by name
+	// Unserved are the routes of REST operations that AWS has and this service
+	// does not: so that they are named when refused, not taken for others.
+	Unserved []Route
+}
+
+// Route tells the requests of a REST operation.
+type Route struct {
+	Operation string
+	Method    string
+	URI       string   // template
+	Query     []string // required parameters
+	Headers   []string // required headers
 }
 
 // Operation returns an operation, or nil where the service has none of that
@@ -64,6 +79,7 @@ type Operation struct {
 
 	Input, Output *schema.Shape // never nil
 	ResultWrapper string        // in Query
+	XMLRoot       string        // of the output in REST-XML; empty means the output's name
 	MaxBody       int64         // largest request body in bytes
 
 	New  func() any // a pointer to a new input
