@@ -131,7 +131,7 @@ func (l *listing[T]) common(key string) (string, bool) {
 // what is deleted in a bucket with versioning leaves records too.
 func (l *listing[T]) hasVisible(common string) bool {
 	inside := *l
-	inside.prefix, inside.delimiter, inside.after, inside.afterID = common, "", "", ""
+	inside.prefix, inside.delimiter = common, ""
 	for range inside.entries() {
 		return true
 	}

@@ -1,0 +1,185 @@
+package s3
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/s3"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// The test binary runs itself with this variable set to the data directory, to
+// be a process that writes until it is killed.
+const crashDir = "LAPWING_TEST_S3_CRASH_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		fmt.Fprintln(os.Stderr, writeUntilKilled(dir))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// crashBody is a body that is known by its number.
+func crashBody(n int) string { return strings.Repeat(fmt.Sprintf("%d,", n), 1000) }
+
+// writeUntilKilled puts, overwrites, deletes and uploads in parts, and prints a
+// line before and after each: the key and the number of its body (0: deleted).
+func writeUntilKilled(dir string) error {
+	ctx := context.Background()
+	store, err := state.Open(ctx, state.Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	s, err := New(ctx, Options{Store: store, AccountID: account})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	failed := make(chan error)
+	for w := range 3 {
+		go func() {
+			for i := 1; ; i++ {
+				key := fmt.Sprintf("%d/%d", w, i%3)
+				n := int(time.Now().UnixNano()) + w
+				if i%5 == 0 {
+					n = 0
+				}
+				fmt.Println("try", key, n)
+				if err := crashWrite(ctx, s, key, n, i%4 == 0); err != nil {
+					failed <- err
+					return
+				}
+				fmt.Println("ok", key, n)
+			}
+		}()
+	}
+	return <-failed
+}
+
+func crashWrite(ctx context.Context, s *Service, key string, n int, parts bool) error {
+	in := putInput(key, crashBody(n))
+	if n == 0 {
+		_, err := s.DeleteObject(ctx, &api.DeleteObjectInput{Bucket: in.Bucket, Key: &key})
+		return err
+	}
+	if !parts {
+		_, err := s.PutObject(ctx, in)
+		return err
+	}
+	created, err := s.CreateMultipartUpload(ctx, &api.CreateMultipartUploadInput{Bucket: in.Bucket, Key: &key})
+	if err != nil {
+		return err
+	}
+	part, err := s.UploadPart(ctx, &api.UploadPartInput{Bucket: in.Bucket, Key: &key, UploadId: created.UploadId, PartNumber: aws.Ptr(int32(1)), Body: in.Body})
+	if err != nil {
+		return err
+	}
+	_, err = s.CompleteMultipartUpload(ctx, &api.CompleteMultipartUploadInput{Bucket: in.Bucket, Key: &key, UploadId: created.UploadId,
+		MultipartUpload: &api.CompletedMultipartUpload{Parts: []*api.CompletedPart{{PartNumber: aws.Ptr(int32(1)), ETag: part.ETag}}}})
+	return err
+}
+
+func TestKillKeepsObjectsWholeAndLeavesNoStrayBody(t *testing.T) {
+	const kills = 20
+	dir := t.TempDir()
+	s, closeStore := openService(t, dir)
+	makeBucket(t, s, "bbb", "")
+	closeStore()
+	acknowledged, tried := map[string]int{}, map[string]int{}
+	writes := 0
+	for round := range kills {
+		crash(t, dir, time.Duration(10+round%5*20)*time.Millisecond, func(event, key string, n int) {
+			switch event {
+			case "try":
+				tried[key] = n
+			case "ok":
+				acknowledged[key] = n
+				delete(tried, key)
+				writes++
+			}
+		})
+		s, closeStore := openService(t, dir)
+		for key, want := range acknowledged {
+			body, err := get(t, s, key, "")
+			matches := func(n int) bool {
+				if n == 0 {
+					return err != nil && strings.Contains(err.Error(), "NoSuchKey")
+				}
+				return err == nil && body == crashBody(n)
+			}
+			maybe, open := tried[key]
+			switch {
+			case matches(want):
+			case open && matches(maybe):
+				acknowledged[key] = maybe
+			default:
+				t.Fatalf("round %d: %s holds %.30q (%v), acknowledged was %d", round, key, body, err, want)
+			}
+		}
+		clear(tried)
+		needed := map[state.Digest]bool{}
+		for v := range s.versions.Scan("", "") {
+			for _, d := range v.Value.digests() {
+				needed[d] = true
+			}
+		}
+		for p := range s.parts.Scan("", "") {
+			for _, d := range p.Value.digests() {
+				needed[d] = true
+			}
+		}
+		if n := countBlobs(t, s); n != len(needed) {
+			t.Errorf("round %d: %d bodies, %d are needed", round, n, len(needed))
+		}
+		closeStore()
+	}
+	if writes < kills*3 {
+		t.Errorf("only %d writes in %d rounds: the test shows little", writes, kills)
+	}
+	t.Logf("%d acknowledged writes survived %d kills", writes, kills)
+}
+
+// crash runs a writing process on dir, kills it a while after it became ready,
+// and reports what it had printed.
+func crash(t *testing.T, dir string, after time.Duration, report func(event, key string, n int)) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), crashDir+"="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			break // a line that the kill cut short does not count
+		}
+		if line == "ready\n" {
+			timer := time.AfterFunc(after, func() { cmd.Process.Kill() })
+			defer timer.Stop()
+			continue
+		}
+		var event, key string
+		var n int
+		if _, err := fmt.Sscan(line, &event, &key, &n); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		report(event, key, n)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Fatalf("the writing process ended by itself: %v", err)
+	}
+}
