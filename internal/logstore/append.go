@@ -373,7 +373,7 @@ func (g *group) write(b *batch, fresh []*stream) error {
 			return err
 		}
 	}
-	buf, metas := encodeBatch(b)
+	buf, metas := g.store.codecs.encodeBatch(b)
 	g.mu.RLock()
 	seg := g.active
 	at := seg.size
@@ -403,7 +403,7 @@ func (g *group) write(b *batch, fresh []*stream) error {
 }
 
 // encodeBatch makes blocks of a batch, with offsets from 0.
-func encodeBatch(b *batch) (buf []byte, metas []blockMeta) {
+func (c *codecs) encodeBatch(b *batch) (buf []byte, metas []blockMeta) {
 	entries := make([]entry, len(b.entries))
 	for i := range b.entries {
 		entries[i] = b.entries[i].entry
@@ -419,7 +419,7 @@ func encodeBatch(b *batch) (buf []byte, metas []blockMeta) {
 		}
 		offset := int64(len(buf))
 		var m blockMeta
-		buf, m = appendBlock(buf, entries[:n], fastEncoder())
+		buf, m = appendBlock(buf, entries[:n], c.fast())
 		m.offset = offset
 		metas = append(metas, m)
 		entries = entries[n:]

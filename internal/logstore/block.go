@@ -106,18 +106,27 @@ func summarise(entries []entry) blockMeta {
 	return m
 }
 
-// codecs are made at first use: an idle store pays for none.
-var (
-	fastEncoder = sync.OnceValue(func() *zstd.Encoder { return newEncoder(zstd.SpeedFastest) })
-	goodEncoder = sync.OnceValue(func() *zstd.Encoder { return newEncoder(zstd.SpeedDefault) })
-	decoder     = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxFrame))
-		if err != nil {
-			panic(err) // the options are constants
-		}
-		return d
-	})
-)
+// codecs compress and decompress blocks. They are made at first use: an idle
+// store pays for none. Each store has its own, as they hold channels, which must
+// not leave the bubble of a test under synctest.
+type codecs struct {
+	fast, good func() *zstd.Encoder
+	decoder    func() *zstd.Decoder
+}
+
+func newCodecs() *codecs {
+	return &codecs{
+		fast: sync.OnceValue(func() *zstd.Encoder { return newEncoder(zstd.SpeedFastest) }),
+		good: sync.OnceValue(func() *zstd.Encoder { return newEncoder(zstd.SpeedDefault) }),
+		decoder: sync.OnceValue(func() *zstd.Decoder {
+			d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(maxFrame))
+			if err != nil {
+				panic(err) // the options are constants
+			}
+			return d
+		}),
+	}
+}
 
 func newEncoder(level zstd.EncoderLevel) *zstd.Encoder {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1),
@@ -221,7 +230,7 @@ func parseBlock(frame []byte) (m blockMeta, codec byte, payload []byte, err erro
 // decodeBlock returns the entries of a block frame. Their messages share one
 // allocation. keep tells by index into m.streams whose entries are wanted; nil
 // means all.
-func decodeBlock(frame []byte, keep []bool) (blockMeta, []entry, error) {
+func (c *codecs) decodeBlock(frame []byte, keep []bool) (blockMeta, []entry, error) {
 	m, codec, payload, err := parseBlock(frame)
 	if err != nil {
 		return m, nil, err
@@ -233,7 +242,7 @@ func decodeBlock(frame []byte, keep []bool) (blockMeta, []entry, error) {
 	switch codec {
 	case codecNone:
 	case codecZstd:
-		raw, err = decoder().DecodeAll(payload, make([]byte, 0, m.raw))
+		raw, err = c.decoder().DecodeAll(payload, make([]byte, 0, m.raw))
 		if err != nil {
 			return m, nil, fmt.Errorf("%w: %w", errCorrupt, err)
 		}

@@ -353,7 +353,7 @@ func (g *group) compact(ctx context.Context) (bool, error) {
 
 // seal writes the events of sources to target.
 func (g *group) seal(ctx context.Context, sources []*segment, target *segment, cutoff int64) error {
-	w, err := newSealedWriter(target, goodEncoder())
+	w, err := newSealedWriter(target, g.store.codecs.good())
 	if err != nil {
 		return fmt.Errorf("logstore: %w", err)
 	}

@@ -10,17 +10,18 @@ import (
 // FuzzDecodeBlock feeds damaged frames, with checksums made right again, to the
 // decoders.
 func FuzzDecodeBlock(f *testing.F) {
+	c := newCodecs()
 	frame, m := appendBlock(nil, []entry{
 		{key: Position{5, 9}, ingested: 7, stream: 3, message: "a"},
 		{key: Position{6, 2}, ingested: 4, stream: 1, message: "bcd"},
-	}, fastEncoder())
+	}, c.fast())
 	f.Add(frame[frameHeader:])
 	f.Add(appendFooter(nil, []blockMeta{m})[frameHeader:])
 	f.Add(appendStreamRecord(nil, recordCreated, &stream{id: 1, name: "s", created: 5})[frameHeader:])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		frame := append(make([]byte, frameHeader), body...)
 		finishFrame(frame, blockMagic)
-		if m, entries, err := decodeBlock(frame, nil); err == nil && len(entries) != m.count {
+		if m, entries, err := c.decodeBlock(frame, nil); err == nil && len(entries) != m.count {
 			t.Errorf("%d entries, meta says %d", len(entries), m.count)
 		}
 		finishFrame(frame, footerMagic)
@@ -32,7 +33,8 @@ func FuzzDecodeBlock(f *testing.F) {
 
 // FuzzOpenLog opens a store whose log is any bytes: it must open, and work.
 func FuzzOpenLog(f *testing.F) {
-	frame, _ := appendBlock([]byte(fileHeader), []entry{{key: Position{5, 9}, stream: 0, message: "a"}}, fastEncoder())
+	c := newCodecs()
+	frame, _ := appendBlock([]byte(fileHeader), []entry{{key: Position{5, 9}, stream: 0, message: "a"}}, c.fast())
 	f.Add(frame, []byte(catalogueHeader))
 	f.Add(append(frame, frame[len(fileHeader):]...), appendStreamRecord([]byte(catalogueHeader), recordCreated, &stream{name: "s"}))
 	f.Fuzz(func(t *testing.T, log, catalogue []byte) {

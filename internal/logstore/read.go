@@ -357,7 +357,7 @@ func (r *reader) openBlock(s *source) error {
 	r.g.mu.RUnlock()
 	frame, err := readBlock(s.segment.file, m)
 	if err == nil {
-		_, s.entries, err = decodeBlock(frame, keep)
+		_, s.entries, err = r.g.store.codecs.decodeBlock(frame, keep)
 	}
 	if err != nil {
 		r.g.store.log.Error("log block is damaged, its events are not readable",

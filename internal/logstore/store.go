@@ -60,6 +60,7 @@ type Store struct {
 	opts   Options
 	log    *slog.Logger
 	lock   *os.File
+	codecs *codecs
 	puts   *semaphore.Weighted
 	disk   atomic.Int64 // bytes of all segments
 	queued atomic.Int64 // bytes of all queues
@@ -104,6 +105,7 @@ func Open(dir string, opts Options) (_ *Store, err error) {
 		dir:      dir,
 		opts:     opts,
 		log:      opts.Logger,
+		codecs:   newCodecs(),
 		puts:     semaphore.NewWeighted(putBytes),
 		groups:   make(map[string]*group),
 		dirty:    make(map[*group]struct{}),

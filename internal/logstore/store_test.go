@@ -199,18 +199,19 @@ func TestBlockDecodesToWhatItWasMadeOf(t *testing.T) {
 		{key: Position{6, 2}, ingested: 4, stream: 1, message: ""},
 		{key: Position{6, 4}, ingested: 4, stream: 3, message: strings.Repeat("long ", 1000)},
 	}
-	frame, m := appendBlock(nil, entries, fastEncoder())
+	c := newCodecs()
+	frame, m := appendBlock(nil, entries, c.fast())
 	if m.length != len(frame) {
 		t.Errorf("length %d, want %d", m.length, len(frame))
 	}
-	_, got, err := decodeBlock(frame, nil)
+	_, got, err := c.decodeBlock(frame, nil)
 	if err != nil || !slices.Equal(got, entries) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	for i := range frame {
 		bad := bytes.Clone(frame)
 		bad[i] ^= 0x10
-		if _, _, err := decodeBlock(bad, nil); err == nil {
+		if _, _, err := c.decodeBlock(bad, nil); err == nil {
 			t.Errorf("flipped bit in byte %d goes unnoticed", i)
 		}
 	}
