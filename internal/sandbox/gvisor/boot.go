@@ -17,6 +17,7 @@ import (
 	"gvisor.dev/gvisor/pkg/fd"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/ring0"
+	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/unet"
 	"gvisor.dev/gvisor/pkg/urpc"
 	"gvisor.dev/gvisor/runsc/boot"
@@ -52,6 +53,9 @@ type bootRequest struct {
 	TmpBytes     uint64
 	MaxProcesses int
 	Network      *bootNetwork
+	// Filter is the program of the system call filter. Without one the process
+	// compiles it and reports it.
+	Filter []byte
 }
 
 // bootMount is one mount whose root is the descriptor at its place.
@@ -64,6 +68,7 @@ type bootMount struct {
 // that the guest runs or why it does not, then how process 1 ended.
 type bootReport struct {
 	Error  string `json:",omitempty"`
+	Filter []byte `json:",omitempty"`
 	Exited bool   `json:",omitempty"`
 	Status int    `json:",omitempty"`
 }
@@ -84,7 +89,7 @@ func MaybeReexec() {
 	if err != nil {
 		os.Exit(2)
 	}
-	status, err := runSandbox(req, func() { report(bootReport{}) })
+	status, err := runSandbox(req, func(filter []byte) { report(bootReport{Filter: filter}) })
 	if err != nil {
 		report(bootReport{Error: err.Error()})
 		os.Exit(1)
@@ -135,8 +140,9 @@ func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
 }
 
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
-// process 1 in it, calls running, and waits for process 1 to end.
-func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
+// process 1 in it, calls running with the filter if that was not given, and waits
+// for process 1 to end.
+func runSandbox(req *bootRequest, running func(filter []byte)) (unix.WaitStatus, error) {
 	debug.SetTraceback("system")
 	log.SetTarget(discard{})
 	cpuid.Initialize()
@@ -153,6 +159,12 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 	}
 	listener, client, err := controlPair()
 	if err != nil {
+		return 0, fmt.Errorf("making the control connection: %w", err)
+	}
+	if err := unix.Dup3(listener, fdControlSocket, unix.O_CLOEXEC); err != nil {
+		return 0, fmt.Errorf("making the control connection: %w", err)
+	}
+	if err := unix.Close(listener); err != nil {
 		return 0, fmt.Errorf("making the control connection: %w", err)
 	}
 	// The loader closes what it is given, and a second attempt needs it again.
@@ -178,7 +190,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 		ID:                req.ID,
 		Spec:              spec,
 		Conf:              conf,
-		ControllerFD:      listener,
+		ControllerFD:      fdControlSocket,
 		Device:            fd.New(-1),
 		GoferFDs:          goferFDs,
 		DevGoferFD:        -1,
@@ -199,6 +211,17 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
+	filter, compiled, err := req.filter()
+	if err != nil {
+		return 0, err
+	}
+	l.PreSeccompCallback = func() {
+		// The loader, which is told to install no filter, calls this at the
+		// point where it would.
+		if err := seccomp.SetFilter(filter); err != nil {
+			panic(fmt.Sprintf("installing the system call filter: %v", err))
+		}
+	}
 	started := make(chan error, 1)
 	go func() { started <- startGuest(client, req) }()
 	l.WaitForStartSignal()
@@ -206,7 +229,7 @@ func runSandbox(req *bootRequest, running func()) (unix.WaitStatus, error) {
 	if err := errors.Join(runErr, <-started); err != nil {
 		return 0, fmt.Errorf("starting process 1: %w", err)
 	}
-	running()
+	running(compiled)
 	return unix.WaitStatus(l.WaitExit()), nil
 }
 
@@ -247,6 +270,7 @@ func sentryConfig() (*config.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gVisor configuration: %w", err)
 	}
+	conf.DisableSeccomp = true // runSandbox installs the filter
 	return conf, nil
 }
 

@@ -92,6 +92,7 @@ type Driver struct {
 	limits   limits
 	void     *void
 	hostMem  uint64 // bytes
+	filter   []byte // of system calls
 	starting sync.WaitGroup
 
 	mu       sync.Mutex
@@ -152,8 +153,23 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 			return nil, err
 		}
 	}
-	d.void, err = newVoid(voidDir, opts.Executable)
-	return d, err
+	if d.void, err = newVoid(voidDir, opts.Executable); err != nil {
+		return nil, err
+	}
+	return d, d.try(ctx)
+}
+
+// try makes a first sandbox: to find out now, and not at the first invocation,
+// whether this host can run any, and to get the system call filter compiled.
+func (d *Driver) try(ctx context.Context) error {
+	s, err := d.create(ctx, sandbox.Spec{
+		ID: "try", Hostname: "try", MemoryMB: 64, CPUMillis: 1000, CPUs: 1, TmpMB: 1, MaxProcesses: 16,
+	})
+	if err != nil {
+		return err
+	}
+	d.filter = s.filter
+	return s.Destroy(ctx)
 }
 
 // checkStatic refuses a program that cannot run where there is nothing else.

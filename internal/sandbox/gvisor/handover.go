@@ -78,6 +78,7 @@ func (s *instance) prepare(h *handover) (*bootRequest, error) {
 		CPUs:         s.spec.CPUs,
 		TmpBytes:     uint64(s.spec.TmpMB) * mib,
 		MaxProcesses: s.spec.MaxProcesses,
+		Filter:       d.filter,
 	}
 	mounts := append([]sandbox.Mount{{Source: d.opts.InitPath, Target: initPath}}, s.spec.Mounts...)
 	var opened []*os.File
@@ -180,6 +181,9 @@ func tail(f *os.File) string {
 
 var validID = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
+// maxMounts keeps the descriptors of mounts below fdControlSocket.
+const maxMounts = 128
+
 // check refuses a Spec that cannot be kept.
 func check(spec *sandbox.Spec) error {
 	bad := func(format string, args ...any) error {
@@ -198,6 +202,9 @@ func check(spec *sandbox.Spec) error {
 		return bad("TmpMB %d", spec.TmpMB)
 	case spec.MaxProcesses < 1:
 		return bad("MaxProcesses %d", spec.MaxProcesses)
+	}
+	if len(spec.Mounts) > maxMounts {
+		return bad("%d mounts", len(spec.Mounts))
 	}
 	var paths []string
 	for _, m := range spec.Mounts {

@@ -35,6 +35,7 @@ type instance struct {
 
 	mu       sync.Mutex
 	startErr error
+	filter   []byte // as reported
 	exit     sandbox.Exit
 	outOfMem bool
 	killed   bool // by us
@@ -46,6 +47,14 @@ var _ sandbox.Sandbox = (*instance)(nil)
 
 // Create implements sandbox.Driver.
 func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	s, err := d.create(ctx, spec)
+	if err != nil {
+		return nil, err // not a nil *instance
+	}
+	return s, nil
+}
+
+func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*instance, error) {
 	if err := check(&spec); err != nil {
 		return nil, err
 	}
@@ -184,6 +193,9 @@ func (s *instance) watch() {
 		} else if r.Exited {
 			end = &r
 		} else {
+			s.mu.Lock()
+			s.filter = r.Filter
+			s.mu.Unlock()
 			s.fail(nil)
 		}
 	}

@@ -1,0 +1,75 @@
+package gvisor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/bpf"
+	"gvisor.dev/gvisor/pkg/seccomp"
+	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
+	"gvisor.dev/gvisor/runsc/boot/filter/config"
+)
+
+// A sandbox process must not make other system calls than gVisor's kernel needs.
+// Compiling gVisor's rules for that takes longer than the rest of a start, and
+// gVisor's Go module has no compiled ones, so the driver has a first sandbox
+// compile them and gives the program to all later ones: it is the same in all,
+// as each process is the first of its PID namespace and has its control socket
+// at fdControlSocket.
+
+// fdControlSocket is beyond the descriptors that the driver hands over and below
+// those that gVisor assigns.
+const fdControlSocket = 250
+
+// compileFilter returns the program that filters the system calls of this
+// process.
+func compileFilter() ([]bpf.Instruction, error) {
+	opts := config.Options{
+		Platform:       (*systrap.Systrap)(nil).SeccompInfo(),
+		HostFilesystem: true, // directfs
+		ControllerFD:   fdControlSocket,
+	}
+	allow, deny := config.Rules(opts)
+	program := seccomp.Program{
+		RuleSets: []seccomp.RuleSet{{Rules: deny}, {Rules: allow, Action: seccomp.Allow}},
+		Options:  config.SeccompOptions(opts),
+	}
+	instructions, _, err := program.Build()
+	if err != nil {
+		return nil, fmt.Errorf("compiling the system call filter: %w", err)
+	}
+	return instructions, nil
+}
+
+// filter returns the program to install, and its bytes if it was not given.
+func (req *bootRequest) filter() (program []bpf.Instruction, compiled []byte, err error) {
+	if len(req.Filter) > 0 {
+		program, err = unmarshalFilter(req.Filter)
+		return program, nil, err
+	}
+	if program, err = compileFilter(); err != nil {
+		return nil, nil, err
+	}
+	compiled, err = marshalFilter(program)
+	return program, compiled, err
+}
+
+// marshalFilter returns the bytes of a program.
+func marshalFilter(program []bpf.Instruction) ([]byte, error) {
+	var b bytes.Buffer
+	err := binary.Write(&b, binary.NativeEndian, program)
+	return b.Bytes(), err
+}
+
+// unmarshalFilter undoes marshalFilter.
+func unmarshalFilter(b []byte) ([]bpf.Instruction, error) {
+	size := binary.Size(bpf.Instruction{})
+	if len(b) == 0 || len(b)%size != 0 || len(b)/size > unix.BPF_MAXINSNS {
+		return nil, fmt.Errorf("a system call filter of %d bytes", len(b))
+	}
+	program := make([]bpf.Instruction, len(b)/size)
+	err := binary.Read(bytes.NewReader(b), binary.NativeEndian, program)
+	return program, err
+}
