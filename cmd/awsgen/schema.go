@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -81,7 +82,9 @@ func shapeFields(s *shape) []string {
 		}
 	}
 	add(len(s.Enum) > 0, "Enum = []string{%s}", quoted(s.Enum))
-	add(s.Pattern != "", "Pattern = %q", s.Pattern)
+	// Java's look-around has no equivalent here; the service checks these.
+	_, err := regexp.Compile("^(?:" + s.Pattern + ")$")
+	add(s.Pattern != "" && err == nil, "Pattern = %q", s.Pattern)
 	if s.Min != nil {
 		add(true, "Min = schema.Float(%v)", *s.Min)
 	}

@@ -1062,7 +1062,6 @@ func init() {
 	{
 		s := &shapes[shapeAccountAliasType]
 		s.Name, s.Kind = "accountAliasType", schema.String
-		s.Pattern = "^[a-z0-9]([a-z0-9]|-(?!-)){1,61}[a-z0-9]$"
 		s.Min = schema.Float(3)
 		s.Max = schema.Float(63)
 	}
@@ -1125,7 +1124,6 @@ func init() {
 	{
 		s := &shapes[shapeMarkerType]
 		s.Name, s.Kind = "markerType", schema.String
-		s.Pattern = "[\\u0020-\\u00FF]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(320)
 	}
@@ -1138,14 +1136,12 @@ func init() {
 	{
 		s := &shapes[shapePathPrefixType]
 		s.Name, s.Kind = "pathPrefixType", schema.String
-		s.Pattern = "\\u002F[\\u0021-\\u007F]*"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(512)
 	}
 	{
 		s := &shapes[shapePathType]
 		s.Name, s.Kind = "pathType", schema.String
-		s.Pattern = "(\\u002F)|(\\u002F[\\u0021-\\u007E]+\\u002F)"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(512)
 	}
@@ -1157,7 +1153,6 @@ func init() {
 	{
 		s := &shapes[shapePolicyDocumentType]
 		s.Name, s.Kind = "policyDocumentType", schema.String
-		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u00FF]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(131072)
 	}
@@ -1207,7 +1202,6 @@ func init() {
 	{
 		s := &shapes[shapeRoleDescriptionType]
 		s.Name, s.Kind = "roleDescriptionType", schema.String
-		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u007E\\u00A1-\\u00FF]*"
 		s.Max = schema.Float(1000)
 	}
 	{

@@ -259,7 +259,6 @@ func init() {
 	{
 		s := &shapes[shapeAlias]
 		s.Name, s.Kind = "Alias", schema.String
-		s.Pattern = "(?!^[0-9]+$)([a-zA-Z0-9-_]+)"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(128)
 	}
@@ -1214,7 +1213,6 @@ func init() {
 	{
 		s := &shapes[shapeS3Bucket]
 		s.Name, s.Kind = "S3Bucket", schema.String
-		s.Pattern = "[0-9A-Za-z\\.\\-_]*(?<!\\.)"
 		s.Min = schema.Float(3)
 		s.Max = schema.Float(63)
 	}
