@@ -74,6 +74,9 @@ func (g *generator) describe(b *strings.Builder, name string) {
 	b.WriteString("}\n")
 }
 
+// javaEscape is a character in Java's regular expressions.
+var javaEscape = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
+
 func shapeFields(s *shape) []string {
 	var f []string
 	add := func(ok bool, format string, args ...any) {
@@ -83,8 +86,9 @@ func shapeFields(s *shape) []string {
 	}
 	add(len(s.Enum) > 0, "Enum = []string{%s}", quoted(s.Enum))
 	// Java's look-around has no equivalent here; the service checks these.
-	_, err := regexp.Compile("^(?:" + s.Pattern + ")$")
-	add(s.Pattern != "" && err == nil, "Pattern = %q", s.Pattern)
+	pattern := javaEscape.ReplaceAllString(s.Pattern, `\x{$1}`)
+	_, err := regexp.Compile("^(?:" + pattern + ")$")
+	add(pattern != "" && err == nil, "Pattern = %q", pattern)
 	if s.Min != nil {
 		add(true, "Min = schema.Float(%v)", *s.Min)
 	}
