@@ -27,10 +27,12 @@ var functions = map[string]func(){
 		post("/2018-06-01/runtime/init/error", "Runtime.NoSuchHandler", `{"errorMessage":"no","errorType":"Runtime.NoSuchHandler"}`)
 		os.Exit(1)
 	},
-	"exit-0":   func() { os.Exit(0) },
-	"exit-3":   func() { fmt.Println("dying"); os.Exit(3) },
-	"hang":     func() { select {} },
-	"log-exit": logExit,
+	"exit-0":               func() { os.Exit(0) },
+	"exit-3":               func() { fmt.Println("dying"); os.Exit(3) },
+	"hang-ready":           hangReady,
+	"extension":            extensionMain,
+	"extension-init-error": extensionInitError,
+	"log-exit":             logExit,
 }
 
 const runtimeAPI = "http://" + Address + "/2018-06-01"
@@ -157,4 +159,61 @@ func logExit() {
 	post("/2018-06-01/runtime/invocation/"+id+"/response", "", `"bye"`)
 	fmt.Print("last words")
 	os.Exit(2)
+}
+
+// hangReady takes an event and does nothing with it.
+func hangReady() {
+	nextID()
+	fmt.Println("running")
+	select {}
+}
+
+// extension registers and prints the events that it gets.
+func extensionMain() {
+	name := os.Getenv("NAME")
+	req, _ := http.NewRequest("POST", "http://"+Address+"/2020-01-01/extension/register", strings.NewReader(`{"events":["INVOKE","SHUTDOWN"]}`))
+	req.Header.Set("Lambda-Extension-Name", name)
+	req.Header.Set("Lambda-Extension-Accept-Feature", "accountId")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		panic(err)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	fmt.Println(name, "registered", strings.TrimSpace(string(b)))
+	id := resp.Header.Get(identifierHeader)
+	for {
+		req, _ := http.NewRequest("GET", "http://"+Address+"/2020-01-01/extension/event/next", nil)
+		req.Header.Set(identifierHeader, id)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			panic(err)
+		}
+		var ev struct{ EventType, RequestID, ShutdownReason string }
+		if err := json.NewDecoder(resp.Body).Decode(&ev); err != nil {
+			panic(err)
+		}
+		resp.Body.Close()
+		fmt.Println(name, ev.EventType, ev.RequestID+ev.ShutdownReason)
+		if ev.EventType == "SHUTDOWN" {
+			os.Exit(0)
+		}
+	}
+}
+
+func extensionInitError() {
+	req, _ := http.NewRequest("POST", "http://"+Address+"/2020-01-01/extension/register", strings.NewReader(`{"events":[]}`))
+	req.Header.Set("Lambda-Extension-Name", os.Getenv("NAME"))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		panic(err)
+	}
+	id := resp.Header.Get(identifierHeader)
+	req, _ = http.NewRequest("POST", "http://"+Address+"/2020-01-01/extension/init/error", nil)
+	req.Header.Set(identifierHeader, id)
+	req.Header.Set(extErrorHeader, "Extension.Mine")
+	if resp, err = http.DefaultClient.Do(req); err != nil || resp.StatusCode != 202 {
+		panic(fmt.Sprint(err, resp))
+	}
+	os.Exit(1)
 }

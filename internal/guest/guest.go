@@ -98,7 +98,9 @@ func Run(conn net.Conn) error {
 	err = g.hostLoop(conn)
 	killAll()
 	l.Close()
-	if err == io.EOF {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err == io.EOF || g.ending {
 		return nil
 	}
 	return err

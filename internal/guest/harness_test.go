@@ -231,10 +231,19 @@ func (s *sandbox) waitDone(t testing.TB) {
 	}
 }
 
-
 func contains(t testing.TB, where, what string) {
 	t.Helper()
 	if !strings.Contains(where, what) {
 		t.Errorf("%q does not hold %q", where, what)
+	}
+}
+
+// waitLog waits for a log message.
+func (s *sandbox) waitLog(t testing.TB, msg string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(s.logs.all(), msg); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no log message %q", msg)
+		}
 	}
 }

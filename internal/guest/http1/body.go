@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 )
@@ -29,10 +30,25 @@ func (b *Body) Length() int64 {
 	return b.length
 }
 
-// Buffered tells whether more of the body has arrived already, so that a Read
-// will hardly wait.
+// Buffered tells whether more of the body, or its end, has arrived already, so
+// that a Read does not wait.
 func (b *Body) Buffered() bool {
-	return b.err != nil || !b.chunked && b.left == 0 || b.c.br.Buffered() > 0
+	if b.err != nil || !b.chunked && b.left == 0 {
+		return true
+	}
+	n := b.c.br.Buffered()
+	if b.left > 0 || n == 0 {
+		return n > 0
+	}
+	// Between chunks: the line with the next size must be there whole.
+	next, err := b.c.br.Peek(n)
+	if err != nil {
+		return false
+	}
+	if b.begun {
+		_, next, _ = bytes.Cut(next, []byte{'\n'})
+	}
+	return bytes.IndexByte(next, '\n') >= 0
 }
 
 // Read implements io.Reader.
