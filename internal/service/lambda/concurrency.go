@@ -21,7 +21,8 @@ func (s *Service) PutFunctionConcurrency(ctx context.Context, in *api.PutFunctio
 	s.reservations.Lock()
 	defer s.reservations.Unlock()
 	err = s.modifyFunction(ctx, ref, func(f *functionRecord) error {
-		if s.entries.reserved(ref.region, ref.functionKey)+n > s.opts.Concurrency-minUnreserved {
+		others := s.entries.reservedIn(ref.region) - s.entries.get(ref.functionKey).reserved()
+		if others+n > s.opts.Concurrency-minUnreserved {
 			return invalidParameter("Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its minimum value of [%d].", minUnreserved)
 		}
 		f.ReservedConcurrency = &n

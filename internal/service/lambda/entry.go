@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/function"
@@ -43,8 +44,9 @@ type target struct {
 
 // entries is the read model of all functions.
 type entries struct {
-	mu  sync.RWMutex
-	all map[functionKey]*entry
+	mu       sync.RWMutex
+	all      map[functionKey]*entry
+	reserved atomic.Int64 // reserved concurrency of all functions together
 }
 
 func (e *entries) get(key functionKey) *entry {
@@ -53,14 +55,24 @@ func (e *entries) get(key functionKey) *entry {
 	return e.all[key]
 }
 
+// put replaces an entry, or removes it where en is nil.
 func (e *entries) put(key functionKey, en *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.reserved.Add(int64(en.reserved() - e.all[key].reserved()))
 	if en == nil {
 		delete(e.all, key)
 	} else {
 		e.all[key] = en
 	}
+}
+
+// reserved returns the function's reserved concurrency, 0 where there is none.
+func (e *entry) reserved() int {
+	if e == nil || e.function.Value.ReservedConcurrency == nil {
+		return 0
+	}
+	return *e.function.Value.ReservedConcurrency
 }
 
 // list returns the functions of a Region, or all, in order of their names.
@@ -77,15 +89,10 @@ func (e *entries) list(region string) []*entry {
 	return list
 }
 
-// reserved sums up the reserved concurrency of the functions of a Region, or of
-// all, except one.
-func (e *entries) reserved(region string, except functionKey) (sum int) {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	for key, en := range e.all {
-		if n := en.function.Value.ReservedConcurrency; n != nil && key != except && (region == "" || key.region == region) {
-			sum += *n
-		}
+// reservedIn sums up the reserved concurrency of the functions of a Region.
+func (e *entries) reservedIn(region string) (sum int) {
+	for _, en := range e.list(region) {
+		sum += en.reserved()
 	}
 	return sum
 }

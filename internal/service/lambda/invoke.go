@@ -183,12 +183,14 @@ func (s *Service) InvokeWithResponseStream(ctx context.Context, in *api.InvokeWi
 // before anything is sent: it waits for the first byte or the end.
 func (s *Service) stream(ctx context.Context, req *invoke.Request) (iter.Seq2[*api.InvokeWithResponseStreamResponseEvent, error], error) {
 	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.ctx, cancel)
 	p := &chunks{ctx, make(chan []byte)}
 	var result *invoke.Result
 	var failed error
 	done := make(chan struct{})
 	s.wg.Go(func() {
 		defer close(done)
+		defer stop()
 		result, failed = s.opts.Invoker.Invoke(ctx, req, p)
 	})
 	var first []byte

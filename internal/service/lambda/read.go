@@ -128,7 +128,7 @@ func (s *Service) GetAccountSettings(ctx context.Context, _ *api.GetAccountSetti
 			CodeSizeUnzipped:               aws.Ptr(int64(image.MaxUnpacked)),
 			CodeSizeZipped:                 aws.Ptr(int64(maxZipped)),
 			ConcurrentExecutions:           aws.Ptr(int32(s.opts.Concurrency)),
-			UnreservedConcurrentExecutions: aws.Ptr(int32(s.opts.Concurrency - s.entries.reserved(region, functionKey{}))),
+			UnreservedConcurrentExecutions: aws.Ptr(int32(s.opts.Concurrency - s.entries.reservedIn(region))),
 		},
 		AccountUsage: &api.AccountUsage{
 			TotalCodeSize: aws.Ptr(s.codeStorage(region)),

@@ -195,6 +195,24 @@ func pkg(t testing.TB, files ...string) []byte {
 	return buf.Bytes()
 }
 
+// declaring is a package with a file that says it has this size.
+func declaring(t testing.TB, size uint64) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := zip.NewWriter(&buf)
+	fw, err := w.CreateRaw(&zip.FileHeader{Name: "big", Method: zip.Deflate, CompressedSize64: size / 1000, UncompressedSize64: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fw.Write(make([]byte, size/1000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
 // input is the least that a function needs.
 func (f *fixture) input(name string) *api.CreateFunctionInput {
 	return &api.CreateFunctionInput{
@@ -390,7 +408,7 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 	for i := range 51 {
 		tags[fmt.Sprint("key", i)] = "v"
 	}
-	big := pkg(t, "noise", strings.Repeat("x", 300<<20))
+	big := declaring(t, 300<<20)
 	for _, c := range []struct {
 		name          string
 		change        func(*api.CreateFunctionInput)
@@ -783,6 +801,32 @@ func TestDeletedFunctionLeavesNothingToItsSuccessor(t *testing.T) {
 	wantError(t, err, codeNotFound, "The resource you requested does not exist.")
 }
 
+func TestLifecycleStepThatFailedIsTakenAgain(t *testing.T) {
+	f := newFixture(t)
+	f.create("hello")
+	key := functionKey{testRegion, "hello"}
+	// A record that memory does not know yet stands for any failing write.
+	item, err := f.functions.Modify(t.Context(), key.String(), func(r *functionRecord) error {
+		r.startUpdate(r.Modified)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := *f.entries.get(key)
+	stale.function.Value = item.Value
+	f.entries.put(key, &stale)
+	if err := f.settle(key); err == nil {
+		t.Fatal("settled on a record that has changed")
+	}
+	if err := f.settle(key); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.get("hello", ""); got.LastUpdateStatus != api.LastUpdateStatusSuccessful {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestWritersOfOneFunctionDoNotLoseUpdates(t *testing.T) {
 	f := newFixture(t)
 	f.create("hello")
@@ -813,4 +857,24 @@ func TestWritersOfOneFunctionDoNotLoseUpdates(t *testing.T) {
 		t.Errorf("%d tags, %d statements, want 8 of each", len(r.Tags), len(r.Policy))
 	}
 	f.settled("race")
+}
+
+func FuzzResolve(f *testing.F) {
+	for _, seed := range []string{"hello", "hello:1", arnPrefix + "hello:$LATEST", testAccount + ":function:hello", "a:b:c", "arn:aws:lambda:::function:x"} {
+		f.Add(seed, "")
+		f.Add(seed, "1")
+	}
+	s := &Service{opts: Options{AccountID: testAccount, Region: testRegion}}
+	f.Fuzz(func(t *testing.T, name, qualifier string) {
+		ref, err := s.resolve(t.Context(), name, qualifier)
+		if err != nil {
+			return
+		}
+		if ref.region != testRegion || ref.arn != arnPrefix+ref.name || strings.Contains(ref.name, ":") {
+			t.Errorf("%q %q: %+v", name, qualifier, ref)
+		}
+		if qualifier != "" && ref.qualifier != qualifier {
+			t.Errorf("%q %q: qualifier %q", name, qualifier, ref.qualifier)
+		}
+	})
 }

@@ -142,11 +142,13 @@ func (s *Service) checkRole(arn string) error {
 }
 
 // deprecatedRuntimes are ids that Lambda knows and takes no more for creating
-// or updating functions (Lambda runtimes, deprecated runtimes).
+// or updating functions (Lambda runtimes, deprecated runtimes). Ids that are
+// deprecated but still taken, such as nodejs16.x, are a question of what the
+// host serves.
 var deprecatedRuntimes = []api.Runtime{
-	"nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10", "nodejs10.x", "nodejs12.x", "nodejs14.x", "nodejs16.x",
-	"python2.7", "python3.6", "python3.7", "python3.8", "java8", "dotnetcore1.0", "dotnetcore2.0", "dotnetcore2.1", "dotnetcore3.1", "dotnet6",
-	"go1.x", "ruby2.5", "ruby2.7", "ruby3.2", "provided", "provided.al2",
+	"nodejs", "nodejs4.3", "nodejs4.3-edge", "nodejs6.10", "nodejs8.10", "nodejs10.x", "nodejs12.x", "nodejs14.x",
+	"python2.7", "python3.6", "python3.7", "java8", "dotnetcore1.0", "dotnetcore2.0", "dotnetcore2.1", "dotnetcore3.1",
+	"go1.x", "ruby2.5", "ruby2.7", "provided",
 }
 
 // checkRuntime returns the ARN of the runtime version that serves id.
