@@ -258,7 +258,7 @@ func (g *group) commit(b *batch) error {
 // logged by flush.
 func (g *group) flushPending() {
 	g.mu.RLock()
-	idle := len(g.pending.entries) == 0 && len(g.dropped) == 0
+	idle := g.idle()
 	g.mu.RUnlock()
 	if idle {
 		return

@@ -84,13 +84,6 @@ func (m *blockMeta) find(id uint32) (int, bool) {
 	return slices.BinarySearchFunc(m.streams, id, func(s streamStat, id uint32) int { return cmp.Compare(s.id, id) })
 }
 
-func (m *blockMeta) bytes() (n int64) {
-	for i := range m.streams {
-		n += m.streams[i].bytes
-	}
-	return n
-}
-
 // summarise makes the meta of entries, which are sorted and not empty.
 func summarise(entries []entry) blockMeta {
 	m := blockMeta{count: len(entries), min: entries[0].key, max: entries[len(entries)-1].key}

@@ -222,8 +222,32 @@ func (s *Store) DeleteStream(group, name string) error {
 	}
 	g.mu.Lock()
 	g.forget(st)
+	segments := g.hold()
 	g.mu.Unlock()
-	return nil
+	err = g.countDead(st, segments)
+	s.kick(s.maintain)
+	return err
+}
+
+// countDead notes in segments, which are held, what they have of a stream that
+// is gone. io is held.
+func (g *group) countDead(st *stream, segments []*segment) error {
+	var errs []error
+	for _, seg := range segments {
+		metas, err := seg.index()
+		errs = append(errs, err)
+		var dead int64
+		for i := range metas {
+			if j, ok := metas[i].find(st.id); ok {
+				dead += metas[i].streams[j].bytes
+			}
+		}
+		g.mu.Lock()
+		seg.dead += dead
+		g.mu.Unlock()
+		g.release(seg)
+	}
+	return errors.Join(errs...)
 }
 
 // Streams returns the streams of a group, sorted by name.

@@ -98,6 +98,14 @@ func (g *group) removeSegment(seg *segment) {
 	}
 }
 
+// hold returns the segments with a reference to each; mu is held.
+func (g *group) hold() []*segment {
+	for _, seg := range g.segments {
+		seg.refs++
+	}
+	return slices.Clone(g.segments)
+}
+
 // release gives back a reference to a segment.
 func (g *group) release(seg *segment) {
 	g.mu.Lock()
@@ -235,10 +243,7 @@ func (g *group) recount() error {
 	}
 	g.mu.Lock()
 	g.stale = false
-	segments := slices.Clone(g.segments)
-	for _, seg := range segments {
-		seg.refs++
-	}
+	segments := g.hold()
 	g.mu.Unlock()
 	// io is held: nothing is written meanwhile.
 	var metas []blockMeta
@@ -297,6 +302,9 @@ func (s *segment) index() ([]blockMeta, error) {
 // plan picks the segments to compact next: the oldest log that is no longer
 // written, with the logs after it and the sealed segments before it that are
 // not much larger, so that each event is rewritten a few times at most.
+//
+// Where there is none, a sealed segment most of which is of deleted streams is
+// picked.
 func (g *group) plan() []*segment {
 	limit := g.store.opts.SegmentBytes
 	segs := g.segments
@@ -305,6 +313,11 @@ func (g *group) plan() []*segment {
 	}
 	from := slices.IndexFunc(segs, func(s *segment) bool { return !s.sealed })
 	if from < 0 {
+		for _, seg := range segs {
+			if seg.dead > seg.raw/2 {
+				return []*segment{seg}
+			}
+		}
 		return nil
 	}
 	raw, to := segs[from].raw, from+1
@@ -385,8 +398,11 @@ func (g *group) replace(sources []*segment, target *segment) error {
 	}
 	g.store.disk.Add(target.size)
 	g.segments = slices.Replace(g.segments, at, at+len(sources), target)
+	before := 0
 	for _, seg := range sources {
+		before += seg.count
 		g.removeSegment(seg)
 	}
+	g.stale = g.stale || target.count < before // some had expired
 	return nil
 }

@@ -147,20 +147,27 @@ func (g *group) loadSegments() error {
 		}
 	}
 	slices.SortFunc(g.segments, func(a, b *segment) int { return int(a.from) - int(b.from) })
+	var damaged []*segment
 	for i, s := range g.segments {
 		metas, err := g.loadSegment(s, i == len(g.segments)-1)
 		if err != nil {
 			return err
 		}
+		if metas == nil && s.sealed {
+			damaged = append(damaged, s)
+			continue
+		}
 		g.count(metas)
 		g.nextSeq = max(g.nextSeq, s.seq+1)
 		g.store.disk.Add(s.size)
 	}
+	g.segments = slices.DeleteFunc(g.segments, func(s *segment) bool { return slices.Contains(damaged, s) })
 	return nil
 }
 
-// loadSegment fills in s from its file and returns its index. The last segment
-// becomes the active one if it is a log.
+// loadSegment fills in s from its file and returns its index, which is nil if a
+// sealed segment turns out to be damaged. The last segment becomes the active
+// one if it is a log.
 func (g *group) loadSegment(s *segment, last bool) ([]blockMeta, error) {
 	f, err := os.OpenFile(s.path, os.O_RDWR, 0)
 	if err != nil {
@@ -170,10 +177,11 @@ func (g *group) loadSegment(s *segment, last bool) ([]blockMeta, error) {
 		defer f.Close()
 		metas, err := readFooter(f)
 		if err != nil {
-			// Its blocks may still be good, but a sealed segment is never torn:
-			// the disk lies. Leave the file for someone to look at.
-			g.store.log.Error("log segment is damaged, its events are not readable", "file", s.path, "error", err)
-			metas = nil
+			// A sealed segment is never torn: the disk lies. Keep the file for
+			// someone to look at.
+			aside := s.path + ".damaged"
+			g.store.log.Error("log segment is damaged, its events are not readable", "file", aside, "error", err)
+			return nil, os.Rename(s.path, aside)
 		}
 		for i := range metas {
 			s.account(&metas[i])
@@ -290,8 +298,8 @@ func (g *group) describe() Group {
 		RetentionDays: g.meta.RetentionDays,
 		Tags:          maps.Clone(g.meta.Tags),
 	}
-	for _, s := range g.segments {
-		d.StoredBytes += s.bytes
+	for _, st := range g.streams {
+		d.StoredBytes += st.stat.bytes
 	}
 	return d
 }
@@ -301,15 +309,22 @@ func (g *group) close() error {
 	g.io.Lock()
 	defer g.io.Unlock()
 	err := g.flush()
-	if err == nil {
-		err = g.sync()
+	for open := true; open; {
+		g.mu.Lock()
+		if err != nil || g.idle() {
+			g.gone, open = ErrClosed, false
+		}
+		g.mu.Unlock()
+		if open { // something was appended meanwhile
+			err = g.flush()
+		}
 	}
-	g.mu.Lock()
-	if g.gone == nil {
-		g.gone = ErrClosed
-	}
-	g.mu.Unlock()
-	return errors.Join(err, g.closeFiles())
+	return errors.Join(err, g.sync(), g.closeFiles())
+}
+
+// idle reports whether there is nothing to flush; mu is held.
+func (g *group) idle() bool {
+	return len(g.pending.entries) == 0 && len(g.dropped) == 0 && len(g.newStreams) == 0
 }
 
 func (g *group) closeFiles() error {

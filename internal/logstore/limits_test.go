@@ -359,3 +359,53 @@ func TestScanLimitEndsWithAPositionToGoOnFrom(t *testing.T) {
 		t.Errorf("found %q", found)
 	}
 }
+
+func TestDeletedStreamsGiveTheirSpaceBack(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir, Options{SegmentBytes: 64 << 10, QueueBytes: 64 << 10})
+	r := rand.New(rand.NewPCG(1, 2))
+	now := time.Now()
+	for i := range 100 {
+		if err := s.Append("g", []string{"small", "big"}[min(1, i%10)], chatter(r, now, 20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(t, s, "g", ReadOptions{})
+	s.maintainOnce(t.Context())
+	before := s.Stats().DiskBytes
+	want := len(read(t, s, "g", ReadOptions{Streams: one("small")}))
+	stored, err := s.Group("g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteStream("g", "big"); err != nil {
+		t.Fatal(err)
+	}
+	s.maintainOnce(t.Context())
+	if after := s.Stats().DiskBytes; after > before/2 {
+		t.Errorf("%d bytes on disk, of %d", after, before)
+	}
+	if got := len(read(t, s, "g", ReadOptions{})); got != want {
+		t.Errorf("%d events left, want %d", got, want)
+	}
+	left, err := s.Group("g")
+	if err != nil || left.StoredBytes > stored.StoredBytes/2 {
+		t.Errorf("stored bytes %d, of %d, %v", left.StoredBytes, stored.StoredBytes, err)
+	}
+}
+
+func TestASlowTailReaderHoldsNoMoreThanItsBuffer(t *testing.T) {
+	s := openStore(t, t.TempDir(), Options{})
+	sub := s.Subscribe([]string{"g"}, nil)
+	defer sub.Close()
+	big := strings.Repeat("x", MaxMessage)
+	for range 3 * subscriptionBytes / MaxMessage {
+		if err := s.Append("g", "s", events(time.Now(), big)); err != nil && !errors.Is(err, ErrQueueFull) {
+			t.Fatal(err)
+		}
+	}
+	got, dropped, _ := sub.Take()
+	if n := len(got) * MaxMessage; n > subscriptionBytes || n < subscriptionBytes/2 || dropped == 0 {
+		t.Errorf("holds %d bytes, %d dropped", n, dropped)
+	}
+}

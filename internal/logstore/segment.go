@@ -47,8 +47,8 @@ type segment struct {
 
 	// The rest is guarded by the group's mutex.
 	size     int64 // of the file
-	bytes    int64 // events, as entry.size counts them
 	raw      int64 // events, before compression
+	dead     int64 // of raw: of streams that were deleted, about
 	count    int
 	min, max int64       // event time, Unix ms
 	seq      uint64      // the highest sequence number
@@ -92,7 +92,6 @@ func (s *segment) account(m *blockMeta) {
 	s.seq = max(s.seq, m.min.Seq, m.max.Seq)
 	s.count += m.count
 	s.raw += int64(m.raw)
-	s.bytes += m.bytes()
 }
 
 // readBlock reads the frame of a block.

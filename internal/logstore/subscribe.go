@@ -6,8 +6,11 @@ import (
 	"sync/atomic"
 )
 
-// subscriptionBuffer is how many events a Subscription holds for its reader.
-const subscriptionBuffer = 4096
+// What a Subscription holds for its reader.
+const (
+	subscriptionBuffer = 4096    // events
+	subscriptionBytes  = 8 << 20 // of their messages
+)
 
 // Subscription is a live feed of the events of some groups. Its reader calls
 // Take from time to time; what it does not take in time is dropped, oldest
@@ -20,6 +23,7 @@ type Subscription struct {
 
 	mu      sync.Mutex
 	events  []TailEvent
+	bytes   int // of messages
 	dropped int
 	closed  bool
 }
@@ -57,7 +61,7 @@ func (sub *Subscription) Take() (events []TailEvent, dropped int, ok bool) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	events, dropped = sub.events, sub.dropped
-	sub.events, sub.dropped = nil, 0
+	sub.events, sub.bytes, sub.dropped = nil, 0, 0
 	return events, dropped, !sub.closed
 }
 
@@ -103,15 +107,25 @@ func (sub *Subscription) offer(group, stream string, events []Event, now int64) 
 		e := TailEvent{Event: events[i], Group: group, Stream: stream}
 		e.Ingested = fromMillis(now)
 		sub.mu.Lock()
-		if len(sub.events) >= subscriptionBuffer {
-			n := len(sub.events) / 4
-			sub.events = slices.Delete(sub.events, 0, n)
-			sub.dropped += n
-		}
 		sub.events = append(sub.events, e)
+		sub.bytes += len(e.Message)
+		if len(sub.events) > subscriptionBuffer || sub.bytes > subscriptionBytes {
+			sub.dropOldest()
+		}
 		sub.mu.Unlock()
 	}
 	sub.signal()
+}
+
+// dropOldest drops a quarter of the events, at least one, so that a flood does
+// not move all of them for each new one; sub.mu is held.
+func (sub *Subscription) dropOldest() {
+	n := len(sub.events)/4 + 1
+	for i := range n {
+		sub.bytes -= len(sub.events[i].Message)
+	}
+	sub.events = slices.Delete(sub.events, 0, n)
+	sub.dropped += n
 }
 
 func (sub *Subscription) signal() {
