@@ -115,7 +115,7 @@ func (b *boundedBody) Close() error { return b.body.Close() }
 func (c *Call) decodeQuery(m *schema.Member, v reflect.Value) error {
 	switch m.Shape.Kind {
 	case schema.List:
-		return setTexts(m, v, c.query[m.LocationName], iso8601)
+		return setTexts(m, v, c.query[m.WireName()], iso8601)
 	case schema.Map:
 		if len(c.query) == 0 {
 			return nil
@@ -156,7 +156,7 @@ func setTexts(m *schema.Member, v reflect.Value, texts []string, format string) 
 }
 
 func decodeHeader(m *schema.Member, v reflect.Value, h http.Header) error {
-	values := h[textproto.CanonicalMIMEHeaderKey(m.LocationName)]
+	values := h[textproto.CanonicalMIMEHeaderKey(m.WireName())]
 	if len(values) == 0 {
 		return nil
 	}
@@ -233,6 +233,9 @@ func (c *Call) encodeREST(w http.ResponseWriter, r *http.Request, out reflect.Va
 	if events := eventMember(s); events != nil {
 		return c.writeEvents(w, events, out)
 	}
+	if h.Get("Content-Range") != "" {
+		status = http.StatusPartialContent // the models do not say so
+	}
 	if m := s.Bound(schema.Payload); m != nil {
 		return c.writePayload(w, r, status, m, out.Field(m.Index))
 	}
@@ -302,10 +305,10 @@ func encodeHeader(m *schema.Member, v reflect.Value, h http.Header) {
 		for i := range v.Len() {
 			items = append(items, text(m.Shape.Elem, v.Index(i), rfc822))
 		}
-		h.Set(m.LocationName, strings.Join(items, ","))
+		h.Set(m.WireName(), strings.Join(items, ","))
 		return
 	}
-	h.Set(m.LocationName, text(m, v, rfc822))
+	h.Set(m.WireName(), text(m, v, rfc822))
 }
 
 // encodeWord makes a header value of any text, as S3 returns metadata.
