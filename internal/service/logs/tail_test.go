@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -78,14 +79,17 @@ func TestFilterGoesOnBeyondTheScanLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	line := string(make([]byte, 64<<10))
+	if err := errors.Join(store.CreateGroup("g", nil), store.CreateStream("g", "s")); err != nil {
+		t.Fatal(err)
+	}
+	line := string(make([]byte, 1<<20))
 	now := time.Now()
 	for i := range 2 * scanLimit / len(line) {
-		if err := store.Append("g", "s", []logstore.Event{{Time: now.Add(time.Duration(i) * time.Millisecond), Message: line}}); err != nil {
+		if err := store.Put(t.Context(), "g", "s", []logstore.Event{{Time: now.Add(time.Duration(i) * time.Millisecond), Message: line}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := store.Append("g", "s", []logstore.Event{{Time: now.Add(time.Hour), Message: "needle"}}); err != nil {
+	if err := store.Put(t.Context(), "g", "s", []logstore.Event{{Time: now.Add(time.Hour), Message: "needle"}}); err != nil {
 		t.Fatal(err)
 	}
 	s := New(store, Options{})
