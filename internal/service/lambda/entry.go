@@ -143,7 +143,7 @@ func (s *Service) buildRoutes(e *entry) {
 	if f.Serving != nil {
 		serving = f.Serving
 	}
-	latest := &target{s.version(e.key, function.Latest, serving, f.ReservedConcurrency), f.State, serving.Code}
+	latest := &target{s.functionVersion(e.key, function.Latest, serving, f.ReservedConcurrency), f.State, serving.Code}
 	e.routes[""] = &route{invokedARN: e.arn, target: latest}
 	e.routes[function.Latest] = &route{invokedARN: qualify(e.arn, function.Latest), target: latest}
 	for i := range e.versions {
@@ -151,7 +151,7 @@ func (s *Service) buildRoutes(e *entry) {
 		number := strconv.Itoa(v.Number)
 		e.routes[number] = &route{
 			invokedARN: qualify(e.arn, number),
-			target:     &target{s.version(e.key, number, &v.Config, f.ReservedConcurrency), v.State, v.Config.Code},
+			target:     &target{s.functionVersion(e.key, number, &v.Config, f.ReservedConcurrency), v.State, v.Config.Code},
 		}
 	}
 	for name, a := range e.aliases {

@@ -162,8 +162,8 @@ func (c configuration) fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// version makes what the data plane needs to know.
-func (s *Service) version(key functionKey, number string, c *configuration, reserved *int) *function.Version {
+// functionVersion makes what the data plane needs to know of a version.
+func (s *Service) functionVersion(key functionKey, number string, c *configuration, reserved *int) *function.Version {
 	v := &function.Version{
 		Account: s.opts.AccountID, Region: key.region, Name: key.name, Version: number,
 		Revision: c.Deployment,

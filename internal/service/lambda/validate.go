@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"regexp"
 	"slices"
@@ -218,23 +219,13 @@ func (l *logging) apply(in *api.LoggingConfig) error {
 		}
 		l.ApplicationLevel, l.SystemLevel = "", ""
 	} else {
-		l.ApplicationLevel = firstOf(in.ApplicationLogLevel, l.ApplicationLevel, api.ApplicationLogLevelInfo)
-		l.SystemLevel = firstOf(in.SystemLogLevel, l.SystemLevel, api.SystemLogLevelInfo)
+		l.ApplicationLevel = cmp.Or(in.ApplicationLogLevel, l.ApplicationLevel, api.ApplicationLogLevelInfo)
+		l.SystemLevel = cmp.Or(in.SystemLogLevel, l.SystemLevel, api.SystemLogLevelInfo)
 	}
 	if in.LogGroup != nil {
 		l.Group = *in.LogGroup
 	}
 	return nil
-}
-
-func firstOf[T comparable](values ...T) (v T) {
-	for _, v = range values {
-		var zero T
-		if v != zero {
-			return v
-		}
-	}
-	return v
 }
 
 // checkArchitecture returns the one architecture that a request asks for.
