@@ -59,9 +59,6 @@ func preparePayload(r *http.Request, a *Authorization, rules *Rules, key *signin
 	if rules.Dialect == S3 {
 		return prepareS3(r, a, rules, key)
 	}
-	if rules.UnsignedPayload && r.Header.Get("X-Amz-Content-Sha256") == unsignedPayload {
-		return unhashed(r, rules)
-	}
 	data, err := readBody(r, rules)
 	if err != nil {
 		return nil, err

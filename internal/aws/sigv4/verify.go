@@ -20,9 +20,6 @@ type Rules struct {
 	// Regions are those that the scope may name, the expected one first. Global
 	// services accept us-east-1 beside it.
 	Regions []string
-	// UnsignedPayload lets the client leave the payload out of the signature
-	// with X-Amz-Content-Sha256: UNSIGNED-PAYLOAD. S3 always does.
-	UnsignedPayload bool
 	// MaxBody is the longest payload in bytes; 0 means no limit. Only a
 	// service that reads its payload as a stream (S3) may have none.
 	MaxBody int64
