@@ -14,8 +14,8 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build bin/lapwing with all that it embeds
-	$(GO) build -trimpath -buildvcs=false -ldflags "-s -w" -o $(GUEST) ./cmd/lapwing-init
-	$(GO) build -trimpath -buildvcs=false -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/lapwing
+	$(GO) build -buildvcs=false -ldflags "-s -w" -o $(GUEST) ./cmd/lapwing-init
+	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/lapwing
 
 demo: ## set up, start, deploy and invoke a real function (as root)
 	./scripts/setup demo

@@ -1,4 +1,119 @@
-// Command lapwing is the whole of Lapwing in one binary.
+// Command lapwing is the whole of Lapwing: `lapwing up` serves the AWS APIs and
+// runs functions, the other subcommands help to use it. This package parses
+// flags and wires the parts together; behaviour lives in the packages below
+// internal.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+// Exit codes.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// usageError is a wrong use of the command line.
+type usageError struct{ error }
+
+func main() {
+	gvisor.MaybeReexec()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	cmd := rootCommand()
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, "lapwing:", err)
+	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {
+		fmt.Fprintln(os.Stderr, "Run 'lapwing --help' for usage.")
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "lapwing",
+		Short: "Run AWS Lambda functions on your own machines",
+		Long: `Lapwing runs serverless functions on machines that you own, and speaks AWS:
+your functions, your AWS CLI, SDKs and templates work as they are.
+
+  sudo lapwing up &                      start it
+  eval "$(sudo lapwing env)"             point this shell's AWS clients at it
+  aws lambda list-functions              use it`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	var data string
+	root.PersistentFlags().StringVar(&data, "data", defaultDataDir(), "directory with all of Lapwing's state (or LAPWING_DATA)")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(
+		upCommand(&data),
+		envCommand(&data),
+		runtimesCommand(&data),
+		invokeCommand(&data),
+		logsCommand(&data),
+		functionsCommand(&data),
+		versionCommand(),
+	)
+	return root
+}
+
+// exactArgs is cobra.ExactArgs with exit code 2 and a message that says what to
+// give.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return usageError{fmt.Errorf("%q needs %s: %s", cmd.CommandPath(), strings.Join(names, " and "), cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%q takes no arguments, got %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+func defaultDataDir() string {
+	if dir := os.Getenv("LAPWING_DATA"); dir != "" {
+		return dir
+	}
+	return "/var/lib/lapwing"
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
+			return err
+		},
+	}
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"lapwing.dev/lapwing/internal/credentials"
+)
+
+func envCommand(data *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "env",
+		Short: "Print the environment variables that point AWS clients at Lapwing",
+		Long: `Print export lines with Lapwing's endpoint, region and root credentials.
+The credentials are made when Lapwing starts for the first time.`,
+		Example: `  eval "$(sudo lapwing env)"
+  aws sts get-caller-identity`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ep, err := readEndpoint(*data)
+			if err != nil {
+				return err
+			}
+			root, err := credentials.Read(filepath.Join(*data, credentialsDir))
+			if err != nil {
+				return err
+			}
+			vars := [][2]string{
+				{"AWS_ENDPOINT_URL", ep.URL},
+				{"AWS_ACCESS_KEY_ID", root.AccessKeyID},
+				{"AWS_SECRET_ACCESS_KEY", root.SecretAccessKey},
+				{"AWS_REGION", ep.Region},
+				{"AWS_DEFAULT_REGION", ep.Region}, // older tools know only this one
+				{"LAPWING_ACCOUNT_ID", root.AccountID},
+			}
+			if ep.CAFile != "" {
+				vars = append(vars, [2]string{"AWS_CA_BUNDLE", ep.CAFile})
+			}
+			if asJSON {
+				m := map[string]string{}
+				for _, v := range vars {
+					m[v[0]] = v[1]
+				}
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(m)
+			}
+			var b strings.Builder
+			for _, v := range vars {
+				fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
+			}
+			// A session token of another account would spoil these.
+			b.WriteString("unset AWS_SESSION_TOKEN AWS_PROFILE\n")
+			_, err = fmt.Fprint(cmd.OutOrStdout(), b.String())
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object instead")
+	return cmd
+}
+
+// shellQuote quotes s for a POSIX shell.
+func shellQuote(s string) string {
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func readCA(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", path)
+	}
+	return pool, nil
+}
