@@ -115,7 +115,7 @@ func (s *Store) make(ctx context.Context, p *pack, dir string) (err error) {
 	if err := p.extract(ctx, tmp); err != nil {
 		return err
 	}
-	if err := syncTree(tmp); err != nil {
+	if err := p.sync(tmp); err != nil {
 		return fmt.Errorf("image: sync: %w", err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {
@@ -206,27 +206,43 @@ func (s *Store) Spool(ctx context.Context, r io.Reader, limit int64) (f *os.File
 }
 
 func (s *Store) syncDir() error {
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return fmt.Errorf("image: sync: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
+	if err := syncPath(s.dir, (*os.File).Sync); err != nil {
 		return fmt.Errorf("image: sync: %w", err)
 	}
 	return nil
 }
 
-// syncTree brings everything below dir to disk. One syncfs instead of an fsync
-// for each file: a package has thousands, and a flush of the device for each
-// would take minutes on a slow disk.
-func syncTree(dir string) error {
-	d, err := os.Open(dir)
+// maxFsync is up to how many files are synced one by one. Beyond it one syncfs
+// is cheaper, although it also brings to disk what others have written: a
+// package can have thousands of files, and a flush of the device for each would
+// take minutes on a slow disk.
+const maxFsync = 64
+
+// sync brings everything that extract made below root to disk.
+func (p *pack) sync(root string) error {
+	if len(p.files)+len(p.dirs) > maxFsync {
+		return syncPath(root, func(d *os.File) error { return unix.Syncfs(int(d.Fd())) })
+	}
+	for _, f := range p.files {
+		if err := syncPath(filepath.Join(root, filepath.FromSlash(f.path)), (*os.File).Sync); err != nil {
+			return err
+		}
+	}
+	for _, dir := range append([]string{"."}, p.dirs...) {
+		if err := syncPath(filepath.Join(root, filepath.FromSlash(dir)), (*os.File).Sync); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func syncPath(name string, sync func(*os.File) error) error {
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	return unix.Syncfs(int(d.Fd()))
+	defer f.Close()
+	return sync(f)
 }
 
 func isDigest(s string) bool {

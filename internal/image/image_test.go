@@ -503,6 +503,17 @@ func FuzzUnpack(f *testing.F) {
 	})
 }
 
+// BenchmarkUnpackSmall unpacks a package of three files.
+func BenchmarkUnpackSmall(b *testing.B) {
+	s := newStore(b)
+	for i := 0; b.Loop(); i++ {
+		p := pkg(b, file{name: "index.mjs", body: fmt.Sprint("// ", i)}, file{name: "lib/a.js", body: "a"}, file{name: "package.json", body: "{}"})
+		if _, err := unpack(s, p); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkUnpack unpacks a package like a large node_modules: 8,000 files and
 // about 50 MB packed.
 func BenchmarkUnpack(b *testing.B) {
