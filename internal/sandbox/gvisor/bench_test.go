@@ -20,7 +20,7 @@ import (
 // to its first answer and through Destroy.
 func BenchmarkCreateDestroy(b *testing.B) {
 	d := newDriver(b)
-	var create, answer, destroy time.Duration
+	var create, answer, destroy, cpu time.Duration
 	for b.Loop() {
 		start := time.Now()
 		s, err := d.Create(b.Context(), testSpec())
@@ -28,6 +28,11 @@ func BenchmarkCreateDestroy(b *testing.B) {
 			b.Fatal(err)
 		}
 		create += time.Since(start)
+		st, err := s.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		cpu += time.Duration(st.CPUNanos)
 		start = time.Now()
 		(&guest{b, s, bufio.NewReader(s.Conn())}).must("hostname", "", 0)
 		answer += time.Since(start)
@@ -39,6 +44,7 @@ func BenchmarkCreateDestroy(b *testing.B) {
 	}
 	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
 	b.ReportMetric(ms(create), "create-ms")
+	b.ReportMetric(ms(cpu), "create-cpu-ms")
 	b.ReportMetric(ms(answer), "answer-ms")
 	b.ReportMetric(ms(destroy), "destroy-ms")
 }

@@ -15,9 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/fd"
+	"gvisor.dev/gvisor/pkg/gomaxprocs"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/seccomp"
+	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/unet"
 	"gvisor.dev/gvisor/pkg/urpc"
 	"gvisor.dev/gvisor/runsc/boot"
@@ -85,11 +87,22 @@ func MaybeReexec() {
 			os.Exit(2) // the driver is gone
 		}
 	}
+	// What every sandbox needs is done while the driver prepares the request.
+	debug.SetTraceback("system")
+	log.SetTarget(discard{})
+	cpuid.Initialize()
+	ring0.InitDefault()
+	seccheck.Initialize()
+	conf, err := sentryConfig()
+	if err != nil {
+		report(bootReport{Error: err.Error()})
+		os.Exit(1)
+	}
 	req, err := receive(control)
 	if err != nil {
 		os.Exit(2)
 	}
-	status, err := runSandbox(req, func(filter []byte) { report(bootReport{Filter: filter}) })
+	status, err := runSandbox(req, conf, func(filter []byte) { report(bootReport{Filter: filter}) })
 	if err != nil {
 		report(bootReport{Error: err.Error()})
 		os.Exit(1)
@@ -142,17 +155,8 @@ func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
 // process 1 in it, calls running with the filter if that was not given, and waits
 // for process 1 to end.
-func runSandbox(req *bootRequest, running func(filter []byte)) (unix.WaitStatus, error) {
-	debug.SetTraceback("system")
-	log.SetTarget(discard{})
-	cpuid.Initialize()
-	ring0.InitDefault()
+func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
 	limitTasks(req.MaxProcesses)
-
-	conf, err := sentryConfig()
-	if err != nil {
-		return 0, err
-	}
 	goferFDs, err := serveMounts(req.Mounts)
 	if err != nil {
 		return 0, err
@@ -222,6 +226,10 @@ func runSandbox(req *bootRequest, running func(filter []byte)) (unix.WaitStatus,
 			panic(fmt.Sprintf("installing the system call filter: %v", err))
 		}
 	}
+	// The loader speaks to itself from goroutines that block in system calls,
+	// each of which holds up a processor of Go's scheduler for a while.
+	const spare = 6
+	gomaxprocs.Add(spare)
 	started := make(chan error, 1)
 	go func() { started <- startGuest(client, req) }()
 	l.WaitForStartSignal()
@@ -229,6 +237,7 @@ func runSandbox(req *bootRequest, running func(filter []byte)) (unix.WaitStatus,
 	if err := errors.Join(runErr, <-started); err != nil {
 		return 0, fmt.Errorf("starting process 1: %w", err)
 	}
+	gomaxprocs.Add(-spare)
 	running(compiled)
 	return unix.WaitStatus(l.WaitExit()), nil
 }

@@ -1,11 +1,10 @@
 package gvisor
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
-	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/bpf"
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
@@ -52,24 +51,33 @@ func (req *bootRequest) filter() (program []bpf.Instruction, compiled []byte, er
 	if program, err = compileFilter(); err != nil {
 		return nil, nil, err
 	}
-	compiled, err = marshalFilter(program)
-	return program, compiled, err
+	return program, marshalFilter(program), nil
 }
 
+const instructionSize = 8
+
 // marshalFilter returns the bytes of a program.
-func marshalFilter(program []bpf.Instruction) ([]byte, error) {
-	var b bytes.Buffer
-	err := binary.Write(&b, binary.NativeEndian, program)
-	return b.Bytes(), err
+func marshalFilter(program []bpf.Instruction) []byte {
+	b := make([]byte, 0, len(program)*instructionSize)
+	for _, in := range program {
+		b = binary.LittleEndian.AppendUint16(b, in.OpCode)
+		b = append(b, in.JumpIfTrue, in.JumpIfFalse)
+		b = binary.LittleEndian.AppendUint32(b, in.K)
+	}
+	return b
 }
 
 // unmarshalFilter undoes marshalFilter.
 func unmarshalFilter(b []byte) ([]bpf.Instruction, error) {
-	size := binary.Size(bpf.Instruction{})
-	if len(b) == 0 || len(b)%size != 0 || len(b)/size > unix.BPF_MAXINSNS {
+	if len(b) == 0 || len(b)%instructionSize != 0 {
 		return nil, fmt.Errorf("a system call filter of %d bytes", len(b))
 	}
-	program := make([]bpf.Instruction, len(b)/size)
-	err := binary.Read(bytes.NewReader(b), binary.NativeEndian, program)
-	return program, err
+	program := make([]bpf.Instruction, 0, len(b)/instructionSize)
+	for in := range slices.Chunk(b, instructionSize) {
+		program = append(program, bpf.Instruction{
+			OpCode: binary.LittleEndian.Uint16(in), JumpIfTrue: in[2], JumpIfFalse: in[3],
+			K: binary.LittleEndian.Uint32(in[4:]),
+		})
+	}
+	return program, nil
 }

@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // void is where sandbox processes live: a mount namespace whose root is a
@@ -36,8 +38,9 @@ type spawned struct {
 }
 
 const (
-	voidBinary = "/lapwing"
-	nobody     = 65534
+	voidBinary  = "/lapwing"
+	nobody      = 65534
+	descriptors = 1024
 )
 
 // voidFiles are read by the Go runtime and gVisor at the start of a process.
@@ -62,6 +65,10 @@ func newVoid(mountPoint, executable string) (*void, error) {
 func (v *void) run(mountPoint, executable string, entered chan<- error) {
 	defer close(v.done)
 	if err := enterVoid(mountPoint, executable); err != nil {
+		entered <- err
+		return
+	}
+	if err := refuseMembarrier(); err != nil {
 		entered <- err
 		return
 	}
@@ -91,6 +98,11 @@ func (v *void) start(files []*os.File, cgroup int) (*os.Process, error) {
 	if cgroup >= 0 {
 		sys.UseCgroupFD, sys.CgroupFD = true, cgroup
 	}
+	// The kernel enlarges a table of descriptors slowly, by a grace period of
+	// RCU, once the process has threads. Here it has none: a descriptor far up
+	// makes the table large from the start.
+	files = append(files, make([]*os.File, descriptors-len(files))...)
+	files[descriptors-1] = files[0]
 	result := make(chan spawned, 1)
 	v.spawns <- spawn{&os.ProcAttr{Dir: "/", Env: []string{"TZ=UTC"}, Files: files, Sys: sys}, result}
 	r := <-result
@@ -157,4 +169,27 @@ func enterVoid(root, executable string) error {
 		return fmt.Errorf("leaving the old root: %w", err)
 	}
 	return unix.Chdir("/")
+}
+
+// refuseMembarrier makes the calling thread, and the processes that it starts,
+// unable to register for private expedited memory barriers, and able to do
+// everything else. gVisor registers as it is loaded, which makes a process with
+// threads wait for a grace period of RCU, several milliseconds, and then never
+// uses it.
+func refuseMembarrier() error {
+	const offsetNumber, offsetArgument = 0, 16 // in struct seccomp_data
+	program := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offsetNumber},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_MEMBARRIER},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offsetArgument},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: linux.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	// Root may do so without giving up privileges that execve would grant.
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&fprog))); errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
 }
