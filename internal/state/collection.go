@@ -16,8 +16,8 @@ import (
 )
 
 // Collection holds records of one type by key. Everything is in memory too:
-// about the size of the values plus 300 bytes a record, so a collection is
-// meant for up to some hundred thousand small records.
+// the value as Go keeps it and about 1 KB for indexes and caches, so a
+// collection is meant for up to some hundred thousand small records.
 //
 // Reads see one consistent, immutable snapshot, take no lock and never reach
 // the store. Writes return when the record is durable and reads of this

@@ -5,10 +5,10 @@
 //
 // The index is three collections of internal/state, and so is in memory:
 // buckets, one record for every object version or delete marker, and multipart
-// uploads with their parts. Memory is the limit: about 1 KB a version, so a
-// server is meant for some hundred thousand versions.
-// Listing walks the index in key order and jumps over what a delimiter folds
-// together.
+// uploads with their parts. Memory is the limit: about 2 KB a version, so a
+// server is meant for some hundred thousand versions. Listing walks the index
+// in key order and jumps over what a delimiter folds together: a page of 1,000
+// keys takes about a millisecond.
 //
 // Bodies are files in a set of blobs that belongs to this package, named by
 // the SHA-256 of their content. An object is a list of them: one for a put,

@@ -235,7 +235,7 @@ func TestReadersSeeWholeObjectsWhileTheyAreReplacedAndDeleted(t *testing.T) {
 	var writers, readers sync.WaitGroup
 	for body := range bodies {
 		writers.Go(func() {
-			for range 25 {
+			for range 10 {
 				put(t, s, "k", body)
 				remove(t, s, "k", "")
 			}
@@ -272,7 +272,7 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestALargePutAndGetTakeLittleMemory(t *testing.T) {
 	s := newBucket(t, "")
-	const size = 256 << 20
+	const size = 64 << 20
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	in := putInput("k", "")
@@ -289,7 +289,7 @@ func TestALargePutAndGetTakeLittleMemory(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	runtime.ReadMemStats(&after)
-	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 8<<20 {
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > 4<<20 {
 		t.Errorf("allocated %d bytes for an object of %d", allocated, size)
 	}
 }
