@@ -23,6 +23,13 @@ const (
 	tailMaxEvents = 500 // in one update; of more, a sample is sent
 )
 
+// tailDelay is how long the reply to StartLiveTail is held back. The AWS SDK for
+// Go (smithy-go 1.28) closes the request's body as soon as the head of the reply
+// is there; if net/http has not yet seen the end of that body, which takes it
+// some µs after sending it, it drops the connection, and the stream with it. A
+// server on the same host is fast enough for that one time in five.
+const tailDelay = 20 * time.Millisecond
+
 // StartLiveTail implements api.API.
 func (s *Service) StartLiveTail(ctx context.Context, in *api.StartLiveTailInput) (*api.StartLiveTailOutput, error) {
 	var groups []string
@@ -51,6 +58,11 @@ func (s *Service) StartLiveTail(ctx context.Context, in *api.StartLiveTailInput)
 		s.tails.Add(-1)
 	})
 	stop := context.AfterFunc(ctx, end)
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(tailDelay):
+	}
 	return &api.StartLiveTailOutput{ResponseStream: func(yield func(*api.StartLiveTailResponseStream, error) bool) {
 		defer end()
 		defer stop()

@@ -28,7 +28,7 @@ func TestLiveTailSamplesAFloodAndEndsAfterThreeHours(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		begin := time.Now()
+		begin := time.Now() // of the stream
 		flood := make([]logstore.Event, 2000)
 		for i := range flood {
 			flood[i] = logstore.Event{Time: begin.Add(time.Duration(i) * time.Millisecond), Message: fmt.Sprint(i)}
