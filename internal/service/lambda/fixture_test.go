@@ -106,11 +106,17 @@ func (f *fakeObjects) OpenObject(_ context.Context, bucket, key, version string)
 
 func newFixture(t testing.TB, change ...func(*Options)) *fixture {
 	t.Helper()
+	return newFixtureIn(t, t.TempDir(), change...)
+}
+
+// newFixtureIn opens a service on a directory.
+func newFixtureIn(t testing.TB, dir string, change ...func(*Options)) *fixture {
+	t.Helper()
 	if t, ok := t.(*testing.T); ok {
 		t.Parallel()
 	}
 	f := &fixture{
-		t: t, dir: t.TempDir(),
+		t: t, dir: dir,
 		invoker: &fakeInvoker{},
 		objects: &fakeObjects{objects: map[string][]byte{}},
 		clock:   &clock{now: time.Date(2026, 11, 24, 1, 2, 3, 456e6, time.UTC)},

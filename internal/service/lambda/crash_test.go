@@ -1,0 +1,131 @@
+package lambda
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/lambda"
+)
+
+// crashDir makes the test binary the process that TestKillLosesNothing kills.
+const crashDir = "LAPWING_TEST_CRASH_DIR"
+
+// TestCrashingWriter is that process: it works on functions one after the other
+// and prints a line for each operation that was acknowledged.
+func TestCrashingWriter(t *testing.T) {
+	dir := os.Getenv(crashDir)
+	if dir == "" {
+		t.Skip("only as a child of TestKillLosesNothing")
+	}
+	f := newFixtureIn(t, dir)
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("f%04d", i)
+		f.create(name)
+		fmt.Println("created", name)
+		for _, version := range []string{"1", "2"} {
+			f.change(name, version)
+			f.publish(name)
+			fmt.Println("published", name, version)
+		}
+		if _, err := f.CreateAlias(f.ctx(), &api.CreateAliasInput{FunctionName: &name, Name: aws.Ptr("live"), FunctionVersion: aws.Ptr("2")}); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("aliased", name)
+		if i%3 == 2 {
+			old := fmt.Sprintf("f%04d", i-1)
+			if _, err := f.DeleteFunction(f.ctx(), &api.DeleteFunctionInput{FunctionName: &old}); err != nil {
+				t.Fatal(err)
+			}
+			fmt.Println("deleted", old)
+		}
+	}
+}
+
+func TestKillLosesNothingAndLeavesNothingHalf(t *testing.T) {
+	for _, acknowledged := range []int{1, 7, 16, 29} {
+		t.Run(fmt.Sprintf("after %d operations", acknowledged), func(t *testing.T) {
+			dir := t.TempDir()
+			acks := killedAfter(t, dir, acknowledged)
+			f := newFixtureIn(t, dir)
+			for _, ack := range acks {
+				op := strings.Fields(ack)
+				e := f.entries.get(functionKey{testRegion, op[1]})
+				deleted := strings.Contains(strings.Join(acks, "\n"), "deleted "+op[1])
+				switch {
+				case deleted:
+					if e != nil {
+						t.Errorf("%s, but it is there", ack)
+					}
+				case e == nil:
+					// The one after the last acknowledged may have been deleted
+					// without having said so.
+					if last := acks[len(acks)-1]; !strings.HasPrefix(last, "aliased") {
+						t.Errorf("%s, but it is gone", ack)
+					}
+				case op[0] == "published" && e.published(op[2]) == nil:
+					t.Errorf("%s, but it is gone", ack)
+				case op[0] == "aliased" && e.routes["live"] == nil:
+					t.Errorf("%s, but it is gone", ack)
+				}
+			}
+			for _, e := range f.entries.list("") {
+				f.settled(e.key.name)
+				e.codePackages(func(p codePackage) {
+					if !f.opts.Images.Has(p.Digest) {
+						t.Errorf("%s: no image of its code", e.key)
+					}
+				})
+				for qualifier, r := range e.routes {
+					if r.target == nil {
+						t.Errorf("%s: %s leads nowhere", e.key, qualifier)
+					}
+				}
+				f.change(e.key.name, "after the crash")
+				f.publish(e.key.name)
+			}
+			// Each function has code of its own: one image and one blob.
+			if n, want := len(f.stored()), 2*len(f.entries.list("")); n != want {
+				t.Errorf("%d images and blobs for %d functions: %v", n, want/2, f.stored())
+			}
+		})
+	}
+}
+
+// killedAfter runs TestCrashingWriter on dir until it has acknowledged n
+// operations, kills it, and returns all that it had acknowledged by then.
+func killedAfter(t *testing.T, dir string, n int) (acks []string) {
+	t.Helper()
+	child := exec.Command(os.Args[0], "-test.run=^TestCrashingWriter$", "-test.v")
+	child.Env = append(os.Environ(), crashDir+"="+dir)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	killed := false
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		switch op := strings.Fields(lines.Text()); {
+		case len(op) < 2:
+		case op[0] == "created", op[0] == "published", op[0] == "aliased", op[0] == "deleted":
+			acks = append(acks, lines.Text())
+		}
+		if len(acks) >= n && !killed {
+			killed = true
+			if err := child.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = child.Wait() // killed
+	if !killed {
+		t.Fatalf("the writer ended by itself: %v", acks)
+	}
+	return acks
+}
