@@ -1,0 +1,677 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
+)
+
+// world is a host of its own with the internet behind it.
+type world struct {
+	host, internet *namespace
+}
+
+const (
+	hostAddr     = "198.51.100.1"
+	internetAddr = "198.51.100.2"
+	privateAddr  = "10.99.0.1"       // behind the internet's interface
+	metadataAddr = "169.254.169.254" // likewise
+	greeting     = "hello"
+)
+
+// newWorld makes the two namespaces. The internet greets on port 80 of its
+// addresses, the host on port 8080.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes network namespaces")
+	}
+	w := new(world)
+	for _, ns := range []**namespace{&w.host, &w.internet} {
+		n, err := newNamespace()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(n.Close)
+		*ns = n
+	}
+	must(t, w.host.Do(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		lo, err := nl.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := nl.LinkSetUp(lo); err != nil {
+			return err
+		}
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "net0", PeerNamespace: netlink.NsFd(w.internet.fd())}
+		if err := nl.LinkAdd(veth); err != nil {
+			return err
+		}
+		return setUp(nl, "eth0", netip.MustParsePrefix(hostAddr+"/24"))
+	}))
+	must(t, w.internet.Do(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		for _, a := range []string{internetAddr + "/24", privateAddr + "/32", metadataAddr + "/32"} {
+			if err := setUp(nl, "net0", netip.MustParsePrefix(a)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	must(t, w.host.Do(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		return nl.RouteAdd(&netlink.Route{Gw: net.ParseIP(internetAddr)})
+	}))
+	greet(t, w.internet, "0.0.0.0:80")
+	greet(t, w.host, "0.0.0.0:8080")
+	return w
+}
+
+// greet serves connections in a namespace with a greeting and the peer's address.
+func greet(t testing.TB, ns *namespace, addr string) {
+	t.Helper()
+	var l net.Listener
+	must(t, ns.Do(func() (err error) { l, err = net.Listen("tcp4", addr); return err }))
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "%s %s", greeting, c.RemoteAddr().(*net.TCPAddr).IP)
+			c.Close()
+		}
+	}()
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open opens a pool in the world.
+func (w *world) open(t testing.TB, change func(*Options)) *Pool {
+	t.Helper()
+	opts := Options{Dir: t.TempDir(), hostNS: w.host, Prepare: 2, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	if change != nil {
+		change(&opts)
+	}
+	p, err := Open(opts)
+	must(t, err)
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		os.Remove(forwardingFile + "-" + opts.id())
+	})
+	return p
+}
+
+func (p *Pool) acquire(t testing.TB) *Attachment {
+	t.Helper()
+	a, err := p.Acquire(t.Context())
+	must(t, err)
+	t.Cleanup(a.Release)
+	return a
+}
+
+// dialTimeout bounds the attempts to reach what cannot be reached, too.
+const dialTimeout = 900 * time.Millisecond
+
+// call connects from the sandbox and returns what it was greeted with.
+func (a *Attachment) call(addr string) (said string, err error) {
+	var conn net.Conn
+	err = a.ns.Do(func() (err error) {
+		conn, err = net.DialTimeout("tcp4", addr, dialTimeout)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	b, err := io.ReadAll(conn)
+	return string(b), err
+}
+
+func TestFunctionsReachTheInternetAndTheEndpointOnly(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, nil)
+	l, err := p.Listen()
+	must(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(c, c.RemoteAddr())
+			c.Close()
+		}
+	}()
+	a, b := p.acquire(t), p.acquire(t)
+	greet(t, b.ns, "0.0.0.0:80")
+
+	if said, err := a.call(internetAddr + ":80"); said != greeting+" "+hostAddr {
+		t.Errorf("internet: %q %v", said, err)
+	}
+	said, err := a.call(strings.TrimPrefix(a.Endpoint, "http://"))
+	if host, _, _ := net.SplitHostPort(said); host != a.Address.Addr().String() {
+		t.Errorf("endpoint sees %q %v, want %s", said, err, a.Address)
+	}
+
+	uplink := p.host.uplinkAddresses(t)
+	for name, addr := range map[string]string{
+		"host by its address":              hostAddr + ":8080",
+		"host by the uplink":               uplink + ":8080",
+		"neighbour":                        b.Address.Addr().String() + ":80",
+		"neighbour's gateway":              b.Gateway.String() + ":80",
+		"own gateway":                      a.Gateway.String() + ":22",
+		"another port of the endpoint":     endpointAddr.String() + ":22",
+		"endpoint port of own gateway":     a.Gateway.String() + ":4566",
+		"private network":                  privateAddr + ":80",
+		"metadata":                         metadataAddr + ":80",
+		"loopback of the router by source": "127.0.0.2:80",
+	} {
+		if said, err := a.call(addr); err == nil {
+			t.Errorf("%s is reachable: %q", name, said)
+		}
+	}
+}
+
+// uplinkAddresses returns the host's address on its link.
+func (h *host) uplinkAddresses(t *testing.T) string {
+	link, err := h.nl.LinkByName(h.link)
+	must(t, err)
+	addrs, err := h.nl.AddrList(link, netlink.FAMILY_V4)
+	must(t, err)
+	return addrs[0].IP.String()
+}
+
+func TestAllowedPrivateNetworksAreReachable(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, func(o *Options) {
+		o.Allow = []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16"), netip.MustParsePrefix("169.254.0.0/16")}
+	})
+	a := p.acquire(t)
+	if said, err := a.call(privateAddr + ":80"); !strings.HasPrefix(said, greeting) {
+		t.Errorf("allowed: %q %v", said, err)
+	}
+	if _, err := a.call(metadataAddr + ":80"); err == nil {
+		t.Error("link-local addresses were opened")
+	}
+}
+
+func TestTheInternetDoesNotReachFunctions(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, nil)
+	a := p.acquire(t)
+	greet(t, a.ns, "0.0.0.0:80")
+	// A neighbour of the host routes to it what is not its own.
+	must(t, w.internet.Do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: ipNet("100.64.0.0/10"), Gw: net.ParseIP(hostAddr)})
+	}))
+	outside := &Attachment{ns: w.internet}
+	if _, err := outside.call(a.Address.Addr().String() + ":80"); err == nil {
+		t.Error("a function is reachable from outside")
+	}
+	if _, err := outside.call(p.host.uplinkAddresses(t) + ":4566"); err == nil {
+		t.Error("the link is reachable from outside")
+	}
+}
+
+func ipNet(s string) *net.IPNet {
+	_, n, err := net.ParseCIDR(s)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+func TestSpoofedSourcesAreDropped(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, nil)
+	a, b := p.acquire(t), p.acquire(t)
+	seen := make(chan string, 10)
+	var pc net.PacketConn
+	must(t, w.internet.Do(func() (err error) { pc, err = net.ListenPacket("udp4", internetAddr+":99"); return err }))
+	defer pc.Close()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, _, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			seen <- string(buf[:n])
+		}
+	}()
+	send := func(source, what string) {
+		must(t, a.ns.Do(func() error {
+			nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+			if err != nil {
+				return err
+			}
+			defer nl.Close()
+			if source != a.Address.Addr().String() {
+				link, err := nl.LinkByName("eth0")
+				if err != nil {
+					return err
+				}
+				if err := nl.AddrAdd(link, &netlink.Addr{IPNet: ipNet(source + "/32")}); err != nil {
+					return err
+				}
+			}
+			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(source)}, &net.UDPAddr{IP: net.ParseIP(internetAddr), Port: 99})
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write([]byte(what))
+			return err
+		}))
+	}
+	send(b.Address.Addr().String(), "as neighbour")
+	send("203.0.113.9", "as stranger")
+	send(a.Address.Addr().String(), "as itself")
+	select {
+	case got := <-seen:
+		if got != "as itself" {
+			t.Errorf("a packet %s went through", got)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("nothing arrived")
+	}
+}
+
+func TestEgressOff(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, func(o *Options) { o.Egress = EgressOff })
+	a := p.acquire(t)
+	if _, err := a.call(internetAddr + ":80"); err == nil {
+		t.Error("the internet is reachable")
+	}
+	l, err := p.Listen()
+	must(t, err)
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			io.WriteString(c, greeting)
+			c.Close()
+		}
+	}()
+	if said, err := a.call(fmt.Sprint(endpointAddr, ":", EndpointPort)); said != greeting {
+		t.Errorf("endpoint: %q %v", said, err)
+	}
+	if n := len(tables(t, w.host)); n != 0 {
+		t.Errorf("%d tables on the host", n)
+	}
+}
+
+// tables returns the names of Lapwing's tables in a namespace.
+func tables(t testing.TB, ns *namespace) (names []string) {
+	t.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(ns.fd()))
+	must(t, err)
+	all, err := conn.ListTables()
+	must(t, err)
+	for _, tb := range all {
+		names = append(names, tb.Name)
+	}
+	return names
+}
+
+func TestCloseUndoesEverythingOnTheHost(t *testing.T) {
+	w := newWorld(t)
+	forwarding := func(want string) {
+		t.Helper()
+		must(t, w.host.Do(func() error {
+			b, err := os.ReadFile("/proc/sys/" + forwardingKey("eth0"))
+			if got := strings.TrimSpace(string(b)); got != want {
+				t.Errorf("forwarding is %s, want %s", got, want)
+			}
+			return err
+		}))
+	}
+	forwarding("0")
+	dir := t.TempDir()
+	open := func() *Pool {
+		p, err := Open(Options{Dir: dir, hostNS: w.host, Prepare: 1})
+		must(t, err)
+		return p
+	}
+	p := open()
+	forwarding("1")
+
+	// As after kill -9: the next one finds what the first has left.
+	p.stop()
+	p.wg.Wait()
+	p.relay.Close()
+	p.router.ns.f.Close()
+	p2 := open()
+	a := p2.acquire(t)
+	if said, err := a.call(internetAddr + ":80"); !strings.HasPrefix(said, greeting) {
+		t.Errorf("after a crash: %q %v", said, err)
+	}
+	a.Release()
+	must(t, p2.Close())
+
+	forwarding("0")
+	if got := tables(t, w.host); len(got) != 0 {
+		t.Errorf("tables left: %v", got)
+	}
+	must(t, w.host.Do(func() error {
+		links, err := netlink.LinkList()
+		for _, l := range links {
+			if strings.HasPrefix(l.Attrs().Name, linkPrefix) {
+				t.Errorf("interface left: %s", l.Attrs().Name)
+			}
+		}
+		return err
+	}))
+	os.Remove(forwardingFile + "-" + p.opts.id())
+}
+
+func TestTwoPoolsOnOneHost(t *testing.T) {
+	w := newWorld(t)
+	p, q := w.open(t, nil), w.open(t, nil)
+	a, b := p.acquire(t), q.acquire(t)
+	for _, at := range []*Attachment{a, b} {
+		if said, err := at.call(internetAddr + ":80"); !strings.HasPrefix(said, greeting) {
+			t.Errorf("%q %v", said, err)
+		}
+	}
+	if _, err := a.call(q.host.uplinkAddresses(t) + ":80"); err == nil {
+		t.Error("the other's link is reachable")
+	}
+}
+
+func TestParallelAcquire(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, nil)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[netip.Prefix]bool{}
+	for range 64 {
+		wg.Go(func() {
+			a, err := p.Acquire(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer a.Release()
+			if said, err := a.call(internetAddr + ":80"); !strings.HasPrefix(said, greeting) {
+				t.Errorf("%q %v", said, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if seen[a.Address] {
+				t.Errorf("%s given twice", a.Address)
+			}
+			seen[a.Address] = true
+		})
+	}
+	wg.Wait()
+}
+
+func TestAddressesRunOut(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, func(o *Options) { o.Range = netip.MustParsePrefix("100.64.0.0/28"); o.Prepare = 1 })
+	var held []*Attachment
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		a, err := p.Acquire(ctx)
+		if err != nil {
+			if !strings.Contains(err.Error(), "no capacity") {
+				t.Error(err)
+			}
+			break
+		}
+		held = append(held, a)
+	}
+	// The goroutines that prepare may still hold what they have made.
+	if len(held) > 8 || len(held) < 8-runtime.NumCPU() {
+		t.Errorf("%d networks of 8", len(held))
+	}
+	for _, a := range held {
+		a.Release()
+	}
+	// The kernel removes interfaces in its own time.
+	for {
+		a, err := p.Acquire(ctx)
+		if err == nil {
+			a.Release()
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestAcquireAfterClose(t *testing.T) {
+	w := newWorld(t)
+	p, err := Open(Options{Dir: t.TempDir(), hostNS: w.host, Egress: EgressOff})
+	must(t, err)
+	must(t, p.Close())
+	if _, err := p.Acquire(t.Context()); !errors.Is(err, errClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no directory":   {},
+		"egress":         {Dir: "x", Egress: "maybe"},
+		"range":          {Dir: "x", Range: netip.MustParsePrefix("169.254.0.0/16")},
+		"small range":    {Dir: "x", Range: netip.MustParsePrefix("10.0.0.0/30")},
+		"range of IPv6":  {Dir: "x", Range: netip.MustParsePrefix("fd00::/64")},
+		"allow of IPv6":  {Dir: "x", Allow: []netip.Prefix{netip.MustParsePrefix("fd00::/64")}},
+		"clash of range": {Dir: "x", Range: netip.MustParsePrefix("169.254.100.0/24")},
+	} {
+		if p, err := Open(o); err == nil {
+			p.Close()
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+func TestLinkAddressesAvoidThoseOfTheHost(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.host.Do(func() error {
+		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer nl.Close()
+		return setUp(nl, "eth0", netip.MustParsePrefix("100.127.254.1/24"))
+	}))
+	p := w.open(t, nil)
+	if got := p.host.uplinkAddresses(t); got != "100.127.255.0" {
+		t.Errorf("the link has %s", got)
+	}
+}
+
+func TestFilesOfTheSandbox(t *testing.T) {
+	w := newWorld(t)
+	a := w.open(t, nil).acquire(t)
+	got := map[string]string{}
+	for _, m := range a.Mounts {
+		b, err := os.ReadFile(m.Source)
+		must(t, err)
+		got[m.Target] = string(b)
+		if !filepath.IsAbs(m.Source) {
+			t.Errorf("%s is not absolute", m.Source)
+		}
+	}
+	if !strings.Contains(got["/etc/resolv.conf"], "nameserver 169.254.100.1\n") || !strings.Contains(got["/etc/hosts"], "169.254.100.1 lapwing.internal\n") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestDNS(t *testing.T) {
+	w := newWorld(t)
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0") // never answers
+	must(t, err)
+	defer silent.Close()
+	up := fakeResolver(t)
+	p := w.open(t, func(o *Options) {
+		o.Resolvers = []netip.AddrPort{silent.LocalAddr().(*net.UDPAddr).AddrPort(), up}
+	})
+	a := p.acquire(t)
+	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (c net.Conn, err error) {
+		err = a.ns.Do(func() (err error) {
+			c, err = new(net.Dialer).DialContext(ctx, network[:3]+"4", endpointAddr.String()+":53")
+			return err
+		})
+		return c, err
+	}}
+	for name, want := range map[string]string{
+		"example.com.":                "203.0.113.7",
+		"large.example.com.":          "203.0.113.7", // only over TCP
+		"lapwing.internal.":           "169.254.100.1",
+		"Bucket.S3.Lapwing.Internal.": "169.254.100.1",
+	} {
+		ips, err := r.LookupNetIP(t.Context(), "ip4", name)
+		if err != nil || len(ips) == 0 || ips[0].String() != want {
+			t.Errorf("%s: %v %v", name, ips, err)
+		}
+	}
+	if _, err := r.LookupNetIP(t.Context(), "ip4", "missing.example.com."); err == nil || !strings.Contains(err.Error(), "no such host") {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+// fakeResolver answers over UDP and TCP, with names that begin with large over
+// TCP only.
+func fakeResolver(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	pc, err := net.ListenPacket("udp4", l.Addr().String())
+	must(t, err)
+	t.Cleanup(func() { l.Close(); pc.Close() })
+	reply := func(b []byte, tcp bool) []byte {
+		var m dnsmessage.Message
+		if m.Unpack(b) != nil {
+			return nil
+		}
+		q := m.Questions[0]
+		m.Response, m.Additionals = true, nil
+		switch name := q.Name.String(); {
+		case strings.HasPrefix(name, "missing"):
+			m.RCode = dnsmessage.RCodeNameError
+		case strings.HasPrefix(name, "large") && !tcp:
+			m.Truncated = true
+		case q.Type == dnsmessage.TypeA:
+			m.Answers = []dnsmessage.Resource{{
+				Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 1},
+				Body:   &dnsmessage.AResource{A: [4]byte{203, 0, 113, 7}},
+			}}
+		}
+		out, _ := m.Pack()
+		return out
+	}
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			pc.WriteTo([]byte("noise that is no answer"), from)
+			pc.WriteTo(reply(buf[:n], false), from)
+		}
+	}()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if b, err := readTCP(c, 4096); err == nil {
+				writeTCP(c, reply(b, true))
+			}
+			c.Close()
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func TestOneSandboxCannotUseUpTheResolver(t *testing.T) {
+	d := &relay{asked: map[netip.Addr]int{}}
+	greedy, other := netip.MustParseAddr("100.64.0.1"), netip.MustParseAddr("100.64.0.3")
+	refused := false
+	for range 2*queriesEach + 2 { // within two seconds at most
+		refused = !d.admit(greedy) || refused
+	}
+	if !refused || !d.admit(other) {
+		t.Errorf("refused %v", refused)
+	}
+}
+
+func TestParseResolvers(t *testing.T) {
+	got := parseResolvers("# x\nnameserver 10.0.0.1\nnameserver  fd00::1\nsearch a\nnameserver bad\nnameserver 1.1.1.1\nnameserver 9.9.9.9\n")
+	if fmt.Sprint(got) != "[10.0.0.1:53 [fd00::1]:53 1.1.1.1:53]" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	d := &relay{log: slog.New(slog.DiscardHandler), fixed: []netip.AddrPort{}, asked: map[netip.Addr]int{}}
+	d.read = time.Now() // no resolvers
+	d.ctx = context.Background()
+	name := dnsmessage.MustNewName("a.lapwing.internal.")
+	m := dnsmessage.Message{Header: dnsmessage.Header{ID: 7}, Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}}}
+	b, err := m.Pack()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, query []byte) {
+		answer := d.answer(query, "udp")
+		if answer == nil {
+			return
+		}
+		var m dnsmessage.Message
+		if err := m.Unpack(answer); err != nil || !m.Response || m.ID != uint16(query[0])<<8|uint16(query[1]) {
+			t.Fatalf("answer %x to %x: %v", answer, query, err)
+		}
+	})
+}
