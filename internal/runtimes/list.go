@@ -20,6 +20,9 @@ type Listing struct {
 	Status  Status `json:"status"`
 	Version string `json:"version,omitempty"` // of the interpreter
 	Source  string `json:"source,omitempty"`  // where the interpreter is from
+	// Path is the interpreter on this host; empty where it only runs in its own
+	// user land.
+	Path string `json:"path,omitempty"`
 	// Addable tells from where Add would bring it; empty where it can't.
 	Addable string `json:"addable,omitempty"`
 	// Hint says what to do where the runtime is missing or unhealthy.
@@ -49,7 +52,7 @@ func (r *Registry) listing(s spec) Listing {
 	var missing *UnavailableError
 	switch {
 	case err == nil:
-		l.Status, l.Version, l.Source = StatusHost, in.version, in.origin
+		l.Status, l.Version, l.Source, l.Path = StatusHost, in.version, in.origin, in.program
 		if in.added {
 			l.Status = StatusAdded
 		}
