@@ -216,3 +216,54 @@ func Zip(files map[string]string) []byte {
 	}
 	return b.Bytes()
 }
+
+// AddRuntimes adds runtimes to a data directory before its server starts. What
+// was fetched from a registry is kept below bin for the next run.
+func AddRuntimes(data string, ids ...string) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	binary, cache := filepath.Join(root, "bin", "lapwing"), filepath.Join(root, "bin", "tools", "lapwing")
+	for _, dir := range []string{data, cache} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	add := exec.Command(binary, append([]string{"runtimes", "add", "--data", cache}, ids...)...)
+	if out, err := add.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %w\n%s", add.Args, err, out)
+	}
+	if _, err := os.Stat(filepath.Join(cache, "runtimes", "added")); err != nil {
+		return nil // all were installed on this host
+	}
+	if err := os.MkdirAll(filepath.Join(data, "runtimes"), 0o700); err != nil {
+		return err
+	}
+	link := exec.Command("cp", "-al", filepath.Join(cache, "runtimes", "added"), filepath.Join(data, "runtimes", "added"))
+	if out, err := link.CombinedOutput(); err != nil {
+		link = exec.Command("cp", "-a", filepath.Join(cache, "runtimes", "added"), filepath.Join(data, "runtimes", "added"))
+		if out, err = link.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w\n%s", link.Args, err, out)
+		}
+	}
+	return nil
+}
+
+// Interpreter returns the path on this host of a runtime's interpreter.
+func (s *Server) Interpreter(id string) (string, error) {
+	out, err := s.Run("runtimes", "--json")
+	if err != nil {
+		return "", err
+	}
+	var all []struct{ ID, Source, Path string }
+	if err := json.Unmarshal(out, &all); err != nil {
+		return "", err
+	}
+	for _, r := range all {
+		if r.ID == id && r.Path != "" {
+			return r.Path, nil
+		}
+	}
+	return "", fmt.Errorf("no interpreter of %s in %s", id, out)
+}

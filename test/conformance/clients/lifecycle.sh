@@ -4,11 +4,12 @@
 set -eu
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
+echo '{"who":"cli"}' >"$out/event"
 fail() { echo "FAILED: $*" >&2; exit 1; }
 want() { [ "$2" = "$3" ] || fail "$1: got '$2', want '$3'"; }
 invoke() { # QUALIFIER -> the version in the answer
-	aws lambda invoke --function-name "$NAME" --qualifier "$1" --cli-binary-format raw-in-base64-out \
-		--payload '{"who":"cli"}' "$out/answer" --query ExecutedVersion --output text >"$out/executed"
+	aws lambda invoke --function-name "$NAME" --qualifier "$1" --payload "fileb://$out/event" "$out/answer" \
+		--query ExecutedVersion --output text >"$out/executed"
 	grep -q '"who": *"cli"' "$out/answer" || fail "event not echoed: $(cat "$out/answer")"
 	sed -n 's/.*"version": *\([0-9]*\).*/\1/p' "$out/answer"
 }
