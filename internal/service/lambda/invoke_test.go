@@ -293,3 +293,12 @@ func BenchmarkInvoke(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkCreateFunction(b *testing.B) {
+	f := newFixture(b)
+	for i := 0; b.Loop(); i++ {
+		if _, err := f.CreateFunction(f.ctx(), f.input(fmt.Sprint("f", i))); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

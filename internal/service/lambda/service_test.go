@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -202,6 +203,44 @@ func TestHarmlessOptionsAreAccepted(t *testing.T) {
 	})
 	if c := f.get("hello", ""); len(c.Environment.Variables["LARGE_VAR"]) != 4080 {
 		t.Errorf("environment: %v", c.Environment)
+	}
+}
+
+func TestFunctionThatCannotBeDeployedFailsAndCanBeMended(t *testing.T) {
+	var calls atomic.Int32
+	f := newFixture(t, func(o *Options) {
+		resolve := o.RuntimeVersion
+		o.RuntimeVersion = func(id string) (string, error) {
+			if id == "python3.13" && calls.Add(1) > 1 { // the second to ask is the worker
+				return "", errors.New("python is gone")
+			}
+			return resolve(id)
+		}
+	})
+	in := f.input("hello")
+	in.Runtime, in.Publish = "python3.13", aws.Ptr(true)
+	if _, err := f.CreateFunction(f.ctx(), in); err != nil {
+		t.Fatal(err)
+	}
+	for _, qualifier := range []string{"", "1"} {
+		f.settled("hello")
+		if got := f.get("hello", qualifier); got.State != api.StateFailed || got.StateReasonCode != "InvalidRuntime" || *got.StateReason != "python is gone" || got.LastUpdateStatus != "" {
+			t.Errorf("%q: %+v", qualifier, got)
+		}
+	}
+	_, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: aws.Ptr("hello")})
+	wantError(t, err, codeConflict, "The function is currently in the following state: Failed")
+	_, err = f.PublishVersion(f.ctx(), &api.PublishVersionInput{FunctionName: aws.Ptr("hello")})
+	wantError(t, err, codeConflict, "The operation cannot be performed at this time.")
+
+	if _, err := f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: aws.Ptr("hello"), Runtime: "nodejs22.x"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.settled("hello"); got.State != api.StateActive || got.LastUpdateStatus != api.LastUpdateStatusSuccessful {
+		t.Errorf("mended: %+v", got)
+	}
+	if _, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: aws.Ptr("hello")}); err != nil {
+		t.Error(err)
 	}
 }
 
