@@ -294,7 +294,7 @@ func nativeCommand(t testing.TB, id string) *exec.Cmd {
 	t.Helper()
 	in := provide(t, id)
 	s, _ := lookup(id)
-	boot, _, err := sharedRegistry(t).bootstrap(s.language)
+	boot, _, err := sharedRegistry(t).bootstrap(s, in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,19 +302,10 @@ func nativeCommand(t testing.TB, id string) *exec.Cmd {
 	for i := range args {
 		args[i] = strings.Replace(args[i], runtimeDir, boot, 1)
 	}
-	if in.usr != "" {
-		cmd, err := userlandCommand(context.Background(), s, in.usr, args...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return cmd
+	cmd, err := in.native(context.Background(), s, args...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	path := in.file
-	if in.added {
-		path = filepath.Join(in.mounts[0].Source, "bin", s.executable())
-	}
-	cmd := exec.Command(path, args...)
-	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	return cmd
 }
 

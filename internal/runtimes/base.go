@@ -35,9 +35,6 @@ const (
 // usrParts are the parts of /usr that the base has, where they exist.
 var usrParts = []string{"bin", "lib", "lib64", "share/zoneinfo", "share/nodejs"}
 
-// rootLinks are the directories of the root that are links into /usr.
-var rootLinks = []string{"bin", "lib", "lib64", "sbin"}
-
 func openBase(dir string) (base, error) {
 	for _, name := range []string{"bin", "lib"} {
 		if dest, err := os.Readlink("/" + name); err != nil || strings.TrimPrefix(dest, "/") != "usr/"+name {
@@ -62,18 +59,32 @@ func (b base) mounts() []sandbox.Mount {
 	return append(mounts, sandbox.Mount{Source: b.etc, Target: "/etc"})
 }
 
+// symlinks returns the links of the root into /usr.
+//
+// /lib64 is where the libraries are, whatever the distribution calls that
+// directory: AWS's LD_LIBRARY_PATH begins with it. So the system's libraries
+// are found there, as on AWS before those of the function and its layers, and
+// at the first try.
 func (b base) symlinks() []sandbox.Symlink {
-	var links []sandbox.Symlink
-	for _, name := range rootLinks {
-		dest := "usr/" + name
-		if name == "sbin" {
-			dest = "usr/bin"
-		} else if _, err := os.Stat(filepath.Join(b.usr, name)); err != nil {
-			continue
-		}
-		links = append(links, sandbox.Symlink{Path: "/" + name, Dest: dest})
+	return []sandbox.Symlink{
+		{Path: "/bin", Dest: "usr/bin"},
+		{Path: "/sbin", Dest: "usr/bin"},
+		{Path: "/lib", Dest: "usr/lib"},
+		{Path: "/lib64", Dest: "usr/" + b.libraries()},
 	}
-	return links
+}
+
+// libraries returns the directory below /usr that has the dynamic loader and
+// the C library.
+func (b base) libraries() string {
+	loaders, _ := filepath.Glob(filepath.Join(b.usr, "lib", "*-linux-gnu", "ld-linux-*.so.*"))
+	if len(loaders) > 0 {
+		return "lib/" + filepath.Base(filepath.Dir(loaders[0]))
+	}
+	if _, err := os.Stat(filepath.Join(b.usr, "lib64")); err == nil {
+		return "lib64"
+	}
+	return "lib"
 }
 
 // caBundles are where distributions keep the certificates of the public CAs.

@@ -93,8 +93,9 @@ func (l language) command(s spec) []string {
 		return []string{langDir + "/bin/node", runtimeDir + "/index.js"}
 	}
 	// -u: what the function prints is in the log at once. -B: nothing is
-	// writable for .pyc files, so that trying only costs time.
-	return []string{langDir + "/bin/" + s.executable(), "-u", "-B", runtimeDir + "/bootstrap.py"}
+	// writable for .pyc files, so that trying only costs time. -S: no packages
+	// of this host; the bootstrap does what else the site module would.
+	return []string{langDir + "/bin/" + s.executable(), "-u", "-B", "-S", runtimeDir + "/bootstrap.py"}
 }
 
 // environment returns the variables that the runtime defines, as on AWS.

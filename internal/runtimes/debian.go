@@ -122,7 +122,9 @@ func (d debianPython) add(ctx context.Context, f *fetcher, s spec, into func(ver
 			return manifest{}, err
 		}
 		f.progress(Progress{Step: "compile the standard library"})
-		if err := compileLibrary(ctx, s, dir); err != nil {
+		// Debian does so when it installs the packages.
+		in := interpreter{usr: filepath.Join(dir, "usr")}
+		if err := compilePython(ctx, s, in, dir, "/", "usr/lib", s.executable()); err != nil {
 			return manifest{}, err
 		}
 		return manifest{Source: d.source() + " (python3.13 " + python + ")", Layout: layoutUserland}, nil

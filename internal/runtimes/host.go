@@ -164,7 +164,7 @@ func runProbe(cmd *exec.Cmd) (string, error) {
 
 // place says how an interpreter of this host appears at /var/lang.
 func (r *Registry) place(s spec, path, version string) (interpreter, error) {
-	in := interpreter{version: version, origin: path, file: path}
+	in := interpreter{version: version, origin: path, file: path, program: path}
 	bin := filepath.Dir(path)
 	switch {
 	case bin == "/usr/bin":

@@ -220,6 +220,7 @@ func (r *Registry) findAdded(s spec) (interpreter, error) {
 	in := interpreter{version: m.Version, origin: m.Source, file: path, added: true}
 	switch m.Layout {
 	case layoutPrefix:
+		in.program = filepath.Join(dir, "lang/bin", s.executable())
 		in.mounts = []sandbox.Mount{{Source: filepath.Join(dir, "lang"), Target: langDir}}
 	case layoutUserland:
 		in.usr = filepath.Join(dir, "usr")

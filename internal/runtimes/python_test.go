@@ -174,6 +174,58 @@ def handler(event, c):
 	})
 }
 
+// A start imports nothing that takes long, and the handler of logging appears
+// when logging does.
+func TestPythonStartsWithoutExpensiveModules(t *testing.T) {
+	forEach(t, pythonRuntimes(t), func(t *testing.T, id string) {
+		p := startRuntime(t, id, "app.handler", map[string]string{"app.py": `
+import sys
+early = sorted({'json', 're', 'enum', 'logging', 'traceback', 'socket', 'http', 'collections', 'functools', 'site'} & set(sys.modules))
+def handler(e, c):
+    import logging
+    return {'early': early, 'handlers': [type(h).__name__ for h in logging.getLogger().handlers], 'path': sys.path[:3]}
+`})
+		matchJSON(t, fmt.Sprintf(`{"early":[],"handlers":["LambdaLoggerHandler"],"path":[%q,"/opt/python/lib/%s/site-packages","/opt/python"]}`, p.cmd.Dir, id), p.invoke(`{}`).body)
+	})
+}
+
+// The JSON of events and results is that of the json module, whose inner part
+// is used alone.
+func TestPythonJSONIsThatOfTheJSONModule(t *testing.T) {
+	forEach(t, pythonRuntimes(t), func(t *testing.T, id string) {
+		p := startRuntime(t, id, "app.handler", map[string]string{"app.py": `
+def handler(e, c):
+    if e == 'make':
+        return {1: 1.5, 2.5: True, None: [None, float('nan'), float('inf')], False: (1, 2), 'é\U0001f600': 'ü\"\\\n\x00'}
+    return [e, type(e).__name__]
+`})
+		for event, want := range map[string]string{
+			` [1, -2.5e3, 12345678901234567890, "\ud83d\ude00\u00e9", true, null, {}] ` + "\n": `[[1, -2500.0, 12345678901234567890, "😀é", true, null, {}], "list"]`,
+			`NaN`:      `[NaN, "float"]`,
+			`"\ud800"`: `["\ud800", "str"]`,
+			`"make"`:   `{"1": 1.5, "2.5": true, "null": [null, NaN, Infinity], "false": [1, 2], "é😀": "ü\"\\\n\u0000"}`,
+		} {
+			got := p.invoke(event)
+			if id == "python3.11" {
+				want = strings.NewReplacer("😀", `\ud83d\ude00`, "é", `\u00e9`, "ü", `\u00fc`).Replace(want)
+			}
+			if event == `"\ud800"` && id != "python3.11" {
+				// UTF-8 can't hold it, and from 3.12 on it is not escaped.
+				if got.errorType != "Runtime.MarshalError" {
+					t.Errorf("%s: %+v", event, got)
+				}
+			} else if got.body != want {
+				t.Errorf("%s: %s, want %s", event, got.body, want)
+			}
+		}
+		for _, event := range []string{``, `{} {}`, `[1,]`, `{"a":1`, `tru`, `"` + "\x01" + `"`, strings.Repeat("[", 200000)} {
+			if got := p.invoke(event); got.errorType != "Runtime.UnmarshalError" {
+				t.Errorf("%.20s: %s %.100s", event, got.errorType, got.body)
+			}
+		}
+	})
+}
+
 func TestPythonExitEndsTheRuntime(t *testing.T) {
 	forEach(t, pythonRuntimes(t), func(t *testing.T, id string) {
 		p := startRuntime(t, id, "app.handler", map[string]string{"app.py": "import sys\ndef handler(e, c):\n    print('partial', end='')\n    sys.exit(e)\n"})

@@ -15,11 +15,13 @@
 package runtimes
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -164,7 +166,7 @@ func (r *Registry) resolve(s spec) (*Runtime, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	boot, digest, err := r.bootstrap(s.language)
+	boot, digest, err := r.bootstrap(s, in)
 	if err != nil {
 		return nil, "", fmt.Errorf("runtimes: %s: bootstrap: %w", s.id, err)
 	}
@@ -205,10 +207,21 @@ func hexDigest(parts ...string) string {
 type interpreter struct {
 	version string // e.g. 22.23.3
 	origin  string // where it comes from, for people
-	file    string // its executable on this host
+	file    string // what changes when the interpreter changes
+	program string // its executable on this host, where usr is empty
 	mounts  []sandbox.Mount
 	usr     string // the /usr that it brings along, or "" for the host's
 	added   bool   // by Add, and not found on the host
+}
+
+// native returns a command that runs the interpreter on this host.
+func (in interpreter) native(ctx context.Context, s spec, args ...string) (*exec.Cmd, error) {
+	if in.usr != "" {
+		return userlandCommand(ctx, s, in.usr, args...)
+	}
+	cmd := exec.CommandContext(ctx, in.program, args...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
+	return cmd, nil
 }
 
 // find returns the interpreter of a runtime: an added one first, else one of

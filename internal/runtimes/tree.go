@@ -43,23 +43,25 @@ func writeTree(parent string, t tree) (string, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	err := makeDir(dir, func(tmp string) error {
-		for path, e := range t {
-			path = filepath.Join(tmp, path)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				return err
-			}
-			if e.link != "" {
-				if err := os.Symlink(e.link, path); err != nil {
-					return err
-				}
-			} else if err := os.WriteFile(path, e.data, 0o644); err != nil {
-				return err
-			}
+	return dir, makeDir(dir, t.write)
+}
+
+// write writes the tree into a directory.
+func (t tree) write(dir string) error {
+	for path, e := range t {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
 		}
-		return nil
-	})
-	return dir, err
+		if e.link != "" {
+			if err := os.Symlink(e.link, path); err != nil {
+				return err
+			}
+		} else if err := os.WriteFile(path, e.data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // makeDir makes a directory with all of its content or not at all: fill writes

@@ -9,11 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
-
-// compileTimeout bounds the compilation of Python's standard library.
-const compileTimeout = 5 * time.Minute
 
 // userlandCommand returns a command that runs the Python of a user land on this
 // host, by the user land's own loader and libraries.
@@ -40,28 +36,6 @@ func userlandCommand(ctx context.Context, s spec, usr string, args ...string) (*
 func userlandLibraries(usr string) []string {
 	dirs, _ := filepath.Glob(filepath.Join(usr, "lib", "*-linux-gnu"))
 	return append(dirs, filepath.Join(usr, "lib"))
-}
-
-// compileLibrary compiles the standard library of the user land in dir, which
-// Debian does when it installs the packages: uncompiled, every start would
-// compile what it imports anew, for nothing is writable in a sandbox.
-func compileLibrary(ctx context.Context, s spec, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, compileTimeout)
-	defer cancel()
-	usr := filepath.Join(dir, "usr")
-	cmd, err := userlandCommand(ctx, s, usr, "-I", "-S", "-m", "compileall", "-q",
-		// The paths in tracebacks are those in the sandbox.
-		"-s", dir, "-p", "/",
-		// Nothing changes the sources, so that they are not looked at again.
-		"--invalidation-mode", "unchecked-hash",
-		filepath.Join(usr, "lib", s.executable()))
-	if err != nil {
-		return err
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compile the standard library: %w: %s", err, lastLine(string(out)))
-	}
-	return nil
 }
 
 func lastLine(text string) string {

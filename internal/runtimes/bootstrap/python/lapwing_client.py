@@ -91,7 +91,7 @@ class RuntimeClient:
         """Reads one reply: (status, headers by lower-case name, body)."""
         while (end := self._buf.find(b"\r\n\r\n")) < 0:
             if len(self._buf) > MAX_HEAD:
-                raise ConnectionError("Runtime API: reply with an endless head")
+                raise SystemExit("Runtime API: reply with an endless head")
             self._fill()
         lines = self._buf[:end].decode("utf-8", "replace").split("\r\n")
         self._buf = self._buf[end + 4 :]
@@ -135,14 +135,14 @@ class RuntimeClient:
         while have < n:
             got = self._sock.recv_into(view[have:])
             if got == 0:
-                raise ConnectionError("Runtime API: connection closed")
+                raise SystemExit("Runtime API: connection closed")  # printed, exit code 1
             have += got
         return bytes(body)
 
     def _fill(self):
         data = self._sock.recv(65536)
         if not data:
-            raise ConnectionError("Runtime API: connection closed")
+            raise SystemExit("Runtime API: connection closed")  # printed, exit code 1
         self._buf += data
 
 

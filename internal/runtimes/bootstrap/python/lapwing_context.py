@@ -1,11 +1,11 @@
 """The context object that a handler gets."""
 
-import json
 import os
 import sys
 import time
 
 from lapwing_faults import Fault
+from lapwing_json import loads
 
 
 def parse_header(headers, name, words):
@@ -13,7 +13,7 @@ def parse_header(headers, name, words):
     if not value:
         return None
     try:
-        return json.loads(value)
+        return loads(value)
     except Exception as e:
         raise Fault("Runtime.LambdaContextUnmarshalError", f"Unable to parse {words} JSON: {e}")
 

@@ -1,6 +1,5 @@
 """Errors as the caller, the log and X-Ray see them."""
 
-import json
 import os
 
 
@@ -48,8 +47,17 @@ class Failure:
                 break
         return cls(str(exc), type(exc).__name__, request_id, traceback.format_list(frames), frames)
 
+    def body(self):
+        """The payload as it is posted."""
+        import json
+
+        # A lone surrogate, which UTF-8 does not have, becomes its JSON escape.
+        return json.dumps(self.payload, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
     def xray_cause(self):
         """The X-Ray cause as JSON, or '' where it is too long for a header."""
+        import json
+
         error_type = "LambdaValidationError" if self.frames is None else self.error_type
         frames = self.frames or ()
         cause = json.dumps(

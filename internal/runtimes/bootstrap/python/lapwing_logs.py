@@ -61,8 +61,14 @@ class Logs:
         self._tenant_id = tenant_id
 
     def install(self):
-        import logging
+        """Adds the handler to the root logger as soon as logging is imported,
+        which a function that does not log never does."""
+        if "logging" in sys.modules:
+            self._add_handler(sys.modules["logging"])
+        else:
+            sys.meta_path.insert(0, _OnImport("logging", self._add_handler))
 
+    def _add_handler(self, logging):
         logs = self
         logging.Formatter.converter = time.gmtime
 
@@ -102,6 +108,31 @@ class Logs:
         record = {"timestamp": time.strftime(JSON_TIME, time.gmtime()), "log_level": "ERROR"}
         record.update(error)
         self._sink.log_error([json.dumps(record, ensure_ascii=False)], FRAME_JSON | FRAME_LEVELS[4])
+
+
+class _OnImport:
+    """A finder that calls a function with a module when it has been imported."""
+
+    def __init__(self, name, then):
+        self._name = name
+        self._then = then
+
+    def find_spec(self, name, path, target=None):
+        if name != self._name:
+            return None
+        sys.meta_path.remove(self)
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module):
+                run(module)
+                self._then(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
 
 
 def _json_formatter(logging):
