@@ -33,6 +33,7 @@ import (
 
 	"github.com/google/uuid"
 
+	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/state"
@@ -113,6 +114,8 @@ type Service struct {
 	steps  *steps
 	wg     sync.WaitGroup
 }
+
+var _ api.API = (*Service)(nil)
 
 // New opens the service: it loads every function, restores images that are
 // missing, deletes what a crash left over and resumes life cycles.
