@@ -17,17 +17,7 @@ func TestPowerLossLosesNothingAcknowledged(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes and mounts file systems")
 	}
-	disk := filepath.Join(t.TempDir(), "disk")
-	const size = 512 << 20
-	if err := os.WriteFile(disk, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(disk, size); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("mkfs.ext4", "-q", disk).CombinedOutput(); err != nil {
-		t.Skipf("cannot make a file system: %v: %s", err, out)
-	}
+	disk := newDisk(t, 512<<20)
 	root := mount(t, disk)
 	// Round 2 writes enough to fill several of JetStream's block files.
 	for round, value := range []int{10, 2_000, 50_000} {
@@ -92,6 +82,22 @@ func writeAndDelete(t *testing.T, s *Store, c *Collection[record], value string)
 	return want, digests
 }
 
+// newDisk makes a file with an empty file system.
+func newDisk(t *testing.T, size int64) string {
+	t.Helper()
+	disk := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(disk, size); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", disk).CombinedOutput(); err != nil {
+		t.Skipf("cannot make a file system: %v: %s", err, out)
+	}
+	return disk
+}
+
 // mount mounts a file system for the time of the test.
 func mount(t *testing.T, disk string) string {
 	t.Helper()
@@ -105,4 +111,52 @@ func mount(t *testing.T, disk string) string {
 		}
 	})
 	return dir
+}
+
+func TestAFullDiskFailsWritesAndKeepsWhatWasAcknowledged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes and mounts file systems")
+	}
+	root := mount(t, newDisk(t, 64<<20))
+	s := open(t, root)
+	c := collect(t, s)
+	want := map[string]int{}
+	value := strings.Repeat("x", 100_000)
+	var full error
+	for i := range 2000 {
+		key := fmt.Sprint(i)
+		if _, full = c.Put(t.Context(), key, record{Count: i, Name: value}); full != nil {
+			break
+		}
+		want[key] = i
+	}
+	if full == nil {
+		t.Fatal("the disk never became full")
+	}
+	t.Logf("after %d writes: %v", len(want), full)
+	if _, _, err := s.Blobs().Put(t.Context(), strings.NewReader(strings.Repeat("y", 80<<20))); err == nil {
+		t.Error("a blob fitted on the full disk")
+	}
+	for key := range want {
+		if _, ok := c.Get(key); !ok {
+			t.Errorf("%s cannot be read while the disk is full", key)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	// The disk grows, or somebody makes room; here: a larger file system.
+	roomy := t.TempDir()
+	if err := os.CopyFS(roomy, os.DirFS(root)); err != nil {
+		t.Fatal(err)
+	}
+	after := collect(t, open(t, roomy))
+	for key, count := range want {
+		if item, ok := after.Get(key); !ok || item.Value.Count != count {
+			t.Errorf("%s is lost", key)
+		}
+	}
+	if _, err := after.Put(t.Context(), "new", record{}); err != nil {
+		t.Error(err)
+	}
 }
