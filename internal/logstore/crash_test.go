@@ -157,7 +157,7 @@ func TestTornTailIsCutAtAnyByte(t *testing.T) {
 		}
 		read(t, s, "g", ReadOptions{}) // a block each
 	}
-	blocks := s.groups["g"].segments[0].blocks
+	blocks := segmentsOf(s, "g")[0].blocks
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func TestDamagedBlockHidesOnlyItsOwnEvents(t *testing.T) {
 		}
 		read(t, s, "g", ReadOptions{})
 	}
-	middle := s.groups["g"].segments[0].blocks[1]
+	middle := segmentsOf(s, "g")[0].blocks[1]
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,14 @@ func messages(records []Record) []string {
 	return out
 }
 
+// segmentsOf returns the segments of a group as of now.
+func segmentsOf(s *Store, group string) []*segment {
+	g := s.groups[group]
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return slices.Clone(g.segments)
+}
+
 func one(name string) func(string) bool { return func(s string) bool { return s == name } }
 
 func wantMessages(t testing.TB, got []Record, want ...string) {
@@ -158,7 +166,7 @@ func TestSealingKeepsEveryEventInOrder(t *testing.T) {
 		}
 	}
 	check()
-	if !slices.ContainsFunc(s.groups["g"].segments, func(s *segment) bool { return s.sealed }) {
+	if !slices.ContainsFunc(segmentsOf(s, "g"), func(s *segment) bool { return s.sealed }) {
 		t.Error("nothing was sealed")
 	}
 	if err := s.Close(); err != nil {
