@@ -3,7 +3,6 @@ package s3
 import (
 	"context"
 	"crypto/md5"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"hash"
@@ -11,6 +10,7 @@ import (
 	"os"
 
 	"lapwing.dev/lapwing/internal/aws"
+	checksums "lapwing.dev/lapwing/internal/aws/checksum"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -23,10 +23,10 @@ type incoming struct {
 	body   io.Reader
 	length *int64 // of the body, where the client says it
 	md5    *string
-	sum    declaration
+	sum    checksums.Declaration
 	// also names an algorithm that is computed and kept instead of the one
 	// that is declared.
-	also *algorithm
+	also *checksums.Algorithm
 }
 
 // receive stores a body as a blob that the caller holds, and checks it against
@@ -37,21 +37,21 @@ func (s *Service) receive(ctx context.Context, in incoming) (_ *content, err err
 		return nil, tooLarge(*in.length)
 	}
 	digest := md5.New()
-	sums := map[*algorithm]hash.Hash{}
+	sums := map[*checksums.Algorithm]hash.Hash{}
 	keep := in.also
-	if in.sum.algorithm != nil {
-		sums[in.sum.algorithm] = in.sum.algorithm.new()
+	if in.sum.Algorithm != nil {
+		sums[in.sum.Algorithm] = in.sum.Algorithm.New()
 		if keep == nil {
-			keep = in.sum.algorithm
+			keep = in.sum.Algorithm
 		}
 	}
 	if keep == nil {
-		if keep, err = findAlgorithm(defaultAlgorithm); err != nil {
+		if keep, err = checksums.Find(checksums.Default); err != nil {
 			return nil, err
 		}
 	}
 	if sums[keep] == nil {
-		sums[keep] = keep.new()
+		sums[keep] = keep.New()
 	}
 	hashes := []io.Writer{digest}
 	for _, h := range sums {
@@ -77,12 +77,12 @@ func (s *Service) receive(ctx context.Context, in incoming) (_ *content, err err
 		return nil, incompleteBody()
 	}
 	if in.md5 != nil {
-		if err := checkMD5(*in.md5, digest.Sum(nil)); err != nil {
+		if err := checksums.VerifyMD5(*in.md5, digest.Sum(nil)); err != nil {
 			return nil, err
 		}
 	}
-	if a := in.sum.algorithm; a != nil {
-		if err := in.sum.verify(aws.RequestFrom(ctx), encode(sums[a])); err != nil {
+	if a := in.sum.Algorithm; a != nil {
+		if err := in.sum.Verify(checksums.Encode(sums[a])); err != nil {
 			return nil, err
 		}
 	}
@@ -93,23 +93,8 @@ func (s *Service) receive(ctx context.Context, in incoming) (_ *content, err err
 		ETag:     `"` + hex.EncodeToString(digest.Sum(nil)) + `"`,
 		Size:     staged.Size,
 		Blobs:    []extent{{Digest: staged.Digest, Size: staged.Size}},
-		Checksum: &checksum{Algorithm: keep.name, Value: encode(sums[keep]), Type: fullObject},
+		Checksum: &checksum{Algorithm: keep.Name, Value: checksums.Encode(sums[keep]), Type: fullObject},
 	}, nil
-}
-
-func encode(h hash.Hash) string { return base64.StdEncoding.EncodeToString(h.Sum(nil)) }
-
-// checkMD5 compares a Content-MD5 header with the body's MD5.
-func checkMD5(header string, sum []byte) error {
-	declared, err := base64.StdEncoding.DecodeString(header)
-	if err != nil || len(declared) != md5.Size {
-		return with(fail("InvalidDigest", "The Content-MD5 you specified was invalid."), "Content-MD5", header)
-	}
-	if string(declared) != string(sum) {
-		return with(with(fail("BadDigest", "The Content-MD5 you specified did not match what we received."),
-			"ExpectedDigest", header), "CalculatedDigest", base64.StdEncoding.EncodeToString(sum))
-	}
-	return nil
 }
 
 type eofReader struct{}

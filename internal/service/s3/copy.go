@@ -2,13 +2,13 @@ package s3
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"io"
 	"net/url"
 	"strings"
 
 	"lapwing.dev/lapwing/internal/aws"
+	checksums "lapwing.dev/lapwing/internal/aws/checksum"
 	api "lapwing.dev/lapwing/internal/aws/s3"
 )
 
@@ -127,7 +127,7 @@ func (s *Service) copyOf(ctx context.Context, from *source, in *api.CopyObjectIn
 
 // computeChecksum reads a body whose blobs are held.
 func (s *Service) computeChecksum(ctx context.Context, c *content, name string) (*checksum, error) {
-	a, err := findAlgorithm(name)
+	a, err := checksums.Find(name)
 	if err != nil {
 		return nil, err
 	}
@@ -135,12 +135,12 @@ func (s *Service) computeChecksum(ctx context.Context, c *content, name string) 
 	if !ok {
 		return nil, errors.New("s3: a body that is held is gone")
 	}
-	h := a.new()
+	h := a.New()
 	_, err = io.Copy(h, contextReader{ctx, body})
 	if err := errors.Join(err, body.Close()); err != nil {
 		return nil, err
 	}
-	return &checksum{Algorithm: name, Value: base64.StdEncoding.EncodeToString(h.Sum(nil)), Type: fullObject}, nil
+	return &checksum{Algorithm: name, Value: checksums.Encode(h), Type: fullObject}, nil
 }
 
 // contextReader ends reading when ctx ends.
@@ -179,7 +179,7 @@ func (s *Service) UploadPartCopy(ctx context.Context, in *api.UploadPartCopyInpu
 		return nil, errors.New("s3: a body that is held is gone")
 	}
 	defer body.Close()
-	keep, err := findAlgorithm(u.Algorithm)
+	keep, err := checksums.Find(u.Algorithm)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
+	checksums "lapwing.dev/lapwing/internal/aws/checksum"
 	api "lapwing.dev/lapwing/internal/aws/s3"
 	"lapwing.dev/lapwing/internal/state"
 )
@@ -66,20 +67,20 @@ func (u *upload) chooseChecksum(name, kind string) error {
 		if kind != "" {
 			return fail("InvalidRequest", "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
 		}
-		u.Algorithm, u.ChecksumType = defaultAlgorithm, fullObject
+		u.Algorithm, u.ChecksumType = checksums.Default, fullObject
 		return nil
 	}
-	a, err := findAlgorithm(name)
+	a, err := checksums.Find(name)
 	if err != nil {
 		return err
 	}
 	if kind == "" {
 		kind = composite
-		if !a.composites {
+		if !a.Composites {
 			kind = fullObject
 		}
 	}
-	if kind == composite && !a.composites || kind == fullObject && a.polynomial == 0 || kind != composite && kind != fullObject {
+	if kind == composite && !a.Composites || kind == fullObject && a.Polynomial == 0 || kind != composite && kind != fullObject {
 		return fail("InvalidRequest", "The %s checksum type cannot be used with the %s checksum algorithm.", kind, strings.ToLower(name))
 	}
 	u.Algorithm, u.ChecksumType, u.Declared = name, kind, true
@@ -117,14 +118,14 @@ func (s *Service) UploadPart(ctx context.Context, in *api.UploadPartInput) (*api
 	if err != nil {
 		return nil, err
 	}
-	declared, err := declaredChecksum(aws.RequestFrom(ctx), string(in.ChecksumAlgorithm))
+	declared, err := declaredChecksum(ctx, in.ChecksumAlgorithm)
 	if err != nil {
 		return nil, err
 	}
-	if a := declared.algorithm; a != nil && u.Declared && a.name != u.Algorithm {
-		return nil, checksumMismatch(u.Algorithm, a.name)
+	if a := declared.Algorithm; a != nil && u.Declared && a.Name != u.Algorithm {
+		return nil, checksumMismatch(u.Algorithm, a.Name)
 	}
-	keep, err := findAlgorithm(u.Algorithm)
+	keep, err := checksums.Find(u.Algorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +273,7 @@ func (s *Service) assemble(u *upload, in *api.CompleteMultipartUploadInput) (*co
 		c.Size += stored.Size
 	}
 	c.ETag = fmt.Sprintf(`"%x-%d"`, etags.Sum(nil), len(listed))
-	a, err := findAlgorithm(u.Algorithm)
+	a, err := checksums.Find(u.Algorithm)
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func (s *Service) PutObject(ctx context.Context, in *api.PutObjectInput) (*api.P
 	if err := condition.check(*in.Key, current); err != nil {
 		return nil, err
 	}
-	declared, err := declaredChecksum(aws.RequestFrom(ctx), string(in.ChecksumAlgorithm))
+	declared, err := declaredChecksum(ctx, in.ChecksumAlgorithm)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"lapwing.dev/lapwing/internal/aws"
+	checksums "lapwing.dev/lapwing/internal/aws/checksum"
 	api "lapwing.dev/lapwing/internal/aws/s3"
 	"lapwing.dev/lapwing/internal/state"
 )
@@ -406,13 +407,13 @@ func TestChecksums(t *testing.T) {
 		_, err := s.PutObject(ctx, putInput("k", body))
 		wantCode(t, header, err, "InvalidRequest")
 	}
-	for _, a := range algorithms {
-		h := a.new()
+	for _, a := range checksums.Algorithms {
+		h := a.New()
 		io.WriteString(h, body)
-		good := encode(h)
+		good := checksums.Encode(h)
 		h.Write([]byte("x"))
-		bad := encode(h)
-		header := "X-Amz-Checksum-" + a.name
+		bad := checksums.Encode(h)
+		header := "X-Amz-Checksum-" + a.Name
 		for name, test := range map[string]struct {
 			request aws.Request
 			code    string
@@ -426,19 +427,19 @@ func TestChecksums(t *testing.T) {
 		} {
 			_, err := s.PutObject(aws.WithRequest(t.Context(), &test.request), putInput("k", body))
 			if test.code != "" {
-				wantCode(t, a.name+" "+name, err, test.code)
+				wantCode(t, a.Name+" "+name, err, test.code)
 				continue
 			}
 			if err != nil {
-				t.Errorf("%s %s: %v", a.name, name, err)
+				t.Errorf("%s %s: %v", a.Name, name, err)
 				continue
 			}
 			out, err := s.HeadObject(t.Context(), &api.HeadObjectInput{Bucket: aws.Ptr("bbb"), Key: aws.Ptr("k"), ChecksumMode: "ENABLED"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c, err := getChecksum(out); err != nil || c == nil || c.Algorithm != a.name || c.Value != good {
-				t.Errorf("%s %s: HeadObject says %+v, %v", a.name, name, c, err)
+			if c, err := getChecksum(out); err != nil || c == nil || c.Algorithm != a.Name || c.Value != good {
+				t.Errorf("%s %s: HeadObject says %+v, %v", a.Name, name, c, err)
 			}
 		}
 	}
@@ -446,21 +447,21 @@ func TestChecksums(t *testing.T) {
 
 func TestPartsChecksumsCombine(t *testing.T) {
 	bodies := []string{"first", "", strings.Repeat("second", 100_000), "3"}
-	for _, a := range algorithms {
-		if a.polynomial == 0 {
+	for _, a := range checksums.Algorithms {
+		if a.Polynomial == 0 {
 			continue
 		}
-		whole := a.new()
+		whole := a.New()
 		var sums []*checksum
 		var sizes []int64
 		for _, body := range bodies {
-			h := a.new()
+			h := a.New()
 			io.WriteString(h, body)
 			io.WriteString(whole, body)
-			sums, sizes = append(sums, &checksum{Value: encode(h)}), append(sizes, int64(len(body)))
+			sums, sizes = append(sums, &checksum{Value: checksums.Encode(h)}), append(sizes, int64(len(body)))
 		}
-		if got, err := fullChecksum(a, sums, sizes); err != nil || got.Value != encode(whole) {
-			t.Errorf("%s: combined %+v, %v, want %s", a.name, got, err, encode(whole))
+		if got, err := fullChecksum(a, sums, sizes); err != nil || got.Value != checksums.Encode(whole) {
+			t.Errorf("%s: combined %+v, %v, want %s", a.Name, got, err, checksums.Encode(whole))
 		}
 	}
 }
@@ -468,11 +469,11 @@ func TestPartsChecksumsCombine(t *testing.T) {
 func TestCRC64NVMEIsTheStandardOne(t *testing.T) {
 	// The check value of CRC-64/NVME in the catalogue of parametrised CRC
 	// algorithms: ae8b14860a799888 for "123456789".
-	a, err := findAlgorithm("CRC64NVME")
+	a, err := checksums.Find("CRC64NVME")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := a.new()
+	h := a.New()
 	io.WriteString(h, "123456789")
 	if got := fmt.Sprintf("%x", h.Sum(nil)); got != "ae8b14860a799888" {
 		t.Errorf("check value %s", got)
