@@ -298,7 +298,7 @@ func nativeCommand(t testing.TB, id string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := s.language.command(s)[1:]
+	args := (&Runtime{language: s.language, Command: s.language.command(s)}).CommandFor(128, nil)[1:]
 	for i := range args {
 		args[i] = strings.Replace(args[i], runtimeDir, boot, 1)
 	}

@@ -45,8 +45,9 @@ type Runtime struct {
 	Mounts   []sandbox.Mount
 	Symlinks []sandbox.Symlink
 
-	// Command starts the runtime. It is empty for the provided runtimes, where
-	// the first of Candidates that exists is started.
+	// Command starts the runtime; CommandFor makes it fit an environment. It is
+	// empty for the provided runtimes, where the first of Candidates that exists
+	// is started.
 	Command    []string
 	Candidates []string
 
@@ -54,7 +55,8 @@ type Runtime struct {
 	// own may replace those that AWS lets it replace.
 	Env map[string]string
 
-	digest string // of everything that makes this version differ from another
+	language language
+	digest   string // of everything that makes this version differ from another
 }
 
 // VersionARN returns the ARN by which logs and GetRuntimeManagementConfig name
@@ -180,6 +182,7 @@ func (r *Registry) resolve(s spec) (*Runtime, string, error) {
 		Mounts:   append(b.mounts(), in.mounts...),
 		Symlinks: b.symlinks(),
 		Env:      environment(s),
+		language: s.language,
 	}
 	rt.Mounts = append(rt.Mounts, sandbox.Mount{Source: boot, Target: runtimeDir})
 	rt.Command = s.language.command(s)
