@@ -308,10 +308,13 @@ func (g *group) flush() error {
 		g.mu.Unlock()
 		return nil
 	}
-	g.pending, g.newStreams = new(batch), nil
+	g.pending, g.newStreams, g.writing = new(batch), nil, true
 	g.mu.Unlock()
 
 	err := g.write(b, fresh)
+	g.mu.Lock()
+	g.writing = false
+	g.mu.Unlock()
 	g.store.queued.Add(-b.queued)
 	g.store.room.broadcast()
 	if err != nil {

@@ -56,7 +56,8 @@ func TestFullDiskLosesNothingThatWasAcknowledged(t *testing.T) {
 	if err := s.Append("b", "s", chatter(r, time.Now(), 10)); err != nil {
 		t.Error(err)
 	}
-	s.groups["b"].flushPending() // fails
+	s.groups["b"].flushPending() // fails, unless sealing has made room
+	dropped := s.Stats().DroppedEvents > 0
 	check := func(group string) {
 		t.Helper()
 		next := 0
@@ -79,8 +80,8 @@ func TestFullDiskLosesNothingThatWasAcknowledged(t *testing.T) {
 		t.Errorf("with room again: %v", err)
 	}
 	got := read(t, s, "b", ReadOptions{})
-	if !strings.Contains(fmt.Sprint(messages(got)), "[lapwing] dropped 10 lines") {
-		t.Error("no line tells of the 10 events that were dropped")
+	if strings.Contains(fmt.Sprint(messages(got)), "[lapwing] dropped 10 lines") != dropped {
+		t.Errorf("events were dropped: %v, and the line that tells of it is not as that", dropped)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

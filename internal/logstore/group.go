@@ -65,6 +65,7 @@ type group struct {
 	nextSeq    uint64
 	newStreams []*stream // not yet in the catalogue
 	pending    *batch
+	writing    bool // the batch before pending is being written
 	dropped    map[*stream]*dropCount
 	segments   []*segment // ascending
 	active     *segment   // the last one, if it is being written
@@ -322,9 +323,9 @@ func (g *group) close() error {
 	return errors.Join(err, g.sync(), g.closeFiles())
 }
 
-// idle reports whether there is nothing to flush; mu is held.
+// idle reports whether everything was flushed; mu is held.
 func (g *group) idle() bool {
-	return len(g.pending.entries) == 0 && len(g.dropped) == 0 && len(g.newStreams) == 0
+	return !g.writing && len(g.pending.entries) == 0 && len(g.dropped) == 0 && len(g.newStreams) == 0
 }
 
 func (g *group) closeFiles() error {
