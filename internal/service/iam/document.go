@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"regexp"
@@ -49,6 +50,65 @@ type statement struct {
 	Resource     values
 	NotResource  values
 	Condition    map[string]map[string]scalars
+}
+
+// UnmarshalJSON takes the names of elements in their case only, which
+// encoding/json does not mind.
+func (d *document) UnmarshalJSON(b []byte) error {
+	type plain document
+	return errors.Join(checkElements(b, "Version", "Id", "Statement"), unmarshalStrict(b, (*plain)(d)))
+}
+
+// UnmarshalJSON is as document's.
+func (s *statement) UnmarshalJSON(b []byte) error {
+	type plain statement
+	return errors.Join(
+		checkElements(b, "Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition"),
+		unmarshalStrict(b, (*plain)(s)))
+}
+
+func checkElements(b []byte, names ...string) error {
+	var elements map[string]json.RawMessage
+	if err := json.Unmarshal(b, &elements); err != nil {
+		return err
+	}
+	for name := range elements {
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("unknown element %q", name)
+		}
+	}
+	return nil
+}
+
+// checkNames refuses objects with the same name twice, of which readers may
+// take either.
+func checkNames(d *json.Decoder) error {
+	token, err := d.Token()
+	if err != nil {
+		return err
+	}
+	delim, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		if delim == '{' {
+			name, err := d.Token()
+			if err != nil {
+				return err
+			}
+			if seen[name.(string)] {
+				return fmt.Errorf("element %q twice", name)
+			}
+			seen[name.(string)] = true
+		}
+		if err := checkNames(d); err != nil {
+			return err
+		}
+	}
+	_, err = d.Token()
+	return err
 }
 
 // statements are a list, or one that stands alone.
@@ -155,7 +215,9 @@ func baseOperator(op string) string {
 func parseDocument(text string) (*document, error) {
 	const syntax = "Syntax errors in policy."
 	d := new(document)
-	if err := unmarshalStrict([]byte(text), d); err != nil || len(d.Statement) == 0 {
+	// The second reads the names, of a document that the first has found to be
+	// JSON of no great depth.
+	if unmarshalStrict([]byte(text), d) != nil || checkNames(json.NewDecoder(strings.NewReader(text))) != nil || len(d.Statement) == 0 {
 		return nil, malformed(syntax)
 	}
 	if d.Version != "" && d.Version != "2008-10-17" && d.Version != "2012-10-17" {
