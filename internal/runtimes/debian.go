@@ -49,6 +49,10 @@ var debianPackages = []string{
 	"libtinfo6", "libdb5.3t64", "libuuid1", "tzdata", "media-types",
 	"bash", "dash", "coreutils", "libacl1", "libattr1", "libcap2", "libselinux1",
 	"libpcre2-8-0", "libgmp10", "libsystemd0",
+	// The AWS SDK, which AWS's Python runtimes have, too.
+	"python3-boto3", "python3-botocore", "python3-s3transfer", "python3-jmespath",
+	"python3-dateutil", "python3-six", "python3-urllib3", "python3-certifi",
+	"python3-requests", "python3-idna", "python3-chardet",
 }
 
 // debianPython adds Python from Debian's packages. They need a newer C library
@@ -297,6 +301,10 @@ func unpackDeb(deb io.Reader, dir string) error {
 			// gconv holds hundreds of character sets that Python has itself.
 			if !debParts.MatchString(name) || strings.Contains(name, "/gconv/") {
 				return ""
+			}
+			// Debian's modules for every Python, where ours looks for them.
+			if module, ok := strings.CutPrefix(name, "usr/lib/python3/dist-packages/"); ok {
+				return "usr/lib/python3.13/site-packages/" + module
 			}
 			return name
 		})

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // tree is a small directory tree by its files' relative paths.
@@ -65,7 +67,7 @@ func (t tree) write(dir string) error {
 }
 
 // makeDir makes a directory with all of its content or not at all: fill writes
-// into a temporary directory beside it, which is synced and then renamed. If
+// into a temporary directory beside it, which is brought to disk and then renamed. If
 // another process was faster, its directory stays.
 func makeDir(dir string, fill func(tmp string) error) (err error) {
 	parent := filepath.Dir(dir)
@@ -83,7 +85,7 @@ func makeDir(dir string, fill func(tmp string) error) (err error) {
 	if err := fill(tmp); err != nil {
 		return err
 	}
-	if err := syncTree(tmp); err != nil {
+	if err := syncFileSystem(tmp); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -92,14 +94,18 @@ func makeDir(dir string, fill func(tmp string) error) (err error) {
 	return syncDir(parent)
 }
 
-// syncTree makes sure that every file and directory below root is on disk.
-func syncTree(root string) error {
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type()&fs.ModeSymlink != 0 {
-			return err
-		}
-		return syncDir(path)
-	})
+// syncFileSystem makes sure that everything on the file system of dir is on
+// disk. An interpreter has thousands of files: syncing each takes minutes.
+func syncFileSystem(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return fmt.Errorf("sync the file system of %s: %w", dir, err)
+	}
+	return nil
 }
 
 // syncDir syncs a directory or a file.

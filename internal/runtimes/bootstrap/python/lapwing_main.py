@@ -120,6 +120,8 @@ def main():
     task = os.environ.get("LAMBDA_TASK_ROOT", "/var/task")
     release = f"{sys.version_info.major}.{sys.version_info.minor}"
     sys.path[0:0] = [task, f"/opt/python/lib/python{release}/site-packages", "/opt/python"]
+    # What came with the interpreter, such as boto3, comes last.
+    sys.path.append(f"{sys.prefix}/lib/python{release}/site-packages")
 
     sink = LogSink(os.environ.pop("_LAMBDA_TELEMETRY_LOG_FD", None))
     logs = Logs(sink, os.environ.get("AWS_LAMBDA_LOG_FORMAT"), os.environ.get("AWS_LAMBDA_LOG_LEVEL"))
