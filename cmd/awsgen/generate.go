@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -158,6 +159,7 @@ func imports(source string) string {
 			fmt.Fprintf(&b, "%q\n", p)
 		}
 	}
+	b.WriteString("\n")
 	for _, p := range []string{"aws", "aws/schema"} {
 		if usesPackage(source, path.Base(p)) {
 			fmt.Fprintf(&b, "\"lapwing.dev/lapwing/internal/%s\"\n", p)
@@ -248,19 +250,27 @@ func (g *generator) errorsFile() string {
 				status = 500
 			}
 		}
-		key := ""
+		more := ""
+		if code != name && g.namesShapes() {
+			more = fmt.Sprintf("Shape: %q, ", name)
+		}
 		for _, m := range s.Members {
 			if strings.EqualFold(m.Name, "message") && m.Name != "message" {
-				key = fmt.Sprintf("MessageKey: %q, ", m.Name)
+				more += fmt.Sprintf("MessageKey: %q, ", m.Name)
 			}
 		}
 		fmt.Fprintf(&b, "// New%s returns the error %s with a message for the caller.\nfunc New%s(format string, args ...any) *aws.Error {\n"+
-			"return &aws.Error{Code: %q, Status: %d, %sMessage: fmt.Sprintf(format, args...)}\n}\n\n", upperFirst(name), code, upperFirst(name), code, status, key)
+			"return &aws.Error{Code: %q, Status: %d, %sMessage: fmt.Sprintf(format, args...)}\n}\n\n", upperFirst(name), code, upperFirst(name), code, status, more)
 	}
 	if b.Len() == 0 {
 		return ""
 	}
 	return g.packageClause() + imports(b.String()) + b.String()
+}
+
+// namesShapes tells whether a protocol of the service names errors by shape.
+func (g *generator) namesShapes() bool {
+	return slices.ContainsFunc(g.model.Metadata.protocols(), func(p string) bool { return p == "json" || p == "smithy-rpc-v2-cbor" })
 }
 
 func (g *generator) serviceFile() string {
@@ -275,14 +285,11 @@ func (g *generator) serviceFile() string {
 	if signing == "" {
 		signing = md.EndpointPrefix
 	}
-	protocols := md.Protocols
-	if len(protocols) == 0 {
-		protocols = []string{md.Protocol}
-	}
 	fmt.Fprintf(&b, "// NewService returns the service with api as its behaviour.\nfunc NewService(api API) *aws.Service {\nreturn &aws.Service{\n")
 	fmt.Fprintf(&b, "Name: %q, ID: %q, SigningName: %q, EndpointPrefix: %q, APIVersion: %q,\n", g.service, md.ServiceID, signing, md.EndpointPrefix, md.APIVersion)
-	fmt.Fprintf(&b, "Protocols: []aws.Protocol{%s},\n", quoted(protocols))
-	fmt.Fprintf(&b, "TargetPrefix: %q, JSONVersion: %q, XMLNamespace: %q, QueryCompatible: %t, ValidationCode: %q,\n", md.TargetPrefix, md.JSONVersion, md.XMLNamespace, md.AWSQueryCompatible != nil, g.list.ValidationCode)
+	fmt.Fprintf(&b, "Protocols: []aws.Protocol{%s},\n", quoted(md.protocols()))
+	fmt.Fprintf(&b, "TargetPrefix: %q, JSONVersion: %q, XMLNamespace: %q, QueryCompatible: %t, ValidationCode: %q, SerializationCode: %q,\n",
+		md.TargetPrefix, md.JSONVersion, cmp.Or(g.list.XMLNamespace, md.XMLNamespace), md.AWSQueryCompatible != nil, g.list.ValidationCode, g.list.SerializationCode)
 	b.WriteString("Operations: []*aws.Operation{\n")
 	for _, name := range g.operations {
 		b.WriteString(g.operation(name))

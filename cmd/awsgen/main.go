@@ -11,6 +11,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -23,12 +24,20 @@ import (
 
 // list is one service's entry in the operations file.
 type list struct {
+	// Model is the model's name where it is not the package's, and Dir the
+	// directory in which the package's is, where it is not the common one.
+	Model, Dir string
 	Operations []string         `json:"operations"`
 	MaxBody    map[string]int64 `json:"maxBody"` // bytes, where not defaultMaxBody
 	// XMLRoot names the root elements of outputs that the model leaves open.
 	XMLRoot map[string]string `json:"xmlRoot"`
 	// ValidationCode is the error code of a request that breaks a constraint.
 	ValidationCode string `json:"validationCode"`
+	// SerializationCode is the error code of a malformed JSON body, where it is
+	// not the protocol's.
+	SerializationCode string `json:"serializationCode"`
+	// XMLNamespace is that of outputs, where the model leaves it open.
+	XMLNamespace string `json:"xmlNamespace"`
 }
 
 // defaultMaxBody is the largest request of an operation that the list does not
@@ -56,15 +65,16 @@ func run(models, operations, out string) error {
 		return err
 	}
 	for _, service := range slices.Sorted(maps.Keys(lists)) {
+		l := lists[service]
 		var m model
-		if err := readJSON(filepath.Join(models, service+".json"), &m); err != nil {
+		if err := readJSON(filepath.Join(models, cmp.Or(l.Model, service)+".json"), &m); err != nil {
 			return err
 		}
-		files, err := generate(service, &m, lists[service])
+		files, err := generate(service, &m, l)
 		if err != nil {
 			return fmt.Errorf("%s: %w", service, err)
 		}
-		if err := write(filepath.Join(out, service), files); err != nil {
+		if err := write(filepath.Join(out, filepath.FromSlash(l.Dir), service), files); err != nil {
 			return err
 		}
 	}

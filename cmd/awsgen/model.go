@@ -8,21 +8,31 @@ import (
 
 // model is an AWS API model in botocore's format, as far as it is used.
 type model struct {
-	Metadata struct {
-		APIVersion     string
-		EndpointPrefix string
-		ServiceID      string
-		SigningName    string
-		Protocol       string
-		Protocols      []string
-		TargetPrefix   string
-		JSONVersion    string
-		XMLNamespace   string
-
-		AWSQueryCompatible json.RawMessage
-	}
+	Metadata   metadata
 	Operations map[string]*operation
 	Shapes     map[string]*shape
+}
+
+type metadata struct {
+	APIVersion     string
+	EndpointPrefix string
+	ServiceID      string
+	SigningName    string
+	Protocol       string
+	Protocols      []string
+	TargetPrefix   string
+	JSONVersion    string
+	XMLNamespace   string
+
+	AWSQueryCompatible json.RawMessage
+}
+
+// protocols returns the service's protocols, the preferred one first.
+func (m *metadata) protocols() []string {
+	if len(m.Protocols) == 0 {
+		return []string{m.Protocol}
+	}
+	return m.Protocols
 }
 
 type operation struct {

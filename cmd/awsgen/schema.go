@@ -2,8 +2,9 @@ package main
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
+
+	"lapwing.dev/lapwing/internal/aws/schema"
 )
 
 // schemaFile describes the shapes for the codecs. They refer to each other in
@@ -74,9 +75,6 @@ func (g *generator) describe(b *strings.Builder, name string) {
 	b.WriteString("}\n")
 }
 
-// javaEscape is a character in Java's regular expressions.
-var javaEscape = regexp.MustCompile(`\\u([0-9A-Fa-f]{4})`)
-
 func shapeFields(s *shape) []string {
 	var f []string
 	add := func(ok bool, format string, args ...any) {
@@ -85,10 +83,8 @@ func shapeFields(s *shape) []string {
 		}
 	}
 	add(len(s.Enum) > 0, "Enum = []string{%s}", quoted(s.Enum))
-	// Java's look-around has no equivalent here; the service checks these.
-	pattern := javaEscape.ReplaceAllString(s.Pattern, `\x{$1}`)
-	_, err := regexp.Compile("^(?:" + pattern + ")$")
-	add(pattern != "" && err == nil, "Pattern = %q", pattern)
+	_, err := schema.CompilePattern(s.Pattern)
+	add(s.Pattern != "" && err == nil, "Pattern = %q", s.Pattern)
 	if s.Min != nil {
 		add(true, "Min = schema.Float(%v)", *s.Min)
 	}

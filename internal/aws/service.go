@@ -37,7 +37,10 @@ type Service struct {
 	// ValidationCode is the error code of a request that breaks the model's
 	// constraints.
 	ValidationCode string
-	Operations     []*Operation // by name
+	// SerializationCode is the error code of a JSON body that cannot be
+	// decoded; empty means SerializationException.
+	SerializationCode string
+	Operations        []*Operation // by name
 	// Unserved are the routes of REST operations that AWS has and this service
 	// does not: so that they are named when refused, not taken for others.
 	Unserved []Route

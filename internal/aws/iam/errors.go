@@ -4,6 +4,7 @@ package iam
 
 import (
 	"fmt"
+
 	"lapwing.dev/lapwing/internal/aws"
 )
 

@@ -1124,7 +1124,7 @@ func init() {
 	{
 		s := &shapes[shapeMarkerType]
 		s.Name, s.Kind = "markerType", schema.String
-		s.Pattern = "[\\x{0020}-\\x{00FF}]+"
+		s.Pattern = "[\\u0020-\\u00FF]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(320)
 	}
@@ -1137,14 +1137,14 @@ func init() {
 	{
 		s := &shapes[shapePathPrefixType]
 		s.Name, s.Kind = "pathPrefixType", schema.String
-		s.Pattern = "\\x{002F}[\\x{0021}-\\x{007F}]*"
+		s.Pattern = "\\u002F[\\u0021-\\u007F]*"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(512)
 	}
 	{
 		s := &shapes[shapePathType]
 		s.Name, s.Kind = "pathType", schema.String
-		s.Pattern = "(\\x{002F})|(\\x{002F}[\\x{0021}-\\x{007E}]+\\x{002F})"
+		s.Pattern = "(\\u002F)|(\\u002F[\\u0021-\\u007E]+\\u002F)"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(512)
 	}
@@ -1156,7 +1156,7 @@ func init() {
 	{
 		s := &shapes[shapePolicyDocumentType]
 		s.Name, s.Kind = "policyDocumentType", schema.String
-		s.Pattern = "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{00FF}]+"
+		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u00FF]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(131072)
 	}
@@ -1206,7 +1206,7 @@ func init() {
 	{
 		s := &shapes[shapeRoleDescriptionType]
 		s.Name, s.Kind = "roleDescriptionType", schema.String
-		s.Pattern = "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{007E}\\x{00A1}-\\x{00FF}]*"
+		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u007E\\u00A1-\\u00FF]*"
 		s.Max = schema.Float(1000)
 	}
 	{

@@ -6,6 +6,7 @@ package iam
 
 import (
 	"context"
+
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/schema"
 )
@@ -72,7 +73,7 @@ func NewService(api API) *aws.Service {
 	return &aws.Service{
 		Name: "iam", ID: "IAM", SigningName: "iam", EndpointPrefix: "iam", APIVersion: "2010-05-08",
 		Protocols:    []aws.Protocol{"query"},
-		TargetPrefix: "", JSONVersion: "", XMLNamespace: "https://iam.amazonaws.com/doc/2010-05-08/", QueryCompatible: false, ValidationCode: "ValidationError",
+		TargetPrefix: "", JSONVersion: "", XMLNamespace: "https://iam.amazonaws.com/doc/2010-05-08/", QueryCompatible: false, ValidationCode: "ValidationError", SerializationCode: "",
 		Operations: []*aws.Operation{
 			{Name: "AttachRolePolicy", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAttachRolePolicyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AttachRolePolicyInput) }, Call: aws.Handler(api.AttachRolePolicy)},
 			{Name: "AttachUserPolicy", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAttachUserPolicyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AttachUserPolicyInput) }, Call: aws.Handler(api.AttachUserPolicy)},

@@ -4,6 +4,7 @@ package lambda
 
 import (
 	"fmt"
+
 	"lapwing.dev/lapwing/internal/aws"
 )
 

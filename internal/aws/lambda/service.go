@@ -6,6 +6,7 @@ package lambda
 
 import (
 	"context"
+
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/schema"
 )
@@ -46,7 +47,7 @@ func NewService(api API) *aws.Service {
 	return &aws.Service{
 		Name: "lambda", ID: "Lambda", SigningName: "lambda", EndpointPrefix: "lambda", APIVersion: "2015-03-31",
 		Protocols:    []aws.Protocol{"rest-json"},
-		TargetPrefix: "", JSONVersion: "", XMLNamespace: "", QueryCompatible: false, ValidationCode: "ValidationException",
+		TargetPrefix: "", JSONVersion: "", XMLNamespace: "", QueryCompatible: false, ValidationCode: "ValidationException", SerializationCode: "InvalidRequestContentException",
 		Operations: []*aws.Operation{
 			{Name: "AddPermission", Method: "POST", URI: "/2015-03-31/functions/{FunctionName}/policy", Status: 201, Input: &shapes[shapeAddPermissionRequest], Output: &shapes[shapeAddPermissionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AddPermissionInput) }, Call: aws.Handler(api.AddPermission)},
 			{Name: "CreateAlias", Method: "POST", URI: "/2015-03-31/functions/{FunctionName}/aliases", Status: 201, Input: &shapes[shapeCreateAliasRequest], Output: &shapes[shapeAliasConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(CreateAliasInput) }, Call: aws.Handler(api.CreateAlias)},

@@ -4,6 +4,7 @@ package logs
 
 import (
 	"fmt"
+
 	"lapwing.dev/lapwing/internal/aws"
 )
 

@@ -6,6 +6,7 @@ package logs
 
 import (
 	"context"
+
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/schema"
 )
@@ -37,7 +38,7 @@ func NewService(api API) *aws.Service {
 	return &aws.Service{
 		Name: "logs", ID: "CloudWatch Logs", SigningName: "logs", EndpointPrefix: "logs", APIVersion: "2014-03-28",
 		Protocols:    []aws.Protocol{"json"},
-		TargetPrefix: "Logs_20140328", JSONVersion: "1.1", XMLNamespace: "", QueryCompatible: false, ValidationCode: "InvalidParameterException",
+		TargetPrefix: "Logs_20140328", JSONVersion: "1.1", XMLNamespace: "", QueryCompatible: false, ValidationCode: "InvalidParameterException", SerializationCode: "",
 		Operations: []*aws.Operation{
 			{Name: "CreateLogGroup", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateLogGroupRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(CreateLogGroupInput) }, Call: aws.Handler(api.CreateLogGroup)},
 			{Name: "CreateLogStream", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateLogStreamRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(CreateLogStreamInput) }, Call: aws.Handler(api.CreateLogStream)},

@@ -4,6 +4,7 @@ package s3
 
 import (
 	"fmt"
+
 	"lapwing.dev/lapwing/internal/aws"
 )
 

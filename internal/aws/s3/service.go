@@ -6,6 +6,7 @@ package s3
 
 import (
 	"context"
+
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/schema"
 )
@@ -46,7 +47,7 @@ func NewService(api API) *aws.Service {
 	return &aws.Service{
 		Name: "s3", ID: "S3", SigningName: "s3", EndpointPrefix: "s3", APIVersion: "2006-03-01",
 		Protocols:    []aws.Protocol{"rest-xml"},
-		TargetPrefix: "", JSONVersion: "", XMLNamespace: "", QueryCompatible: false, ValidationCode: "InvalidRequest",
+		TargetPrefix: "", JSONVersion: "", XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", QueryCompatible: false, ValidationCode: "InvalidRequest", SerializationCode: "",
 		Operations: []*aws.Operation{
 			{Name: "AbortMultipartUpload", Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204, Input: &shapes[shapeAbortMultipartUploadRequest], Output: &shapes[shapeAbortMultipartUploadOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AbortMultipartUploadInput) }, Call: aws.Handler(api.AbortMultipartUpload)},
 			{Name: "CompleteMultipartUpload", Method: "POST", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeCompleteMultipartUploadRequest], Output: &shapes[shapeCompleteMultipartUploadOutput], ResultWrapper: "", XMLRoot: "CompleteMultipartUploadResult", MaxBody: 4194304, New: func() any { return new(CompleteMultipartUploadInput) }, Call: aws.Handler(api.CompleteMultipartUpload)},

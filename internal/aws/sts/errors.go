@@ -4,6 +4,7 @@ package sts
 
 import (
 	"fmt"
+
 	"lapwing.dev/lapwing/internal/aws"
 )
 

@@ -187,7 +187,7 @@ func init() {
 	{
 		s := &shapes[shapeArnType]
 		s.Name, s.Kind = "arnType", schema.String
-		s.Pattern = "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{007E}\\x{0085}\\x{00A0}-\\x{D7FF}\\x{E000}-\\x{FFFD}\\x{1000}0-\\x{10FF}FF]+"
+		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u007E\\u0085\\u00A0-\\uD7FF\\uE000-\\uFFFD\\u10000-\\u10FFFF]+"
 		s.Min = schema.Float(20)
 		s.Max = schema.Float(2048)
 	}
@@ -298,7 +298,7 @@ func init() {
 	{
 		s := &shapes[shapeUnrestrictedSessionPolicyDocumentType]
 		s.Name, s.Kind = "unrestrictedSessionPolicyDocumentType", schema.String
-		s.Pattern = "[\\x{0009}\\x{000A}\\x{000D}\\x{0020}-\\x{00FF}]+"
+		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u00FF]+"
 		s.Min = schema.Float(1)
 	}
 	{

@@ -6,6 +6,7 @@ package sts
 
 import (
 	"context"
+
 	"lapwing.dev/lapwing/internal/aws"
 )
 
@@ -22,7 +23,7 @@ func NewService(api API) *aws.Service {
 	return &aws.Service{
 		Name: "sts", ID: "STS", SigningName: "sts", EndpointPrefix: "sts", APIVersion: "2011-06-15",
 		Protocols:    []aws.Protocol{"query"},
-		TargetPrefix: "", JSONVersion: "", XMLNamespace: "https://sts.amazonaws.com/doc/2011-06-15/", QueryCompatible: false, ValidationCode: "ValidationError",
+		TargetPrefix: "", JSONVersion: "", XMLNamespace: "https://sts.amazonaws.com/doc/2011-06-15/", QueryCompatible: false, ValidationCode: "ValidationError", SerializationCode: "",
 		Operations: []*aws.Operation{
 			{Name: "AssumeRole", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAssumeRoleRequest], Output: &shapes[shapeAssumeRoleResponse], ResultWrapper: "AssumeRoleResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AssumeRoleInput) }, Call: aws.Handler(api.AssumeRole)},
 			{Name: "GetAccessKeyInfo", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetAccessKeyInfoRequest], Output: &shapes[shapeGetAccessKeyInfoResponse], ResultWrapper: "GetAccessKeyInfoResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(GetAccessKeyInfoInput) }, Call: aws.Handler(api.GetAccessKeyInfo)},

@@ -31,7 +31,7 @@ func decodeCBOR(body []byte, s *schema.Shape, v reflect.Value) error {
 	if err := cborDecoder.Unmarshal(body, &tree); err != nil {
 		return serialization("The request body is not valid CBOR: %v", err)
 	}
-	return treeDecoder{cbor: true}.structure(tree, s, v, "", 0)
+	return treeDecoder{}.structure(tree, s, v, "", 0)
 }
 
 func encodeCBOR(s *schema.Shape, v reflect.Value) ([]byte, error) {
@@ -46,8 +46,8 @@ func cborTree(s *schema.Shape, v reflect.Value) map[string]any {
 	tree := make(map[string]any, len(s.Members))
 	for i := range s.Members {
 		m := &s.Members[i]
-		if f, ok := present(v.Field(m.Index)); ok {
-			tree[m.Name] = cborValue(m.Shape, f)
+		if f, ok := present(v.Field(m.Index)); ok && m.Shape.Kind != schema.Events {
+			tree[m.WireName()] = cborValue(m.Shape, f)
 		}
 	}
 	return tree

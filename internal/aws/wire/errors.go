@@ -53,7 +53,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, svc *aws.Service, call *
 		write(w, e.Status, "text/xml", x.buf)
 	case aws.CBOR:
 		queryCompatible(h, svc, e)
-		tree := map[string]any{"__type": e.Code, "message": e.Message}
+		tree := map[string]any{"__type": shapeName(e), "message": e.Message}
 		for k, v := range e.Extra {
 			tree[k] = v
 		}
@@ -65,13 +65,16 @@ func WriteError(w http.ResponseWriter, r *http.Request, svc *aws.Service, call *
 		write(w, e.Status, "application/cbor", b)
 	case aws.JSON:
 		queryCompatible(h, svc, e)
-		h.Set("X-Amzn-Errortype", e.Code)
-		write(w, e.Status, "application/x-amz-json-"+svc.JSONVersion, errorJSON(e, e.Code))
+		h.Set("X-Amzn-Errortype", shapeName(e))
+		write(w, e.Status, "application/x-amz-json-"+svc.JSONVersion, errorJSON(e, shapeName(e)))
 	default:
-		h.Set("X-Amzn-Errortype", e.Code)
+		h.Set("X-Amzn-Errortype", shapeName(e))
 		write(w, e.Status, "application/json", errorJSON(e, ""))
 	}
 }
+
+// shapeName is the error's name where it is not told by its code.
+func shapeName(e *aws.Error) string { return orElse(e.Shape, e.Code) }
 
 // fault tells whose fault an error is.
 func fault(e *aws.Error) string {

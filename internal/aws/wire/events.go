@@ -1,8 +1,11 @@
 package wire
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"reflect"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 
@@ -21,74 +24,113 @@ func eventMember(s *schema.Shape) *schema.Member {
 }
 
 // writeEvents writes an output whose body is a stream of events, each one sent
-// as soon as it is there. An error of the stream is its last event.
+// as soon as it is there. An error ends the stream: it is the last event, and
+// where it is not AWS's own, it is returned for the log.
 func (c *Call) writeEvents(w http.ResponseWriter, m *schema.Member, out reflect.Value) error {
+	encoder, flush := eventstream.NewEncoder(), http.NewResponseController(w).Flush
+	send := func(message eventstream.Message) bool { // false: the client has gone
+		return encoder.Encode(w, message) == nil && flush() == nil
+	}
+	var first *eventstream.Message
+	if c.Protocol == aws.JSON || c.Protocol == aws.CBOR {
+		// In RPC protocols the output's other members come as the first event.
+		body, contentType, err := c.document(c.Operation.Output, out)
+		if err != nil {
+			return err
+		}
+		message := eventMessage("event", "initial-response", contentType, body)
+		first = &message
+	}
 	w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
 	w.WriteHeader(c.Operation.Status)
-	flush := http.NewResponseController(w).Flush
-	e := eventstream.NewEncoder()
-	if c.Protocol == aws.JSON || c.Protocol == aws.CBOR {
-		// In RPC protocols the output's other members come as a first event.
-		first := eventMessage("event", "initial-response", "application/json", appendJSON(nil, c.Operation.Output, out))
-		if e.Encode(w, first) != nil {
+	if first != nil {
+		if !send(*first) {
 			return nil
 		}
+	} else if flush() != nil {
+		return nil
 	}
-	_ = flush()
 	field := out.Field(m.Index)
 	if field.IsNil() {
 		return nil
 	}
-	for event, err := range field.Seq2() {
-		var message eventstream.Message
-		if err, isErr := err.Interface().(error); isErr && err != nil {
-			message = errorEvent(err)
-		} else {
-			message = unionEvent(m.Shape, event)
+	for event, failure := range field.Seq2() {
+		if err, _ := failure.Interface().(error); err != nil {
+			e, isAWS := errors.AsType[*aws.Error](err)
+			if !isAWS {
+				e = &aws.Error{Code: "InternalFailure", Message: "An internal error occurred."}
+			}
+			if send(eventMessage("exception", e.Code, "application/json", errorJSON(e, ""))) && !isAWS {
+				return fmt.Errorf("wire: streaming events: %w", err)
+			}
+			return nil
 		}
-		if e.Encode(w, message) != nil {
-			return nil // the client has gone; the producer's context tells it
+		message, err := c.event(m.Shape, event)
+		if err != nil {
+			return err
 		}
-		if flush() != nil {
+		if !send(message) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// unionEvent makes the message of the one member that is set.
-func unionEvent(union *schema.Shape, v reflect.Value) eventstream.Message {
-	if v.Kind() == reflect.Pointer {
-		v = v.Elem()
-	}
+// event makes the message of the one member of a union that is set: its name,
+// its header members, and its payload member or else the others as a document.
+func (c *Call) event(union *schema.Shape, v reflect.Value) (eventstream.Message, error) {
+	v = reflect.Indirect(v)
 	for i := range union.Members {
 		m := &union.Members[i]
 		f, ok := present(v.Field(m.Index))
 		if !ok {
 			continue
 		}
+		body, contentType, err := c.document(m.Shape, f)
+		if err != nil {
+			return eventstream.Message{}, err
+		}
+		var headers eventstream.Headers
 		for j := range m.Shape.Members {
 			p := &m.Shape.Members[j]
-			if !p.EventPayload {
-				continue
+			value, ok := present(f.Field(p.Index))
+			switch {
+			case p.EventHeader && ok:
+				headers.Set(p.WireName(), headerValue(p, value))
+			case p.EventPayload && p.Shape.Kind == schema.Blob:
+				body, contentType = nil, "application/octet-stream"
+				if ok {
+					body = value.Bytes()
+				}
+			case p.EventPayload && p.Shape.Kind == schema.String:
+				body, contentType = nil, "text/plain"
+				if ok {
+					body = []byte(value.String())
+				}
 			}
-			value, _ := present(f.Field(p.Index))
-			if p.Shape.Kind == schema.Blob {
-				return eventMessage("event", m.Name, "application/octet-stream", value.Bytes())
-			}
-			return eventMessage("event", m.Name, "text/plain", []byte(value.String()))
 		}
-		return eventMessage("event", m.Name, "application/json", appendJSON(nil, m.Shape, f))
+		message := eventMessage("event", m.Name, contentType, body)
+		message.Headers = append(message.Headers, headers...)
+		return message, nil
 	}
-	return errorEvent(nil)
+	return eventstream.Message{}, fmt.Errorf("wire: an event of %s has no member", union.Name)
 }
 
-func errorEvent(err error) eventstream.Message {
-	e, ok := err.(*aws.Error)
-	if !ok {
-		e = &aws.Error{Code: "InternalFailure", Message: "An internal error occurred."}
+// headerValue is a value as the header of an event.
+func headerValue(m *schema.Member, v reflect.Value) eventstream.Value {
+	switch m.Shape.Kind {
+	case schema.Integer:
+		return eventstream.Int32Value(v.Int())
+	case schema.Long:
+		return eventstream.Int64Value(v.Int())
+	case schema.Boolean:
+		return eventstream.BoolValue(v.Bool())
+	case schema.Blob:
+		return eventstream.BytesValue(v.Bytes())
+	case schema.Timestamp:
+		return eventstream.TimestampValue(v.Interface().(time.Time))
 	}
-	return eventMessage("exception", e.Code, "application/json", errorJSON(e, ""))
+	return eventstream.StringValue(v.String())
 }
 
 func eventMessage(kind, name, contentType string, payload []byte) eventstream.Message {

@@ -33,7 +33,7 @@ func (n *formNode) child(name string) *formNode {
 }
 
 // readForm reads the form of a request in one of the Query protocols: the body
-// of a POST, or the query of a GET.
+// of a POST, before the parameters of the URL.
 func readForm(r *http.Request) (*formNode, error) {
 	raw := r.URL.RawQuery
 	if r.Method == http.MethodPost && r.Body != nil {
@@ -47,7 +47,10 @@ func readForm(r *http.Request) (*formNode, error) {
 		if len(b) > maxForm {
 			return nil, &aws.Error{Code: "RequestEntityTooLarge", Status: 413, Message: "Request must be smaller than " + strconv.Itoa(maxForm) + " bytes."}
 		}
-		raw = string(b)
+		if raw != "" {
+			b = append(b, '&')
+		}
+		raw = string(b) + raw
 	}
 	return parseForm(raw)
 }

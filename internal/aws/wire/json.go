@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
-	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -32,10 +31,9 @@ func decodeJSON(body []byte, s *schema.Shape, v reflect.Value) error {
 	return treeDecoder{}.structure(tree, s, v, "", 0)
 }
 
-// treeDecoder decodes the generic value of a JSON or CBOR document.
-type treeDecoder struct {
-	cbor bool
-}
+// treeDecoder decodes the generic value of a JSON or CBOR document: what package
+// json or cbor makes of one.
+type treeDecoder struct{}
 
 func (d treeDecoder) structure(tree any, s *schema.Shape, v reflect.Value, path string, depth int) error {
 	object, ok := tree.(map[string]any)
@@ -46,7 +44,7 @@ func (d treeDecoder) structure(tree any, s *schema.Shape, v reflect.Value, path 
 		return serialization("The document is nested too deeply")
 	}
 	for name, value := range object {
-		m := s.Member(d.key(s, name))
+		m := s.Member(name)
 		if m == nil || value == nil {
 			continue // unknown members are ignored, as AWS does
 		}
@@ -59,10 +57,6 @@ func (d treeDecoder) structure(tree any, s *schema.Shape, v reflect.Value, path 
 	}
 	return nil
 }
-
-// key maps a name of a document to the member's name on the wire. CBOR has no
-// use for location names.
-func (d treeDecoder) key(_ *schema.Shape, name string) string { return name }
 
 func (d treeDecoder) value(tree any, m *schema.Member, v reflect.Value, path string, depth int) error {
 	s := m.Shape
@@ -98,7 +92,7 @@ func (d treeDecoder) value(tree any, m *schema.Member, v reflect.Value, path str
 					return err
 				}
 			}
-			out.SetMapIndex(reflect.ValueOf(key).Convert(v.Type().Key()), value)
+			out.SetMapIndex(reflect.ValueOf(key), value)
 		}
 		v.Set(out)
 		return nil
@@ -212,9 +206,12 @@ func number(tree any) (float64, bool) {
 		return n, true
 	case float32:
 		return float64(n), true
-	case string: // NaN and the infinities
-		f, err := strconv.ParseFloat(n, 64)
-		return f, err == nil
+	case string: // JSON has no other form of these
+		switch n {
+		case "NaN", "Infinity", "-Infinity":
+			f, err := strconv.ParseFloat(n, 64)
+			return f, err == nil
+		}
 	}
 	return 0, false
 }
@@ -232,7 +229,7 @@ func appendJSON(b []byte, s *schema.Shape, v reflect.Value) []byte {
 	first := true
 	for i := range s.Members {
 		m := &s.Members[i]
-		if m.Location != schema.Body && m.Location != schema.Payload || m.Shape.Kind == schema.Events {
+		if m.Location != schema.Body && m.Location != schema.Payload || m.Shape.Kind == schema.Events || m.EventHeader {
 			continue
 		}
 		f, ok := present(v.Field(m.Index))
@@ -279,7 +276,7 @@ func appendValue(b []byte, m *schema.Member, v reflect.Value) []byte {
 			}
 			b = appendString(b, key)
 			b = append(b, ':')
-			b = appendValue(b, s.Elem, v.MapIndex(reflect.ValueOf(key).Convert(v.Type().Key())))
+			b = appendValue(b, s.Elem, v.MapIndex(reflect.ValueOf(key)))
 		}
 		return append(b, '}')
 	case schema.Timestamp:
@@ -307,11 +304,12 @@ func appendValue(b []byte, m *schema.Member, v reflect.Value) []byte {
 }
 
 func sortedKeys(m reflect.Value) []string {
-	keys := map[string]bool{}
+	keys := make([]string, 0, m.Len())
 	for _, k := range m.MapKeys() {
-		keys[k.String()] = true
+		keys = append(keys, k.String())
 	}
-	return slices.Sorted(maps.Keys(keys))
+	slices.Sort(keys)
+	return keys
 }
 
 // appendString appends a JSON string.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -51,18 +52,6 @@ func (c *Call) decodeREST(r *http.Request, in reflect.Value) error {
 		return err
 	}
 	return c.decodeDocument(body, s, in)
-}
-
-// decodeDocument decodes a JSON or XML body into a structure.
-func (c *Call) decodeDocument(body []byte, s *schema.Shape, v reflect.Value) error {
-	if c.Protocol == aws.RESTXML {
-		return decodeXML(body, s, v)
-	}
-	err := decodeJSON(body, s, v)
-	if e, ok := err.(*aws.Error); ok && e.Code == "SerializationException" && c.Service.Name == "lambda" {
-		e.Code = "InvalidRequestContentException" // Lambda API reference, CreateFunction
-	}
-	return err
 }
 
 func (c *Call) decodePayload(r *http.Request, m *schema.Member, v reflect.Value) error {
@@ -282,8 +271,8 @@ func (c *Call) writePayload(w http.ResponseWriter, r *http.Request, status int, 
 	return write(w, status, "application/xml", xmlDocument(root, xmlNamespace(c.Service, m.Shape), m.Shape, v))
 }
 
-// stream copies a body of any length. The length was set as a header, where it
-// is known; when the body breaks off, so does the connection.
+// stream copies a body of any length, whose length was set as a header where it
+// is known. It returns the body's error, not the client's: see Serve.
 func stream(w http.ResponseWriter, r *http.Request, status int, body io.ReadCloser) error {
 	defer body.Close()
 	if w.Header().Get("Content-Type") == "" {
@@ -293,10 +282,26 @@ func stream(w http.ResponseWriter, r *http.Request, status int, body io.ReadClos
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	if _, err := io.Copy(w, body); err != nil && r.Context().Err() == nil {
-		panic(http.ErrAbortHandler)
+	src := &source{Reader: body}
+	if _, err := io.Copy(w, src); err != nil && src.err != nil {
+		return fmt.Errorf("wire: streaming the response: %w", src.err)
 	}
 	return nil
+}
+
+// source remembers why reading stopped.
+type source struct {
+	io.Reader
+	err error
+}
+
+// Read implements io.Reader.
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
 }
 
 func encodeHeader(m *schema.Member, v reflect.Value, h http.Header) {

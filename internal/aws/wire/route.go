@@ -99,10 +99,10 @@ func (c *Call) route(r *http.Request) error {
 		}
 	}
 	if best == nil {
-		return unknownOperation(c.Service, r.Method+" "+r.URL.Path)
+		return c.unknownOperation(r.Method + " " + r.URL.Path)
 	}
 	if best.operation == nil {
-		return unknownOperation(c.Service, best.name)
+		return c.unknownOperation(best.name)
 	}
 	c.Operation, c.query = best.operation, query
 	c.labels, err = best.labels(path)

@@ -2,13 +2,13 @@ package wire
 
 import (
 	"fmt"
+	"iter"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -19,139 +19,245 @@ import (
 // maxViolations bounds how many broken constraints a message lists.
 const maxViolations = 20
 
+// notNull is the constraint that a required member breaks by its absence.
+const notNull = "Member must not be null"
+
 // validate checks the model's constraints, in the words of AWS: all that are
 // broken, in one error.
 func (c *Call) validate(in reflect.Value) error {
 	v := validator{requiredOnly: c.Protocol == aws.RESTXML}
-	v.structure("", c.Operation.Input, in)
-	if len(v.violations) == 0 {
+	v.structure(c.Operation.Input, in)
+	n := len(v.violations)
+	if n == 0 {
 		return nil
 	}
-	code := c.Service.ValidationCode
-	if code == "" {
-		code = "ValidationException"
+	plural := "s"
+	if n == 1 {
+		plural = ""
 	}
-	errorsText := "errors"
-	if len(v.violations) == 1 {
-		errorsText = "error"
-	}
-	return &aws.Error{Code: code, Status: 400,
-		Message: fmt.Sprintf("%d validation %s detected: %s", len(v.violations), errorsText, strings.Join(v.violations, "; "))}
+	return &aws.Error{Code: orElse(c.Service.ValidationCode, "ValidationException"), Status: 400,
+		Message: fmt.Sprintf("%d validation error%s detected: %s", n, plural, strings.Join(v.violations, "; "))}
 }
 
+// validator walks a value. It joins the path only where a constraint is broken.
 type validator struct {
 	// requiredOnly is for S3, whose service checks values itself, each with an
 	// error code of its own.
 	requiredOnly bool
+	path         []string
 	violations   []string
 }
 
-func (v *validator) add(path, value, constraint string) {
-	if len(v.violations) < maxViolations {
-		v.violations = append(v.violations, fmt.Sprintf("Value%s at '%s' failed to satisfy constraint: %s", value, path, constraint))
+// add adds a broken constraint of the value at the path; shown is how the
+// message shows the value, as show returns it.
+func (v *validator) add(shown, constraint string) {
+	if len(v.violations) == maxViolations {
+		return
 	}
+	v.violations = append(v.violations, "Value"+shown+" at '"+v.at()+"' failed to satisfy constraint: "+constraint)
 }
 
-func (v *validator) structure(path string, s *schema.Shape, value reflect.Value) {
+// at returns the path as AWS shows it: the names of members begin in lower case.
+func (v *validator) at() string {
+	names := make([]string, len(v.path))
+	for i, name := range v.path {
+		r, n := utf8.DecodeRuneInString(name)
+		names[i] = string(unicode.ToLower(r)) + name[n:]
+	}
+	return strings.Join(names, ".")
+}
+
+func (v *validator) structure(s *schema.Shape, value reflect.Value) {
 	for i := range s.Members {
 		m := &s.Members[i]
-		p := joinPath(path, m.Name)
 		f, ok := present(value.Field(m.Index))
-		if !ok {
-			if m.Required && m.Shape.Kind != schema.Events {
-				v.add(p, " null", "Member must not be null")
-			}
+		if !ok && !m.Required || m.Shape.Kind == schema.Events {
 			continue
 		}
-		v.value(p, m.Shape, f)
+		v.path = append(v.path, m.Name)
+		if ok {
+			v.value(m.Shape, f)
+		} else {
+			v.add(" null", notNull)
+		}
+		v.path = v.path[:len(v.path)-1]
 	}
 }
 
-func (v *validator) value(path string, s *schema.Shape, f reflect.Value) {
+func (v *validator) value(s *schema.Shape, f reflect.Value) {
 	switch s.Kind {
 	case schema.Structure:
 		if f.Kind() == reflect.Pointer {
 			if f.IsNil() {
-				v.add(path, " null", "Member must not be null")
+				v.add(" null", notNull)
 				return
 			}
 			f = f.Elem()
 		}
-		v.structure(path, s, f)
+		v.structure(s, f)
 	case schema.List:
-		v.size(path, s, f.Len(), f)
-		for i := range f.Len() {
-			v.value(path+"."+strconv.Itoa(i+1)+".member", s.Elem.Shape, f.Index(i))
-		}
+		v.check(s, f)
+		v.list(s, f)
 	case schema.Map:
-		v.size(path, s, f.Len(), f)
-		for _, k := range f.MapKeys() {
-			v.value(path+"."+k.String()+".key", s.Key.Shape, k)
-			v.value(path+"."+k.String()+".member", s.Elem.Shape, f.MapIndex(k))
-		}
-	case schema.String:
-		v.text(path, s, f)
-	case schema.Blob:
-		if f.Kind() == reflect.Slice {
-			v.size(path, s, f.Len(), f)
-		}
-	case schema.Integer, schema.Long:
-		v.number(path, s, float64(f.Int()), f)
-	case schema.Double:
-		v.number(path, s, f.Float(), f)
+		v.check(s, f)
+		v.mapping(s, f)
+	default:
+		v.check(s, f)
 	}
 }
 
-func (v *validator) text(path string, s *schema.Shape, f reflect.Value) {
+// check checks the constraints of the value itself.
+func (v *validator) check(s *schema.Shape, f reflect.Value) {
 	if v.requiredOnly {
 		return
 	}
+	for constraint := range broken(s, f) {
+		v.add(show(s, f), constraint)
+	}
+}
+
+// list checks the elements. Those that are scalars have one message for the
+// list, with all that is asked of an element.
+func (v *validator) list(s *schema.Shape, f reflect.Value) {
+	if scalar(s.Elem.Shape) {
+		for i := range f.Len() {
+			if !v.requiredOnly && violates(s.Elem.Shape, f.Index(i)) {
+				v.add(show(s, f), "Member must satisfy constraint: ["+strings.Join(append(constraints(s.Elem.Shape), notNull), ", ")+"]")
+				return
+			}
+		}
+		return
+	}
+	for i := range f.Len() {
+		v.path = append(v.path, strconv.Itoa(i+1), "member")
+		v.value(s.Elem.Shape, f.Index(i))
+		v.path = v.path[:len(v.path)-2]
+	}
+}
+
+// mapping checks keys and values, in the manner of list.
+func (v *validator) mapping(s *schema.Shape, f reflect.Value) {
+	keys, values := false, false
+	for _, key := range sortedKeys(f) {
+		k := reflect.ValueOf(key)
+		value := f.MapIndex(k)
+		keys = keys || violates(s.Key.Shape, k)
+		if scalar(s.Elem.Shape) {
+			values = values || violates(s.Elem.Shape, value)
+			continue
+		}
+		v.path = append(v.path, key, "member")
+		v.value(s.Elem.Shape, value)
+		v.path = v.path[:len(v.path)-2]
+	}
+	if keys && !v.requiredOnly {
+		v.add(show(s, f), "Map keys must satisfy constraint: ["+strings.Join(constraints(s.Key.Shape), ", ")+"]")
+	}
+	if values && !v.requiredOnly {
+		v.add(show(s, f), "Map value must satisfy constraint: ["+strings.Join(constraints(s.Elem.Shape), ", ")+"]")
+	}
+}
+
+func scalar(s *schema.Shape) bool {
+	return s.Kind != schema.Structure && s.Kind != schema.List && s.Kind != schema.Map
+}
+
+// rule is one constraint of a shape: AWS's words, and whether a value keeps it.
+type rule struct {
+	text string
+	ok   func(f reflect.Value) bool
+}
+
+// rules caches the rules of shapes, which are constant.
+var rules sync.Map // *schema.Shape -> []rule
+
+func rulesOf(s *schema.Shape) []rule {
+	if v, ok := rules.Load(s); ok {
+		return v.([]rule)
+	}
+	v, _ := rules.LoadOrStore(s, newRules(s))
+	return v.([]rule)
+}
+
+func newRules(s *schema.Shape) []rule {
 	if len(s.Enum) > 0 {
-		if !slices.Contains(s.Enum, f.String()) {
-			v.add(path, show(s, f), "Member must satisfy enum value set: ["+strings.Join(s.Enum, ", ")+"]")
+		return []rule{{"Member must satisfy enum value set: [" + strings.Join(s.Enum, ", ") + "]",
+			func(f reflect.Value) bool { return slices.Contains(s.Enum, f.String()) }}}
+	}
+	var list []rule
+	quantity, measure := "length", length
+	switch s.Kind {
+	case schema.Integer, schema.Long:
+		quantity, measure = "value", func(f reflect.Value) float64 { return float64(f.Int()) }
+	case schema.Double:
+		quantity, measure = "value", reflect.Value.Float
+	}
+	if s.Max != nil {
+		list = append(list, rule{"Member must have " + quantity + " less than or equal to " + formatFloat(*s.Max),
+			func(f reflect.Value) bool { return measure(f) <= *s.Max }})
+	}
+	if s.Min != nil {
+		list = append(list, rule{"Member must have " + quantity + " greater than or equal to " + formatFloat(*s.Min),
+			func(f reflect.Value) bool { return measure(f) >= *s.Min }})
+	}
+	if s.Pattern != "" {
+		re := compile(s.Pattern)
+		list = append(list, rule{"Member must satisfy regular expression pattern: " + s.Pattern,
+			func(f reflect.Value) bool { return re().MatchString(f.String()) }})
+	}
+	return list
+}
+
+// compile compiles a pattern when it is first needed; awsgen emits what compiles.
+func compile(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp {
+		re, err := schema.CompilePattern(pattern)
+		if err != nil {
+			panic(err)
 		}
-		return
+		return re
+	})
+}
+
+// length counts characters, elements or bytes.
+func length(f reflect.Value) float64 {
+	switch f.Kind() {
+	case reflect.String:
+		return float64(utf8.RuneCountInString(f.String()))
+	case reflect.Slice, reflect.Map:
+		return float64(f.Len())
 	}
-	n := utf8.RuneCountInString(f.String())
-	v.size(path, s, n, f)
-	if s.Pattern != "" && !pattern(s.Pattern).MatchString(f.String()) {
-		v.add(path, show(s, f), "Member must satisfy regular expression pattern: "+s.Pattern)
+	return 0 // a stream, which the operation's MaxBody bounds
+}
+
+// broken yields the texts of the rules that a value breaks.
+func broken(s *schema.Shape, f reflect.Value) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if f.Kind() == reflect.Interface {
+			return
+		}
+		for _, r := range rulesOf(s) {
+			if !r.ok(f) && !yield(r.text) {
+				return
+			}
+		}
 	}
 }
 
-// size checks a length or a number of elements.
-func (v *validator) size(path string, s *schema.Shape, n int, f reflect.Value) {
-	if v.requiredOnly {
-		return
+func violates(s *schema.Shape, f reflect.Value) bool {
+	for range broken(s, f) {
+		return true
 	}
-	if s.Max != nil && float64(n) > *s.Max {
-		v.add(path, show(s, f), fmt.Sprintf("Member must have length less than or equal to %.0f", *s.Max))
-	}
-	if s.Min != nil && float64(n) < *s.Min {
-		v.add(path, show(s, f), fmt.Sprintf("Member must have length greater than or equal to %.0f", *s.Min))
-	}
+	return false
 }
 
-func (v *validator) number(path string, s *schema.Shape, n float64, f reflect.Value) {
-	if v.requiredOnly {
-		return
+// constraints returns the texts of all rules of a shape.
+func constraints(s *schema.Shape) []string {
+	var texts []string
+	for _, r := range rulesOf(s) {
+		texts = append(texts, r.text)
 	}
-	if s.Max != nil && n > *s.Max {
-		v.add(path, show(s, f), "Member must have value less than or equal to "+formatFloat(*s.Max))
-	}
-	if s.Min != nil && n < *s.Min {
-		v.add(path, show(s, f), "Member must have value greater than or equal to "+formatFloat(*s.Min))
-	}
-}
-
-// joinPath makes the path that AWS shows: names begin in lower case.
-func joinPath(path, name string) string {
-	r, n := utf8.DecodeRuneInString(name)
-	name = string(unicode.ToLower(r)) + name[n:]
-	if path == "" {
-		return name
-	}
-	return path + "." + name
+	return texts
 }
 
 // show prints a value for a message, and nothing of what is secret or large.
@@ -160,34 +266,34 @@ func show(s *schema.Shape, f reflect.Value) string {
 		return ""
 	}
 	switch s.Kind {
-	case schema.String:
-		return " '" + clip(f.String()) + "'"
-	case schema.Integer, schema.Long:
-		return " '" + strconv.FormatInt(f.Int(), 10) + "'"
-	case schema.Double:
-		return " '" + formatFloat(f.Float()) + "'"
 	case schema.List:
-		if s.Elem.Shape.Kind == schema.String && !s.Elem.Shape.Sensitive {
-			var items []string
-			for i := range min(f.Len(), 10) {
-				items = append(items, clip(f.Index(i).String()))
-			}
-			return " '[" + strings.Join(items, ", ") + "]'"
+		if !printable(s.Elem.Shape) {
+			return ""
 		}
-	case schema.Timestamp:
-		return " '" + formatTime(f.Interface().(time.Time), iso8601) + "'"
+		var items []string
+		for i := range min(f.Len(), maxShown) {
+			items = append(items, clip(text(s.Elem, f.Index(i), iso8601)))
+		}
+		return " '[" + strings.Join(items, ", ") + "]'"
+	case schema.Map:
+		if !printable(s.Key.Shape) || !printable(s.Elem.Shape) {
+			return ""
+		}
+		var items []string
+		for _, key := range sortedKeys(f)[:min(f.Len(), maxShown)] {
+			items = append(items, clip(key)+"="+clip(text(s.Elem, f.MapIndex(reflect.ValueOf(key)), iso8601)))
+		}
+		return " '{" + strings.Join(items, ", ") + "}'"
 	}
-	return ""
+	if !printable(s) {
+		return ""
+	}
+	return " '" + clip(text(&schema.Member{Shape: s}, f, iso8601)) + "'"
 }
 
-// patterns caches compiled patterns; they come from the models only.
-var patterns sync.Map // string -> *regexp.Regexp
+// maxShown bounds how many elements of a list or map a message shows.
+const maxShown = 10
 
-func pattern(p string) *regexp.Regexp {
-	if v, ok := patterns.Load(p); ok {
-		return v.(*regexp.Regexp)
-	}
-	re := regexp.MustCompile("^(?:" + p + ")$") // awsgen emits what compiles
-	v, _ := patterns.LoadOrStore(p, re)
-	return v.(*regexp.Regexp)
+func printable(s *schema.Shape) bool {
+	return scalar(s) && !s.Sensitive && s.Kind != schema.Blob && s.Kind != schema.Events
 }

@@ -13,8 +13,6 @@ import (
 	"lapwing.dev/lapwing/internal/aws/schema"
 )
 
-var timeType = reflect.TypeFor[time.Time]()
-
 // target returns the value to set for an optional field: what its pointer
 // points to, made if it is nil.
 func target(v reflect.Value) reflect.Value {
@@ -33,9 +31,6 @@ func present(v reflect.Value) (reflect.Value, bool) {
 	case reflect.Pointer:
 		if v.IsNil() {
 			return v, false
-		}
-		if v.Type().Elem() == timeType || v.Elem().Kind() != reflect.Struct {
-			return v.Elem(), true
 		}
 		return v.Elem(), true
 	case reflect.Slice, reflect.Map, reflect.Interface, reflect.Func:
@@ -178,10 +173,13 @@ func formatFloat(f float64) string {
 	return strconv.FormatFloat(f, 'f', -1, 64)
 }
 
+// maxClip is how much of a stranger's text a message shows, in bytes.
+const maxClip = 1024
+
 // clip shortens a stranger's text for a message.
 func clip(s string) string {
-	if len(s) > 100 {
-		return s[:100] + "…"
+	if len(s) > maxClip {
+		return strings.ToValidUTF8(s[:maxClip], "") + "…"
 	}
 	return s
 }

@@ -18,9 +18,13 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"lapwing.dev/lapwing/internal/aws"
+	"lapwing.dev/lapwing/internal/aws/schema"
 )
 
 const (
@@ -50,18 +54,21 @@ func Find(svc *aws.Service, r *http.Request) (*Call, error) {
 	var name string
 	switch c.Protocol {
 	case aws.RESTJSON, aws.RESTXML:
-		return c, c.route(r)
+		if err := c.route(r); err != nil {
+			return nil, err
+		}
+		return c, nil
 	case aws.JSON:
 		target := r.Header.Get("X-Amz-Target")
 		prefix, op, ok := strings.Cut(target, ".")
 		if !ok || prefix != svc.TargetPrefix {
-			return nil, unknownOperation(svc, target)
+			return nil, c.unknownOperation(target)
 		}
 		name = op
 	case aws.CBOR:
 		parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 		if len(parts) != 4 || parts[0] != "service" || parts[2] != "operation" {
-			return nil, unknownOperation(svc, r.URL.Path)
+			return nil, c.unknownOperation(r.URL.Path)
 		}
 		name = parts[3]
 	default:
@@ -78,7 +85,7 @@ func Find(svc *aws.Service, r *http.Request) (*Call, error) {
 		}
 	}
 	if c.Operation = svc.Operation(name); c.Operation == nil {
-		return nil, unknownOperation(svc, name)
+		return nil, c.unknownOperation(name)
 	}
 	return c, nil
 }
@@ -89,14 +96,7 @@ func protocolOf(svc *aws.Service, r *http.Request) aws.Protocol {
 		return svc.Protocols[0]
 	}
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	has := func(p aws.Protocol) bool {
-		for _, q := range svc.Protocols {
-			if p == q {
-				return true
-			}
-		}
-		return false
-	}
+	has := func(p aws.Protocol) bool { return slices.Contains(svc.Protocols, p) }
 	switch {
 	case r.Header.Get("Smithy-Protocol") == "rpc-v2-cbor" && has(aws.CBOR):
 		return aws.CBOR
@@ -108,25 +108,28 @@ func protocolOf(svc *aws.Service, r *http.Request) aws.Protocol {
 	return svc.Protocols[0]
 }
 
-func unknownOperation(svc *aws.Service, name string) *aws.Error {
+func (c *Call) unknownOperation(name string) *aws.Error {
 	code := "UnknownOperationException"
-	switch svc.Protocols[0] {
+	switch c.Protocol {
 	case aws.RESTXML:
 		code = "NotImplemented"
 	case aws.Query, aws.EC2Query:
 		code = "InvalidAction"
 	}
 	return &aws.Error{Code: code, Status: http.StatusNotImplemented,
-		Message: fmt.Sprintf("The operation %q of %s is not supported by Lapwing.", name, svc.ID)}
+		Message: fmt.Sprintf("The operation %q of %s is not supported by Lapwing.", name, c.Service.ID)}
 }
 
-// Serve decodes the request, calls the operation and writes its output. It
-// returns an error only while nothing has been written.
+// Serve decodes the request, calls the operation and writes its output. An error
+// that it returns is to be answered by WriteError, unless the response has
+// begun: then the source of a streamed output failed, and the caller logs it and
+// breaks off the connection. That the client has gone is no error.
 func (c *Call) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request) error {
 	in := c.Operation.New()
 	if err := c.decode(r, reflect.ValueOf(in).Elem()); err != nil {
 		return err
 	}
+	fillTokens(c.Operation.Input, reflect.ValueOf(in).Elem())
 	if err := c.validate(reflect.ValueOf(in).Elem()); err != nil {
 		return err
 	}
@@ -148,10 +151,7 @@ func (c *Call) decode(r *http.Request, in reflect.Value) error {
 	if err != nil {
 		return err
 	}
-	if c.Protocol == aws.CBOR {
-		return decodeCBOR(body, c.Operation.Input, in)
-	}
-	return decodeJSON(body, c.Operation.Input, in)
+	return c.decodeDocument(body, c.Operation.Input, in)
 }
 
 func (c *Call) encode(ctx context.Context, w http.ResponseWriter, r *http.Request, out reflect.Value) error {
@@ -181,29 +181,57 @@ func (c *Call) encode(ctx context.Context, w http.ResponseWriter, r *http.Reques
 		x.close(op.Name + "Response")
 		return write(w, op.Status, "text/xml", x.buf)
 	case aws.CBOR:
-		b, err := encodeCBOR(op.Output, out)
-		if err != nil {
-			return err
-		}
 		w.Header().Set("Smithy-Protocol", "rpc-v2-cbor")
-		return write(w, op.Status, "application/cbor", b)
 	}
 	if events := eventMember(op.Output); events != nil {
 		return c.writeEvents(w, events, out)
 	}
-	return write(w, op.Status, c.contentType(), appendJSON(nil, op.Output, out))
+	body, contentType, err := c.document(op.Output, out)
+	if err != nil {
+		return err
+	}
+	return write(w, op.Status, contentType, body)
 }
 
-func (c *Call) contentType() string {
+// document encodes a structure as a document of a JSON or CBOR protocol.
+func (c *Call) document(s *schema.Shape, v reflect.Value) (body []byte, contentType string, err error) {
 	switch c.Protocol {
+	case aws.CBOR:
+		body, err = encodeCBOR(s, v)
+		return body, "application/cbor", err
 	case aws.JSON:
-		return "application/x-amz-json-" + c.Service.JSONVersion
-	case aws.RESTJSON:
-		return "application/json"
-	case aws.RESTXML:
-		return "application/xml"
+		contentType = "application/x-amz-json-" + c.Service.JSONVersion
+	default:
+		contentType = "application/json"
 	}
-	return "text/xml"
+	return appendJSON(nil, s, v), contentType, nil
+}
+
+// decodeDocument decodes a JSON, CBOR or XML body into a structure.
+func (c *Call) decodeDocument(body []byte, s *schema.Shape, v reflect.Value) error {
+	switch c.Protocol {
+	case aws.RESTXML:
+		return decodeXML(body, s, v)
+	case aws.CBOR:
+		return decodeCBOR(body, s, v)
+	}
+	err := decodeJSON(body, s, v)
+	if e, ok := errors.AsType[*aws.Error](err); ok && c.Service.SerializationCode != "" {
+		e.Code = c.Service.SerializationCode
+	}
+	return err
+}
+
+// fillTokens gives idempotency tokens that the caller left out a value, as every
+// client may do by itself: such a request is like no other.
+func fillTokens(s *schema.Shape, v reflect.Value) {
+	for i := range s.Members {
+		if m := &s.Members[i]; m.Token {
+			if f := v.Field(m.Index); f.IsNil() {
+				target(f).SetString(uuid.NewString())
+			}
+		}
+	}
 }
 
 // readBody reads a whole body within the operation's limit.
@@ -229,7 +257,7 @@ func (c *Call) readBody(r *http.Request) ([]byte, error) {
 		b, err = io.ReadAll(io.LimitReader(r.Body, limit+1))
 	}
 	if err != nil {
-		return nil, bodyError(err, limit, c)
+		return nil, c.bodyError(err)
 	}
 	if int64(len(b)) > limit {
 		return nil, c.TooLarge(int64(len(b)))
@@ -238,7 +266,7 @@ func (c *Call) readBody(r *http.Request) ([]byte, error) {
 }
 
 // bodyError passes on AWS's own errors from a verifying body.
-func bodyError(err error, _ int64, c *Call) error {
+func (c *Call) bodyError(err error) error {
 	if e, ok := errors.AsType[*aws.Error](err); ok {
 		return e
 	}
@@ -257,7 +285,7 @@ func (c *Call) TooLarge(n int64) *aws.Error {
 		return &aws.Error{Code: "RequestTooLargeException", Status: 413, Extra: map[string]string{"Type": "User"},
 			Message: fmt.Sprintf("%d byte payload is too large for the RequestResponse invocation type (limit %d bytes)", n, limit)}
 	}
-	switch c.Service.Protocols[0] {
+	switch c.Protocol {
 	case aws.RESTXML:
 		return &aws.Error{Code: "EntityTooLarge", Status: 400, Message: "Your proposed upload exceeds the maximum allowed size"}
 	case aws.Query, aws.EC2Query:

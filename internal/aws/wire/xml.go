@@ -15,7 +15,7 @@ import (
 type xmlNode struct {
 	name     string
 	attrs    []xml.Attr
-	text     string
+	text     []byte
 	children []*xmlNode
 }
 
@@ -55,7 +55,8 @@ func parseXML(body []byte) (*xmlNode, error) {
 			stack = stack[:len(stack)-1]
 		case xml.CharData:
 			if len(stack) > 0 {
-				stack[len(stack)-1].text += string(t)
+				n := stack[len(stack)-1]
+				n.text = append(n.text, t...)
 			}
 		}
 	}
@@ -164,7 +165,7 @@ func xmlValue(found []*xmlNode, m *schema.Member, v reflect.Value) error {
 			for _, c := range e.children {
 				switch c.name {
 				case orElse(s.Key.LocationName, "key"):
-					key = c.text
+					key = string(c.text)
 				case orElse(s.Elem.LocationName, "value"):
 					if err := xmlValue([]*xmlNode{c}, s.Elem, value); err != nil {
 						return err
@@ -176,7 +177,7 @@ func xmlValue(found []*xmlNode, m *schema.Member, v reflect.Value) error {
 		v.Set(out)
 		return nil
 	}
-	if err := setText(m, v, found[0].text, iso8601); err != nil {
+	if err := setText(m, v, string(found[0].text), iso8601); err != nil {
 		return malformedXML().WithCause(err)
 	}
 	return nil
@@ -190,15 +191,7 @@ func orElse(s, other string) string {
 }
 
 func xmlNamespace(svc *aws.Service, s *schema.Shape) string {
-	switch {
-	case s.XMLNamespace != "":
-		return s.XMLNamespace
-	case svc.XMLNamespace != "":
-		return svc.XMLNamespace
-	case svc.Name == "s3":
-		return "http://s3.amazonaws.com/doc/2006-03-01/"
-	}
-	return ""
+	return orElse(s.XMLNamespace, svc.XMLNamespace)
 }
 
 // xmlDocument returns a document whose root has the members of a structure. A
@@ -358,7 +351,7 @@ func (x *xmlWriter) value(name string, m *schema.Member, v reflect.Value) {
 		for _, key := range sortedKeys(v) {
 			x.open(name, "", "")
 			x.text(orElse(s.Key.LocationName, "key"), key)
-			x.value(orElse(s.Elem.LocationName, "value"), s.Elem, v.MapIndex(reflect.ValueOf(key).Convert(v.Type().Key())))
+			x.value(orElse(s.Elem.LocationName, "value"), s.Elem, v.MapIndex(reflect.ValueOf(key)))
 			x.close(name)
 		}
 	default:
