@@ -55,13 +55,7 @@ func (s *Service) CreateBucket(ctx context.Context, in *api.CreateBucketInput) (
 	if err != nil {
 		return nil, err
 	}
-	b := bucket{Created: s.options.Now().UTC().Truncate(time.Millisecond), Region: region}
-	if c := in.CreateBucketConfiguration; c != nil {
-		if b.Tags, err = tagsOf(c.Tags, maxBucketTags); err != nil {
-			return nil, err
-		}
-	}
-	_, err = s.buckets.Create(ctx, name, b)
+	_, err = s.buckets.Create(ctx, name, bucket{Created: s.options.Now().UTC().Truncate(time.Millisecond), Region: region})
 	if errors.Is(err, state.ErrExists) && s.region(ctx) != defaultRegion {
 		return nil, with(fail("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it."), "BucketName", name)
 	}
@@ -75,8 +69,8 @@ func (s *Service) CreateBucket(ctx context.Context, in *api.CreateBucketInput) (
 func (s *Service) placement(ctx context.Context, c *api.CreateBucketConfiguration) (string, error) {
 	region, wanted := s.region(ctx), ""
 	if c != nil {
-		if err := s.refuseConfiguration(c); err != nil {
-			return "", err
+		if c.Bucket != nil || c.Location != nil || len(c.Tags) > 0 {
+			return "", notImplemented("CreateBucketConfiguration: directory buckets, bucket tags")
 		}
 		wanted = string(c.LocationConstraint)
 	}
@@ -92,13 +86,6 @@ func (s *Service) placement(ctx context.Context, c *api.CreateBucketConfiguratio
 		return "", fail("IllegalLocationConstraintException", "The %s location constraint is incompatible for the region specific endpoint this request was sent to.", cmp.Or(wanted, "unspecified"))
 	}
 	return wanted, nil
-}
-
-func (s *Service) refuseConfiguration(c *api.CreateBucketConfiguration) error {
-	if c.Bucket != nil || c.Location != nil {
-		return notImplemented("CreateBucketConfiguration: directory buckets")
-	}
-	return nil
 }
 
 // HeadBucket says whether a bucket exists.

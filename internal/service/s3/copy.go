@@ -25,18 +25,13 @@ type source struct {
 // openSource finds what an x-amz-copy-source header names, checks the
 // conditions on it and holds its blobs.
 func (s *Service) openSource(header *string, c conditions) (*source, error) {
-	path, versionID, named := strings.Cut(aws.Value(header), "?versionId=")
-	path, err := url.PathUnescape(path)
-	name, key, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	if err != nil || !ok || key == "" || strings.HasPrefix(name, "arn:") {
-		return nil, invalidArgument("x-amz-copy-source", aws.Value(header), "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+	name, key, versionID, err := parseCopySource(aws.Value(header))
+	if err != nil {
+		return nil, err
 	}
 	b, ok := s.buckets.Get(name)
 	if !ok {
 		return nil, noSuchBucket(name)
-	}
-	if err := checkKey(key); err != nil {
-		return nil, err
 	}
 	for {
 		id, v, err := s.find(name, key, versionID)
@@ -50,10 +45,22 @@ func (s *Service) openSource(header *string, c conditions) (*source, error) {
 			return nil, preconditionFailed("x-amz-copy-source-" + failed)
 		}
 		if s.references.hold(v.digests()) {
-			return &source{&b.Value, name, key, id, v, named}, nil
+			return &source{&b.Value, name, key, id, v, versionID != ""}, nil
 		}
 		// It was replaced or deleted since it was found: look again.
 	}
+}
+
+// parseCopySource splits [/]bucket/key[?versionId=id], where bucket and key are
+// URL-encoded.
+func parseCopySource(header string) (bucketName, key, versionID string, err error) {
+	path, versionID, named := strings.Cut(header, "?versionId=")
+	path, err = url.PathUnescape(path)
+	bucketName, key, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if err != nil || !ok || key == "" || strings.HasPrefix(bucketName, "arn:") || named && versionID == "" {
+		return "", "", "", invalidArgument("x-amz-copy-source", header, "Copy Source must mention the source bucket and key: sourcebucket/sourcekey")
+	}
+	return bucketName, key, versionID, checkKey(key)
 }
 
 // CopyObject stores a copy of an object, which shares the original's body.

@@ -12,10 +12,9 @@ import (
 
 // bucket is a record of the buckets collection; its key is the name.
 type bucket struct {
-	Created    time.Time         `json:"created"`
-	Region     string            `json:"region"`
-	Versioning string            `json:"versioning,omitempty"` // "", versioningEnabled or versioningSuspended
-	Tags       map[string]string `json:"tags,omitempty"`
+	Created    time.Time `json:"created"`
+	Region     string    `json:"region"`
+	Versioning string    `json:"versioning,omitempty"` // "", versioningEnabled or versioningSuspended
 }
 
 const (

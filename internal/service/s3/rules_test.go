@@ -241,6 +241,36 @@ func TestEncodedKeys(t *testing.T) {
 	wantCode(t, "bad limit", err, "InvalidArgument")
 }
 
+func FuzzCopySource(f *testing.F) {
+	f.Add("/bucket/key%20x?versionId=1")
+	f.Add("arn:aws:s3:::x/y")
+	f.Fuzz(func(t *testing.T, header string) {
+		name, key, _, err := parseCopySource(header)
+		if err == nil && (key == "" || len(key) > maxKey || strings.Contains(name, "/") || strings.Contains(key, separator)) {
+			t.Errorf("%q gives %q %q", header, name, key)
+		}
+	})
+}
+
+func FuzzTagging(f *testing.F) {
+	f.Add("a=b&c=%20")
+	f.Fuzz(func(t *testing.T, header string) {
+		tags, err := parseTagging(&header)
+		if err == nil && len(tags) > maxObjectTags {
+			t.Errorf("%q gives %d tags", header, len(tags))
+		}
+	})
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add(encodeToken("key"))
+	f.Fuzz(func(t *testing.T, token string) {
+		if key, err := decodeToken(token); err == nil && key == "" {
+			t.Errorf("%q gives nothing", token)
+		}
+	})
+}
+
 func FuzzRange(f *testing.F) {
 	f.Add("bytes=0-1", int64(10))
 	f.Fuzz(func(t *testing.T, header string, size int64) {

@@ -17,13 +17,12 @@ import (
 // User Guide; lengths in characters.
 const (
 	maxObjectTags = 10
-	maxBucketTags = 50
 	maxTagKey     = 128
 	maxTagValue   = 256
 )
 
 // tagsOf checks a list of tags.
-func tagsOf(list []*api.Tag, most int) (map[string]string, error) {
+func tagsOf(list []*api.Tag) (map[string]string, error) {
 	tags := make(map[string]string, len(list))
 	for _, t := range list {
 		if _, ok := tags[aws.Value(t.Key)]; ok {
@@ -31,7 +30,7 @@ func tagsOf(list []*api.Tag, most int) (map[string]string, error) {
 		}
 		tags[aws.Value(t.Key)] = aws.Value(t.Value)
 	}
-	return tags, checkTags(tags, most)
+	return tags, checkTags(tags)
 }
 
 // parseTagging reads the x-amz-tagging header, which has the form of a query.
@@ -50,16 +49,16 @@ func parseTagging(header *string) (map[string]string, error) {
 		}
 		tags[key] = values[0]
 	}
-	return tags, checkTags(tags, maxObjectTags)
+	return tags, checkTags(tags)
 }
 
 func badTagging(header string) *aws.Error {
 	return invalidArgument("x-amz-tagging", header, "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.")
 }
 
-func checkTags(tags map[string]string, most int) error {
-	if len(tags) > most {
-		return fail("BadRequest", "Object tags cannot be greater than %d", most)
+func checkTags(tags map[string]string) error {
+	if len(tags) > maxObjectTags {
+		return fail("BadRequest", "Object tags cannot be greater than %d", maxObjectTags)
 	}
 	for key, value := range tags {
 		if n := utf8.RuneCountInString(key); n == 0 || n > maxTagKey || !utf8.ValidString(key) {
@@ -102,7 +101,7 @@ func (s *Service) PutObjectTagging(ctx context.Context, in *api.PutObjectTagging
 	if in.Tagging == nil {
 		return nil, malformedXML()
 	}
-	tags, err := tagsOf(in.Tagging.TagSet, maxObjectTags)
+	tags, err := tagsOf(in.Tagging.TagSet)
 	if err != nil {
 		return nil, err
 	}
