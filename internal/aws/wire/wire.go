@@ -24,6 +24,7 @@ import (
 	"github.com/google/uuid"
 
 	"lapwing.dev/lapwing/internal/aws"
+	"lapwing.dev/lapwing/internal/aws/checksum"
 	"lapwing.dev/lapwing/internal/aws/schema"
 )
 
@@ -261,6 +262,10 @@ func (c *Call) readBody(r *http.Request) ([]byte, error) {
 	}
 	if int64(len(b)) > limit {
 		return nil, c.TooLarge(int64(len(b)))
+	}
+	// In S3's other operations these headers speak of an object.
+	if c.Operation.Input.Member("x-amz-sdk-checksum-algorithm") != nil {
+		return b, checksum.VerifyBody(r.Header, r.Trailer, b)
 	}
 	return b, nil
 }

@@ -250,6 +250,11 @@ func TestSDKErrors(t *testing.T) {
 			return err
 		}, "NotImplemented", 501},
 		"operation not supported": {func() error { _, err := c.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: bucket}); return err }, "NotImplemented", 501},
+		"wrong MD5 of a document": {func() error {
+			_, err := c.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: bucket, ContentMD5: awssdk.String("AAAAAAAAAAAAAAAAAAAAAA=="),
+				VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
+			return err
+		}, "BadDigest", 400},
 		"other owner": {func() error {
 			_, err := c.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: bucket, ExpectedBucketOwner: awssdk.String("000000000001")})
 			return err
