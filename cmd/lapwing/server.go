@@ -10,24 +10,28 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
+	iamapi "lapwing.dev/lapwing/internal/aws/iam"
 	lambdaapi "lapwing.dev/lapwing/internal/aws/lambda"
 	logsapi "lapwing.dev/lapwing/internal/aws/logs"
 	s3api "lapwing.dev/lapwing/internal/aws/s3"
+	stsapi "lapwing.dev/lapwing/internal/aws/sts"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/guest/program"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/network"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
+	"lapwing.dev/lapwing/internal/service/iam"
 	"lapwing.dev/lapwing/internal/service/lambda"
 	"lapwing.dev/lapwing/internal/service/logs"
 	"lapwing.dev/lapwing/internal/service/s3"
+	"lapwing.dev/lapwing/internal/service/sts"
 	"lapwing.dev/lapwing/internal/state"
 	"lapwing.dev/lapwing/internal/worker"
 )
@@ -44,165 +48,206 @@ const drainTimeout = 15 * time.Second
 
 // server is all of Lapwing in one process, wired together.
 type server struct {
+	opts     upOptions
+	log      *slog.Logger
 	endpoint endpoint
-	account  string
-	failed   chan error
+	failed   chan error // of the listeners
+
+	store       *state.Store
+	credentials *credentials.Store
+	events      *logstore.Store
+	runtimes    *runtimes.Registry
+	network     *network.Pool
+	dispatcher  *invoke.Dispatcher
+	functions   *lambda.Service
+	services    []*aws.Service
 
 	// closers end the parts, the last one first.
 	closers []func(context.Context) error
 }
 
-// onClose adds what close has to do, before all that was added earlier.
+// onClose adds what close has to do before all that was added earlier.
 func (s *server) onClose(f func(context.Context) error) { s.closers = append(s.closers, f) }
 
 // newServer opens every part and starts to serve.
 func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, err error) {
-	s := &server{failed: make(chan error, 2)}
+	s := &server{opts: o, log: log, failed: make(chan error, 2)}
 	defer func() {
 		if err != nil {
 			err = s.close(err)
 		}
 	}()
-	if err := os.MkdirAll(o.data, 0o700); err != nil {
-		return nil, err
-	}
 	// Bound first, so that a port that is taken is told before anything else.
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return nil, fmt.Errorf("%w: choose another address with --listen", err)
 	}
-	s.onClose(func(context.Context) error { listener.Close(); return nil })
-
-	store, err := state.Open(ctx, state.Options{Dir: o.data, Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(func(context.Context) error { return store.Close() })
-	creds, err := credentials.Open(filepath.Join(o.data, credentialsDir))
-	if err != nil {
-		return nil, err
-	}
-	s.account = creds.AccountID()
-	events, err := logstore.Open(filepath.Join(o.data, "logs"), logstore.Options{Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	s.onClose(func(context.Context) error { return events.Close() })
-
-	dispatcher, rts, reserved, err := s.openDataPlane(ctx, o, log, creds, events)
-	if err != nil {
-		return nil, err
-	}
-	services, codeURLs, err := s.openServices(ctx, o, log, store, creds, events, dispatcher, rts, reserved)
-	if err != nil {
-		return nil, err
-	}
-	gw := gateway.New(gateway.Options{
-		Services: services, Credentials: creds, Region: o.region, AccountID: s.account, Logger: log, Domains: o.domains,
+	s.onClose(func(context.Context) error {
+		_ = listener.Close() // closed already, if it ever served
+		return nil
 	})
-	gw.Handle(codePrefix, codeURLs)
-	return s, s.serve(o, log, gw, listener)
+	for _, open := range []func(context.Context) error{s.openState, s.openDataPlane, s.openServices} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, s.serve(listener)
 }
 
-// codePrefix is where the signed URLs of function code lead.
-const codePrefix = "/_lapwing/code/"
+// openState opens what lasts.
+func (s *server) openState(ctx context.Context) (err error) {
+	if err := os.MkdirAll(s.opts.data, 0o700); err != nil {
+		return err
+	}
+	if s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log}); err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return s.store.Close() })
+	if s.credentials, err = credentials.Open(filepath.Join(s.opts.data, credentialsDir)); err != nil {
+		return err
+	}
+	if s.events, err = logstore.Open(filepath.Join(s.opts.data, "logs"), logstore.Options{Logger: s.log}); err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return s.events.Close() })
+	return nil
+}
+
+// openDataPlane opens what runs functions.
+func (s *server) openDataPlane(ctx context.Context) (err error) {
+	if s.runtimes, err = runtimes.Open(filepath.Join(s.opts.data, runtimesDir)); err != nil {
+		return err
+	}
+	run := filepath.Join(s.opts.data, "run")
+	if err := os.MkdirAll(run, 0o700); err != nil {
+		return err
+	}
+	guest, err := program.Install(run)
+	if err != nil {
+		return err
+	}
+	egress := network.EgressOn
+	if !s.opts.egress {
+		egress = network.EgressOff
+	}
+	if s.network, err = network.Open(network.Options{Dir: filepath.Join(run, "network"), Egress: egress, Logger: s.log}); err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return s.network.Close() })
+	driver, err := gvisor.New(ctx, gvisor.Options{Dir: filepath.Join(run, "sandboxes"), InitPath: guest, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return driver.Close() })
+	s.dispatcher = invoke.New(invoke.Options{
+		Starter: worker.New(worker.Options{
+			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Logger: s.log,
+		}),
+		AccountLimit: s.opts.concurrency,
+		Reserved:     func() int { return s.functions.ReservedConcurrency() },
+		IdleTimeout:  s.opts.idle,
+		Logger:       s.log,
+	})
+	s.onClose(func(ctx context.Context) error { s.dispatcher.Close(ctx); return nil })
+	return nil
+}
+
+// networks gives the worker its sandboxes' networks.
+type networks struct{ pool *network.Pool }
+
+// Acquire implements worker.Networks.
+func (n networks) Acquire(ctx context.Context) (worker.Network, error) {
+	a, err := n.pool.Acquire(ctx)
+	if err != nil {
+		return worker.Network{}, err
+	}
+	return worker.Network{Network: a.Network, Mounts: a.Mounts, Endpoint: a.Endpoint, Release: a.Release}, nil
+}
+
+// openServices opens the AWS services.
+func (s *server) openServices(ctx context.Context) error {
+	account := s.credentials.AccountID()
+	principals, err := iam.Open(ctx, s.store, account)
+	if err != nil {
+		return err
+	}
+	s.credentials.SetSource(principals)
+	objects, err := s3.New(ctx, s3.Options{Store: s.store, AccountID: account, Region: s.opts.region, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	images, err := image.Open(filepath.Join(s.opts.data, "images"))
+	if err != nil {
+		return err
+	}
+	s.functions, err = lambda.New(ctx, lambda.Options{
+		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
+		Store: s.store, Images: images, Invoker: s.dispatcher, Objects: objects, RuntimeVersion: s.runtimeVersion,
+	})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { s.functions.Close(); return nil })
+	s.services = []*aws.Service{
+		iamapi.NewService(principals),
+		lambdaapi.NewService(s.functions),
+		logsapi.NewService(logs.New(s.events, logs.Options{Logger: s.log})),
+		s3api.NewService(objects),
+		stsapi.NewService(sts.New(s.credentials, principals)),
+	}
+	return nil
+}
+
+// runtimeVersion tells the Lambda service what serves a runtime id here.
+func (s *server) runtimeVersion(id string) (string, error) {
+	rt, err := s.runtimes.Resolve(id)
+	if err != nil {
+		return "", err
+	}
+	return rt.VersionARN(s.opts.region), nil
+}
 
 // serve starts the listeners and leaves word of where they are.
-func (s *server) serve(o upOptions, log *slog.Logger, gw *gateway.Gateway, listener net.Listener) error {
-	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr().String()), Region: o.region}
+func (s *server) serve(listener net.Listener) error {
+	gw := gateway.New(gateway.Options{
+		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
+		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
+	})
+	gw.Handle(lambda.CodePath, s.functions.CodeHandler())
+	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr()), Region: s.opts.region}
 	var tlsConfig *tls.Config
-	if o.tls {
-		authority, err := gateway.OpenAuthority(filepath.Join(o.data, authorityDir), o.domains)
+	if s.opts.tls {
+		authority, err := gateway.OpenAuthority(filepath.Join(s.opts.data, authorityDir), s.opts.domains)
 		if err != nil {
 			return err
 		}
 		tlsConfig = authority.TLS()
-		s.endpoint.URL = "https://" + reachable(listener.Addr().String())
+		s.endpoint.URL = "https://" + reachable(listener.Addr())
 		s.endpoint.CAFile = authority.File()
 	}
-	front := gateway.NewServer(gateway.ServerOptions{Handler: gw, Logger: log})
+	inside, err := s.network.Listen()
+	if err != nil {
+		return err
+	}
+	s.listen(gw, listener, tlsConfig)
+	s.listen(gw, inside, nil)
+	return s.endpoint.write(s.opts.data)
+}
+
+// listen serves one listener until close.
+func (s *server) listen(h http.Handler, l net.Listener, tlsConfig *tls.Config) {
+	front := gateway.NewServer(gateway.ServerOptions{Handler: h, Logger: s.log})
 	s.onClose(front.Shutdown)
-	go func() { s.failed <- front.Serve(listener, tlsConfig) }()
-	return s.endpoint.write(o.data)
+	go func() { s.failed <- front.Serve(l, tlsConfig) }()
 }
 
-// reachable replaces an unspecified address by one that a client can use.
-func reachable(addr string) string {
-	host, port, err := net.SplitHostPort(addr)
-	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
-		return net.JoinHostPort("127.0.0.1", port)
+// reachable returns an address that a client can use, where a listener is bound
+// to all of the host's.
+func reachable(a net.Addr) string {
+	if tcp, ok := a.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", fmt.Sprint(tcp.Port))
 	}
-	return addr
-}
-
-// openDataPlane opens what runs functions. reserved is to be set to the sum of
-// the functions' reserved concurrency once the Lambda service is there.
-func (s *server) openDataPlane(ctx context.Context, o upOptions, log *slog.Logger, creds *credentials.Store, events *logstore.Store) (*invoke.Dispatcher, *runtimes.Registry, *func() int, error) {
-	rts, err := runtimes.Open(filepath.Join(o.data, runtimesDir))
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	run := filepath.Join(o.data, "run")
-	if err := os.MkdirAll(run, 0o700); err != nil {
-		return nil, nil, nil, err
-	}
-	guest, err := program.Install(run)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	driver, err := gvisor.New(ctx, gvisor.Options{Dir: filepath.Join(run, "sandboxes"), InitPath: guest, Logger: log})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	s.onClose(func(context.Context) error { return driver.Close() })
-	w := worker.New(worker.Options{Driver: driver, Networks: isolated{}, Runtimes: rts, Logs: events, Credentials: creds, Logger: log})
-	reserved := func() int { return 0 }
-	d := invoke.New(invoke.Options{
-		Starter: w, AccountLimit: o.concurrency, Reserved: func() int { return reserved() }, IdleTimeout: o.idle, Logger: log,
-	})
-	s.onClose(func(ctx context.Context) error { d.Close(ctx); return nil })
-	return d, rts, &reserved, nil
-}
-
-// isolated gives functions no network.
-type isolated struct{}
-
-func (isolated) Acquire(context.Context) (worker.Network, error) {
-	return worker.Network{Release: func() {}}, nil
-}
-
-// openServices opens the AWS services.
-func (s *server) openServices(ctx context.Context, o upOptions, log *slog.Logger, store *state.Store, creds *credentials.Store, events *logstore.Store, dispatcher *invoke.Dispatcher, rts *runtimes.Registry, reserved *func() int) ([]*aws.Service, http.Handler, error) {
-	objects, err := s3.New(ctx, s3.Options{Store: store, AccountID: s.account, Region: o.region, Logger: log})
-	if err != nil {
-		return nil, nil, err
-	}
-	images, err := image.Open(filepath.Join(o.data, "images"))
-	if err != nil {
-		return nil, nil, err
-	}
-	functions, err := lambda.New(ctx, lambda.Options{
-		AccountID: s.account, Region: o.region,
-		Store: store, Images: images, Invoker: dispatcher, Objects: objects,
-		RuntimeVersion: func(id string) (string, error) {
-			rt, err := rts.Resolve(id)
-			if err != nil {
-				return "", err
-			}
-			return rt.VersionARN(o.region), nil
-		},
-		Concurrency: o.concurrency, Logger: log,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	s.onClose(func(context.Context) error { functions.Close(); return nil })
-	*reserved = functions.ReservedConcurrency
-	return []*aws.Service{
-		lambdaapi.NewService(functions),
-		s3api.NewService(objects),
-		logsapi.NewService(logs.New(events, logs.Options{Logger: log})),
-	}, functions.CodeHandler(), nil
+	return a.String()
 }
 
 // wait returns when ctx ends or a listener fails.
@@ -221,9 +266,7 @@ func (s *server) close(cause error) error {
 	defer cancel()
 	errs := []error{cause}
 	for i := len(s.closers) - 1; i >= 0; i-- {
-		if err := s.closers[i](ctx); err != nil && !strings.Contains(err.Error(), "use of closed") {
-			errs = append(errs, err)
-		}
+		errs = append(errs, s.closers[i](ctx))
 	}
 	s.closers = nil
 	return errors.Join(errs...)

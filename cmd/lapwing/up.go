@@ -83,7 +83,7 @@ func up(ctx context.Context, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "Lapwing %s is ready at %s (region %s, account %s).\n", version, s.endpoint.URL, s.endpoint.Region, s.account)
+	fmt.Fprintf(os.Stderr, "Lapwing %s is ready at %s (region %s, account %s).\n", version, s.endpoint.URL, s.endpoint.Region, s.credentials.AccountID())
 	fmt.Fprintf(os.Stderr, "Point AWS clients at it:  eval \"$(%s env --data %s)\"\n", os.Args[0], o.data)
 	err = s.wait(ctx)
 	logger.Info("stopping: waiting for the requests and invocations under way")
