@@ -150,17 +150,19 @@ type exchange struct {
 func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 	w := newResponse(writer)
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = newPatientBody(r, w.control)
+		r.Body = &patientBody{r.Body, w.control}
 	}
 	x := &exchange{id: uuid.NewString(), arrived: g.options.Now()}
 	w.Header().Set("X-Amzn-Requestid", x.id)
 	defer func() {
-		if p := recover(); p != nil {
-			g.recovered(w, r, x, p)
-		}
 		g.logAccess(w, r, x)
 		// What the server has yet to send must leave, too.
 		w.limitWrites(time.Now().Add(stall))
+	}()
+	defer func() {
+		if p := recover(); p != nil {
+			g.recovered(w, r, x, p)
+		}
 	}()
 
 	if strings.HasPrefix(r.URL.Path, internalPrefix) {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
 	"time"
 )
@@ -66,18 +67,13 @@ func (w *response) FlushError() error {
 
 // patientBody is a request's body that fails when the client stalls.
 type patientBody struct {
-	body    interface{ Read([]byte) (int, error) }
-	closer  func() error
+	io.ReadCloser
 	control *http.ResponseController
-}
-
-func newPatientBody(r *http.Request, control *http.ResponseController) *patientBody {
-	return &patientBody{body: r.Body, closer: r.Body.Close, control: control}
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(time.Now().Add(stall)) // see limitWrites
-	n, err := b.body.Read(p)
+	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		// The server goes on reading the connection, to notice when the client
 		// leaves; that may take as long as it likes.
@@ -85,5 +81,3 @@ func (b *patientBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-func (b *patientBody) Close() error { return b.closer() }

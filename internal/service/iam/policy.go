@@ -108,20 +108,25 @@ func (s *Service) checkBoundary(arn *string) (string, error) {
 	return *arn, nil
 }
 
-// usage counts to how many users and roles a policy is attached, and how many
-// it bounds.
-func (s *Service) usage(arn string) (attached, bounded int32) {
-	userAttached, userBounded := s.users.using(arn)
-	roleAttached, roleBounded := s.roles.using(arn)
-	return userAttached + roleAttached, userBounded + roleBounded
+// usage is to how many users and roles a policy is attached, and how many it
+// bounds.
+type usage struct{ attached, bounded int32 }
+
+// usages are by the policies' ARNs.
+type usages map[string]usage
+
+func (s *Service) usages() usages {
+	u := usages{}
+	s.users.count(u)
+	s.roles.count(u)
+	return u
 }
 
-// policyOutput is a policy as lists show it.
-func (s *Service) policyOutput(p *policy) *iam.Policy {
-	attached, bounded := s.usage(p.ARN)
+// output is a policy as lists show it.
+func (u usages) output(p *policy) *iam.Policy {
 	out := &iam.Policy{
 		PolicyName: &p.Name, Arn: &p.ARN, Path: &p.Path, DefaultVersionId: &p.Default,
-		AttachmentCount: &attached, PermissionsBoundaryUsageCount: &bounded, IsAttachable: aws.Ptr(true),
+		AttachmentCount: aws.Ptr(u[p.ARN].attached), PermissionsBoundaryUsageCount: aws.Ptr(u[p.ARN].bounded), IsAttachable: aws.Ptr(true),
 		CreateDate: &p.Created, UpdateDate: &p.Updated,
 	}
 	if p.ID != "" {
@@ -132,7 +137,7 @@ func (s *Service) policyOutput(p *policy) *iam.Policy {
 
 // fullPolicy adds what lists leave out.
 func (s *Service) fullPolicy(p *policy) *iam.Policy {
-	out := s.policyOutput(p)
+	out := s.usages().output(p)
 	out.Tags = p.Tags.output()
 	if p.Description != "" {
 		out.Description = &p.Description
@@ -180,14 +185,14 @@ func (s *Service) GetPolicy(_ context.Context, in *iam.GetPolicyInput) (*iam.Get
 // ListPolicies implements iam.API.
 func (s *Service) ListPolicies(_ context.Context, in *iam.ListPoliciesInput) (*iam.ListPoliciesOutput, error) {
 	var all []*policy
+	usages := s.usages()
 	add := func(p *policy) {
-		attached, bounded := s.usage(p.ARN)
-		used := attached
+		used := usages[p.ARN].attached
 		switch in.PolicyUsageFilter {
 		case iam.PolicyUsageTypePermissionsBoundary:
-			used = bounded
+			used = usages[p.ARN].bounded
 		case "":
-			used += bounded
+			used += usages[p.ARN].bounded
 		}
 		switch {
 		case !strings.HasPrefix(p.Path, aws.Value(in.PathPrefix)):
@@ -210,7 +215,7 @@ func (s *Service) ListPolicies(_ context.Context, in *iam.ListPoliciesInput) (*i
 	if err != nil {
 		return nil, err
 	}
-	return &iam.ListPoliciesOutput{Policies: collect(p.items, s.policyOutput), IsTruncated: p.truncated, Marker: p.marker}, nil
+	return &iam.ListPoliciesOutput{Policies: collect(p.items, usages.output), IsTruncated: p.truncated, Marker: p.marker}, nil
 }
 
 // DeletePolicy implements iam.API.
@@ -221,7 +226,7 @@ func (s *Service) DeletePolicy(ctx context.Context, in *iam.DeletePolicyInput) (
 	if err != nil {
 		return nil, err
 	}
-	if attached, bounded := s.usage(item.Value.ARN); attached+bounded > 0 {
+	if s.usages()[item.Value.ARN] != (usage{}) {
 		return nil, iam.NewDeleteConflictException("Cannot delete a policy attached to entities.")
 	}
 	if len(item.Value.Versions) > 1 {

@@ -73,18 +73,18 @@ func (h *holders[T]) list(pathPrefix, marker *string, max *int32) (page[T], erro
 	return paginate(all, func(t T) string { return keyOf(h.principal(&t).Name) }, marker, max)
 }
 
-// using counts the principals that a policy is attached to, or bounds.
-func (h *holders[T]) using(arn string) (attached, bounded int32) {
+// count adds to how many principals each policy is attached, and how many it
+// bounds.
+func (h *holders[T]) count(u usages) {
 	for _, item := range h.records.List("") {
 		p := h.principal(&item.Value)
-		if slices.Contains(p.Attached, arn) {
-			attached++
+		for _, arn := range p.Attached {
+			u[arn] = usage{u[arn].attached + 1, u[arn].bounded}
 		}
-		if p.Boundary == arn {
-			bounded++
+		if p.Boundary != "" {
+			u[p.Boundary] = usage{u[p.Boundary].attached, u[p.Boundary].bounded + 1}
 		}
 	}
-	return attached, bounded
 }
 
 // deletable checks that nothing hangs on a principal any more.
