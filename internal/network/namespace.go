@@ -24,7 +24,7 @@ func hostNamespace() (*namespace, error) {
 }
 
 // enterNew moves the calling thread, which must be locked, into a new
-// namespace, with loopback up and IPv6 off, and returns it.
+// namespace, with IPv6 off, and returns it.
 func enterNew() (*namespace, error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, fmt.Errorf("new network namespace: %w", err)

@@ -50,6 +50,13 @@ func newWorld(t testing.TB) *world {
 		}
 		t.Cleanup(n.Close)
 		*ns = n
+		must(t, n.Do(func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetUp(lo)
+		}))
 	}
 	must(t, w.host.Do(func() error {
 		nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
@@ -57,13 +64,6 @@ func newWorld(t testing.TB) *world {
 			return err
 		}
 		defer nl.Close()
-		lo, err := nl.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		if err := nl.LinkSetUp(lo); err != nil {
-			return err
-		}
 		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "net0", PeerNamespace: netlink.NsFd(w.internet.fd())}
 		if err := nl.LinkAdd(veth); err != nil {
 			return err
