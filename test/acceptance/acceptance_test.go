@@ -3,15 +3,14 @@
 package acceptance_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,7 +136,6 @@ func TestReservedConcurrencyOf8Throttles56Of64(t *testing.T) {
 }
 
 func TestKillLosesNothingAndLeavesNothing(t *testing.T) {
-	before := leftovers(t, 0)
 	s := start(t)
 	c := deploy(t, s, "durable")
 	ctx, name := t.Context(), aws.String("durable")
@@ -159,18 +157,18 @@ func TestKillLosesNothingAndLeavesNothing(t *testing.T) {
 	time.Sleep(1200 * time.Millisecond) // what functions print is on disk within a second
 	go parallel(c, "durable", 3, 5000)  // sandboxes at work when the kill comes
 	time.Sleep(500 * time.Millisecond)
+	old := tracesOf(t, s)
+	if len(old.processes) < 3 || len(old.cgroups) < 3 {
+		t.Fatalf("the test found only these traces of 3 sandboxes: %+v", old)
+	}
 	if err := s.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	if now := leftovers(t, s.PID); !maps.Equal(before, now) {
-		for _, key := range slices.Sorted(maps.Keys(now)) {
-			if !before[key] {
-				t.Errorf("left over: %s", key)
-			}
-		}
+	for _, what := range old.left(t) {
+		t.Errorf("left over: %s", what)
 	}
 	for _, k := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "LAPWING_ACCOUNT_ID"} {
 		if env[k] != s.Env[k] {
@@ -197,22 +195,82 @@ func TestKillLosesNothingAndLeavesNothing(t *testing.T) {
 	}
 }
 
-// leftovers lists the processes, cgroups, mounts and network namespaces on this
-// host that have to do with Lapwing, but for the server itself.
-func leftovers(t *testing.T, server int) map[string]bool {
+// traces are what a server's sandboxes are on this host: by what they would be
+// found if they were left over.
+type traces struct {
+	data      string
+	processes []string // directories in /proc
+	started   []string // of each process, to tell it from one with the same id
+	cgroups   []string // directories
+}
+
+// tracesOf finds the traces of a running server.
+func tracesOf(t *testing.T, s *harness.Server) traces {
 	t.Helper()
-	found := map[string]bool{}
-	processes, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
+	tr := traces{data: s.Data}
+	parents := []string{fmt.Sprint(s.PID)}
+	for len(parents) > 0 {
+		children, err := filepath.Glob("/proc/" + parents[0] + "/task/*/children")
+		if err != nil {
+			t.Fatal(err)
+		}
+		parents = parents[1:]
+		for _, file := range children {
+			b, _ := os.ReadFile(file) // the thread may have ended
+			for _, pid := range strings.Fields(string(b)) {
+				parents = append(parents, pid)
+				tr.processes = append(tr.processes, "/proc/"+pid)
+				tr.started = append(tr.started, startOf("/proc/"+pid))
+				tr.cgroups = append(tr.cgroups, cgroupsOf("/proc/"+pid)...)
+			}
+		}
 	}
-	for _, p := range processes {
-		cmdline, err := os.ReadFile(p + "/cmdline")
-		if err != nil || filepath.Base(p) == fmt.Sprint(server) {
+	return tr
+}
+
+// startOf returns the start time of a process, empty if there is none.
+func startOf(proc string) string {
+	b, _ := os.ReadFile(proc + "/stat")
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 20 || fields[0] == "Z" {
+		return ""
+	}
+	return fields[19]
+}
+
+// cgroupsOf returns the cgroups of a process that are a sandbox's own.
+func cgroupsOf(proc string) (dirs []string) {
+	b, _ := os.ReadFile(proc + "/cgroup")
+	for line := range strings.Lines(string(b)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 || !strings.Contains(parts[2], "lapwing") {
 			continue
 		}
-		if name, _, _ := strings.Cut(string(cmdline), "\x00"); strings.Contains(name, "lapwing") {
-			found["process "+strings.ReplaceAll(string(cmdline), "\x00", " ")] = true
+		for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/" + parts[1]} {
+			if dir := root + parts[2]; dirExists(dir) {
+				dirs = append(dirs, dir)
+			}
+		}
+	}
+	return dirs
+}
+
+func dirExists(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// left lists what still is there of the traces.
+func (tr traces) left(t *testing.T) (found []string) {
+	t.Helper()
+	for i, p := range tr.processes {
+		if tr.started[i] != "" && startOf(p) == tr.started[i] {
+			found = append(found, "process "+p)
+		}
+	}
+	for _, dir := range tr.cgroups {
+		if dirExists(dir) {
+			found = append(found, "cgroup "+dir)
 		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -220,16 +278,9 @@ func leftovers(t *testing.T, server int) map[string]bool {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, "lapwing") || strings.Contains(line, t.TempDir()) {
-			found["mount "+line] = true
+		if strings.Contains(line, tr.data) {
+			found = append(found, "mount "+line)
 		}
 	}
-	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		// The daemon's own group may stay; a sandbox has one below it.
-		if err == nil && d.IsDir() && strings.Contains(filepath.Base(filepath.Dir(path)), "lapwing") {
-			found["cgroup "+path] = true
-		}
-		return nil
-	})
 	return found
 }
