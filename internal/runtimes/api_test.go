@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -266,22 +268,23 @@ func sharedRegistry(t testing.TB) *Registry {
 	return testRegistry.Registry
 }
 
-// provide makes sure that a runtime resolves, adding its interpreter if need be.
+// provide makes sure that a runtime resolves. What a registry has is added and
+// used even where this host has an interpreter, so that the tests run with the
+// same ones everywhere.
 func provide(t testing.TB, id string) interpreter {
 	t.Helper()
 	r := sharedRegistry(t)
 	testRegistry.Lock()
 	defer testRegistry.Unlock()
 	s, _ := lookup(id)
-	in, err := r.find(s)
-	if err != nil {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	if _, err := r.findAdded(s); errors.Is(err, fs.ErrNotExist) && s.addable() {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		if err := r.Add(ctx, id, nil); err != nil {
 			t.Fatal(err)
 		}
-		in, err = r.find(s)
 	}
+	in, err := r.find(s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -298,6 +298,18 @@ def handler(e, c):
 	})
 }
 
+func TestAddedPythonHasTheAWSSDKAndCertificates(t *testing.T) {
+	p := startRuntime(t, "python3.13", "app.handler", map[string]string{"app.py": `
+import boto3, bz2, ctypes, lzma, sqlite3, ssl, zlib, zoneinfo
+def handler(e, c):
+    s3 = boto3.client('s3', region_name='eu-west-1', endpoint_url='http://127.0.0.1:1', aws_access_key_id='a', aws_secret_access_key='b')
+    return [s3.meta.endpoint_url, str(zoneinfo.ZoneInfo('Europe/Berlin'))]
+`})
+	if got := p.invoke(`{}`); got.body != `["http://127.0.0.1:1", "Europe/Berlin"]` {
+		t.Errorf("posted %s: %s", got.kind, got.body)
+	}
+}
+
 func TestPythonBytesAreNotEncoded(t *testing.T) {
 	forEach(t, pythonRuntimes(t), func(t *testing.T, id string) {
 		p := startRuntime(t, id, "app.handler", map[string]string{"app.py": "def handler(e, c):\n    return b'\\x00\\xff'\n"})
