@@ -16,6 +16,7 @@ const (
 	EventOverhead = 26
 )
 
+// Errors of a Store's methods. Others are failures of the disk.
 var (
 	ErrClosed          = errors.New("logstore: closed")
 	ErrGroupNotFound   = errors.New("logstore: no such log group")
