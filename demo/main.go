@@ -84,7 +84,7 @@ func run(ctx context.Context, args []string) error {
 	if err := show(ctx, cfg); err != nil {
 		return err
 	}
-	whatNext(l.binary)
+	whatNext("bin/lapwing")
 	return l.stop()
 }
 
@@ -212,10 +212,10 @@ func costOf(log string) (float64, error) {
 func whatNext(binary string) {
 	step("That was all real. What to try next")
 	fmt.Printf(`  sudo %[1]s up                     start Lapwing for good
-  eval "$(sudo %[1]s env)"          point this shell's AWS clients at it
-  aws lambda list-functions                 or create-function, invoke, publish-version…
-  sudo %[1]s runtimes               see which runtimes there are, and add some
-  sudo %[1]s logs -f FUNCTION       follow a function's log
+  eval "$(sudo %[1]s env)"       point this shell's AWS clients at it
+  aws lambda list-functions            or create-function, invoke, publish-version…
+  sudo %[1]s runtimes            see which runtimes there are, and add some
+  sudo %[1]s logs -f FUNCTION    follow a function's log
 `, binary)
 }
 
