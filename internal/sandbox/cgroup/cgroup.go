@@ -70,7 +70,6 @@ type Tree struct {
 	name    string
 	v1      map[string]string // controller -> directory of the tree
 	v2      string            // directory of the tree
-	has     []string
 	missing []string
 }
 

@@ -81,6 +81,7 @@ func MaybeReexec() {
 	if os.Args[0] != processName {
 		return
 	}
+	unix.Close(descriptors - 1) // it has done its work, see void.start
 	control := os.NewFile(fdControl, "control")
 	report := func(r bootReport) {
 		if err := json.NewEncoder(control).Encode(r); err != nil {

@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -113,7 +114,7 @@ func TestNetwork(t *testing.T) {
 			return err
 		}
 		client := http.Client{Transport: &http.Transport{
-			Dial:              func(string, string) (net.Conn, error) { return conn, nil },
+			DialContext:       func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 			DisableKeepAlives: true,
 		}}
 		resp, err := client.Get("http://10.99.0.2/")

@@ -174,6 +174,11 @@ func do(c command) (r reply, err error) {
 		return r, os.RemoveAll(c.Path)
 	case "mkdir":
 		return r, os.Mkdir(c.Path, 0o755)
+	case "run": // the command line at Path
+		args := strings.Fields(c.Path)
+		b, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		r.Text = string(b)
+		return r, err
 	case "exit":
 		os.Exit(c.N)
 	case "die":
