@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -149,7 +150,9 @@ func (l *logStream) flushLocked() {
 	if len(l.pending) == 0 {
 		return
 	}
-	if err := l.store.Append(l.config.Group, l.name, l.pending); err != nil {
+	// A full queue shows in the function's own log, by a line that counts what
+	// was dropped.
+	if err := l.store.Append(l.config.Group, l.name, l.pending); err != nil && !errors.Is(err, logstore.ErrQueueFull) {
 		l.log.Error("function log was not stored", "group", l.config.Group, "stream", l.name, "events", len(l.pending), "error", err)
 	}
 	l.pending, l.bytes = nil, 0
