@@ -76,6 +76,7 @@ func (g *guest) startExtensions() (string, error) {
 		full := len(g.extensions) >= maxExtensions
 		g.mu.Unlock()
 		if full {
+			//lint:ignore ST1005 Lambda's words
 			return name, fmt.Errorf("Extension limit (%d) reached", maxExtensions)
 		}
 		if out == nil {

@@ -221,16 +221,6 @@ func (l *logs) all() []string {
 	return slices.Clone(l.msgs)
 }
 
-// waitDone waits for the end of the host connection.
-func (s *sandbox) waitDone(t testing.TB) {
-	t.Helper()
-	select {
-	case <-s.Done():
-	case <-time.After(20 * time.Second):
-		t.Fatal("the connection still stands")
-	}
-}
-
 func contains(t testing.TB, where, what string) {
 	t.Helper()
 	if !strings.Contains(where, what) {

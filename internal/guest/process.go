@@ -91,6 +91,7 @@ func (g *guest) command() ([]string, error) {
 			return []string{c}, nil
 		}
 	}
+	//lint:ignore ST1005 Lambda's words
 	return nil, fmt.Errorf("Couldn't find valid bootstrap(s): %v", g.start.Candidates)
 }
 

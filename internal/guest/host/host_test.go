@@ -1,0 +1,278 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+type nolog struct{}
+
+func (nolog) Log(proto.Log, []byte) {}
+
+// discard is a ResponseWriter that counts.
+type discard struct {
+	n     int
+	ended *RuntimeError
+	ends  int
+	fail  error
+}
+
+func (d *discard) Start(proto.ResponseStart)   {}
+func (d *discard) Write(p []byte) (int, error) { d.n += len(p); return len(p), d.fail }
+func (d *discard) End(e *RuntimeError)         { d.ended = e; d.ends++ }
+
+// pair returns a Conn and the guest's end, which reads away what the host sends.
+func pair(t testing.TB) (*Conn, net.Conn) {
+	t.Helper()
+	a, b := net.Pipe()
+	c := New(a, nolog{})
+	t.Cleanup(func() { b.Close(); c.Close() })
+	go io.Copy(io.Discard, b)
+	return c, b
+}
+
+const id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+
+func frames(parts ...[]byte) (all []byte) {
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func data(n int) []byte {
+	return append(proto.AppendData(nil, proto.TypeResponseData, n), make([]byte, n)...)
+}
+
+var (
+	hello      = proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
+	initDone   = proto.AppendJSON(nil, proto.TypeInitDone, proto.InitDone{DurationUs: 5})
+	start      = proto.AppendJSON(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
+	end        = proto.AppendJSON(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
+	invokeDone = proto.AppendJSON(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})
+)
+
+// begun returns a Conn with an invocation under way, and what Invoke returns.
+func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, chan error) {
+	t.Helper()
+	c, g := pair(t)
+	go c.Start(t.Context(), proto.Start{})
+	if _, err := g.Write(frames(hello, initDone)); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	go func() {
+		_, err := c.Invoke(t.Context(), proto.Invocation{RequestID: id, Streaming: streaming}, nil, w)
+		result <- err
+	}()
+	for busy := false; !busy; time.Sleep(100 * time.Microsecond) {
+		c.mu.Lock()
+		busy = c.inv != nil
+		c.mu.Unlock()
+	}
+	return c, g, result
+}
+
+func TestViolationsEndTheConnection(t *testing.T) {
+	big := func(n int) (b []byte) {
+		for ; n > 0; n -= proto.MaxChunk {
+			b = append(b, data(min(n, proto.MaxChunk))...)
+		}
+		return b
+	}
+	other := func(typ proto.Type, v any) []byte { return proto.AppendJSON(nil, typ, v) }
+	for name, in := range map[string][]byte{
+		"unknown type":            other(99, 1),
+		"frame of the host":       other(proto.TypeInvoke, 1),
+		"second hello":            hello,
+		"other version":           other(proto.TypeHello, proto.Hello{Version: 9}),
+		"second init":             initDone,
+		"init error after init":   proto.AppendMeta(nil, proto.TypeInitError, proto.ErrorMeta{}, 0),
+		"data before start":       data(1),
+		"end before start":        end,
+		"second start":            frames(start, start),
+		"start of another":        other(proto.TypeResponseStart, proto.ResponseStart{RequestID: "x"}),
+		"error after start":       frames(start, proto.AppendMeta(nil, proto.TypeResponseError, proto.ErrorMeta{RequestID: id}, 0)),
+		"error of another":        proto.AppendMeta(nil, proto.TypeResponseError, proto.ErrorMeta{RequestID: "x"}, 0),
+		"data after end":          frames(start, end, data(1)),
+		"second end":              frames(start, end, end),
+		"done before end":         frames(start, invokeDone),
+		"done of another":         frames(start, end, other(proto.TypeInvokeDone, proto.InvokeDone{RequestID: "x"})),
+		"large chunk":             frames(start, data(proto.MaxChunk+1)),
+		"second exit":             frames(other(proto.TypeRuntimeExit, proto.RuntimeExit{}), other(proto.TypeRuntimeExit, proto.RuntimeExit{})),
+		"response after exit":     frames(other(proto.TypeRuntimeExit, proto.RuntimeExit{}), start),
+		"log too large":           append(proto.AppendMeta(nil, proto.TypeLog, proto.Log{}, proto.MaxLogLine+1), make([]byte, proto.MaxLogLine+1)...),
+		"log without meta":        proto.AppendData(nil, proto.TypeLog, 0),
+		"not JSON":                append(proto.AppendData(nil, proto.TypeInvokeDone, 1), '{'),
+		"frame over the limit":    {byte(proto.TypeLog), 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
+		"response over the limit": frames(start, big(proto.MaxPayload+1)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, g, result := begun(t, false, new(discard))
+			go g.Write(in)
+			select {
+			case <-c.Done():
+			case <-time.After(10 * time.Second):
+				t.Fatal("the connection still stands")
+			}
+			if err := <-result; err == nil && !strings.HasPrefix(name, "second exit") && !strings.HasPrefix(name, "response after") {
+				// Those ended the invocation before the violation.
+				t.Error("the invocation ended well")
+			}
+			if err := c.Err(); err == nil || err == io.EOF {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+// stuck is a ResponseWriter that does not take anything until it is released.
+type stuck struct {
+	discard
+	release chan struct{}
+}
+
+func (s *stuck) Write(p []byte) (int, error) { <-s.release; return s.discard.Write(p) }
+
+func TestWindowIsEnforced(t *testing.T) {
+	w := &stuck{release: make(chan struct{})}
+	c, g, _ := begun(t, true, w)
+	defer close(w.release)
+	go func() {
+		g.Write(start)
+		for range proto.Window/proto.MaxChunk + 1 {
+			g.Write(data(proto.MaxChunk))
+		}
+	}()
+	select {
+	case <-c.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("more than the window was taken")
+	}
+	if err := c.Err(); !strings.Contains(err.Error(), "window") {
+		t.Error(err)
+	}
+}
+
+func TestFailedWriterDoesNotEndTheInvocation(t *testing.T) {
+	w := &discard{fail: errors.New("gone")}
+	_, g, result := begun(t, false, w)
+	g.Write(frames(start, data(10), data(10), end, invokeDone))
+	if err := <-result; err != nil || w.ends != 1 {
+		t.Errorf("%v, %d ends", err, w.ends)
+	}
+}
+
+func TestEndIsToldBeforeTheInvocationIsDone(t *testing.T) {
+	w := new(signal)
+	w.ended = make(chan struct{})
+	_, g, result := begun(t, false, w)
+	g.Write(frames(start, data(1), end))
+	<-w.ended
+	select {
+	case err := <-result:
+		t.Fatalf("done before the runtime was ready: %v", err)
+	default:
+	}
+	g.Write(invokeDone)
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+}
+
+type signal struct {
+	discard
+	ended chan struct{}
+}
+
+func (s *signal) End(*RuntimeError) { close(s.ended) }
+
+func TestExitTellsUndeliveredEvents(t *testing.T) {
+	for _, c := range []struct {
+		exit proto.RuntimeExit
+		want error
+	}{
+		{proto.RuntimeExit{Reason: "without providing a reason"}, ErrExited},
+		{proto.RuntimeExit{Reason: "without providing a reason", RequestID: id}, nil},
+	} {
+		w := new(discard)
+		_, g, result := begun(t, false, w)
+		g.Write(proto.AppendJSON(nil, proto.TypeRuntimeExit, c.exit))
+		if err := <-result; err != c.want {
+			t.Errorf("got %v, want %v", err, c.want)
+		}
+		if c.want == nil && (w.ended == nil || w.ended.Type != "Runtime.ExitError" || w.ended.Error() != "Runtime.ExitError: Runtime exited without providing a reason") {
+			t.Errorf("error %v", w.ended)
+		}
+	}
+}
+
+func TestContextEndsWaiting(t *testing.T) {
+	cause := errors.New("that is why")
+	c, _ := pair(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(10*time.Millisecond, func() { cancel(cause) })
+	if _, err := c.Start(ctx, proto.Start{}); err != cause {
+		t.Errorf("start: %v", err)
+	}
+	if _, err := c.Invoke(ctx, proto.Invocation{}, nil, new(discard)); err != cause {
+		t.Errorf("invoke: %v", err)
+	}
+	if _, err := c.Start(t.Context(), proto.Start{}); err == nil {
+		t.Error("started twice")
+	}
+}
+
+func TestGuestThatDoesNotReadCannotHoldAWrite(t *testing.T) {
+	a, b := net.Pipe()
+	defer b.Close()
+	c := New(a, nolog{})
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Start(ctx, proto.Start{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestEndOfTheGuestEndsWaiting(t *testing.T) {
+	_, g, result := begun(t, false, new(discard))
+	g.Close()
+	if err := <-result; err != io.EOF {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzGuest(f *testing.F) {
+	f.Add(frames(hello, initDone, start, data(3), end, invokeDone))
+	f.Add(frames(hello, proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		a, b := net.Pipe()
+		c := New(a, nolog{})
+		go io.Copy(io.Discard, b)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		done := make(chan struct{})
+		w := new(discard)
+		go func() {
+			defer close(done)
+			c.Invoke(ctx, proto.Invocation{RequestID: id}, nil, w)
+		}()
+		go c.Start(ctx, proto.Start{})
+		b.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		b.Write(in)
+		b.Close()
+		<-done
+		<-c.Done()
+		if w.ends > 1 || ctx.Err() != nil {
+			t.Fatalf("%d ends, %v", w.ends, ctx.Err())
+		}
+	})
+}
