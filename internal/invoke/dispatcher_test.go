@@ -265,8 +265,8 @@ func TestIdleEnvironmentsEndAfterTheirTime(t *testing.T) {
 		parallel(d, version("f"), 4)
 		for range 100 { // one is enough for this load: the most recently used
 			invoke(d, version("f"))
+			synctest.Wait() // until the environment is free again
 		}
-		synctest.Wait()
 		if _, live := s.counts(); live != 1 {
 			t.Errorf("%d environments live, want 1", live)
 		}
