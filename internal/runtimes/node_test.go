@@ -105,6 +105,8 @@ func TestNodeHandlers(t *testing.T) {
 			files: map[string]string{"lib/index.js": `exports.handler = async () => 'cjs';`, "lib/package.json": `{}`, "package.json": `{"type":"module"}`}},
 		{name: "top-level await", handler: "index.handler", event: `{}`, want: `"waited"`,
 			files: map[string]string{"index.mjs": `const v = await new Promise((r) => setTimeout(() => r('waited'), 10)); export const handler = async () => v;`}},
+		{name: "a name that is special in URLs", handler: "a#b.handler", event: `{}`, want: `"#"`,
+			files: map[string]string{"a#b.mjs": `export const handler = async () => '#';`}},
 		{name: "node_modules", handler: "index.handler", event: `{}`, want: `"dep"`,
 			files: map[string]string{"index.js": `exports.handler = async () => require('dep');`, "node_modules/dep/index.js": `module.exports = 'dep';`}},
 		{name: "handler in a package", handler: "dep.handler", event: `{}`, want: `"from dep"`,
@@ -332,6 +334,33 @@ exports.handler = awslambda.streamifyResponse(async (event, stream, context) => 
 			}
 		}
 		p.waitForLog("Streaming handlers ignore return values.")
+	})
+}
+
+func TestNodeCrashBreaksOffAStream(t *testing.T) {
+	forEach(t, nodeRuntimes, func(t *testing.T, id string) {
+		p := startRuntime(t, id, "index.handler", map[string]string{"index.js": `
+exports.handler = awslambda.streamifyResponse(async (event, stream) => {
+  stream.write('part');
+  setTimeout(() => { throw new RangeError('later'); }, 5);
+  await new Promise((r) => setTimeout(r, 10000));
+});`})
+		got := p.invoke(`{}`)
+		if got.kind != "response" || got.body != "part" || got.errorType != "RangeError" {
+			t.Errorf("posted %+v", got)
+		}
+		if code := p.exitCode(); code != 129 {
+			t.Errorf("exit code %d", code)
+		}
+	})
+}
+
+func TestNodeEndsWhereLoadingNeverEnds(t *testing.T) {
+	forEach(t, nodeRuntimes, func(t *testing.T, id string) {
+		p := startRuntime(t, id, "index.handler", map[string]string{"index.mjs": `await new Promise(() => {}); export const handler = async () => 1;`})
+		if code := p.exitCode(); code != 13 {
+			t.Errorf("exit code %d, want 13", code)
+		}
 	})
 }
 

@@ -15,6 +15,7 @@ class Invoker {
   #streaming;
   #isAsync;
   #current = null; // id of the invocation under way
+  #breakOff = null; // ends the response that is being streamed with an error
   #onIdle = null; // what to do when the event loop has run dry
 
   constructor({ client, handler, logError, legacy, env }) {
@@ -47,6 +48,10 @@ class Invoker {
     const id = this.#current;
     if (id === null) return; // between invocations there is nobody to tell
     this.#current = null;
+    if (this.#breakOff) {
+      await this.#breakOff(err);
+      return;
+    }
     await this.#client.fail(id, toPayload(err), toXRayCause(err));
   }
 
@@ -134,6 +139,10 @@ class Invoker {
 
   async #runStreaming(id, reply) {
     const { stream, taken, fail } = createResponseStream(this.#client, id, this.#streaming.highWaterMark);
+    this.#breakOff = (err) => {
+      fail(err);
+      return taken;
+    };
     let context;
     try {
       const event = JSON.parse(reply.body);
@@ -149,6 +158,7 @@ class Invoker {
     }
     const answer = await taken;
     this.#current = null;
+    this.#breakOff = null;
     if (answer.status !== 202) this.#refused(answer);
     const next = () => this.#client.next().then(this.#take);
     if (context?.callbackWaitsForEmptyEventLoop) {

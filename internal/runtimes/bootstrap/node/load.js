@@ -4,9 +4,9 @@
 const fs = require('fs');
 const path = require('path');
 const { createRequire } = require('module');
+const { pathToFileURL } = require('url');
 const { RuntimeError } = require('./errors.js');
 
-// import() must be reached from the function's own folder, as require is.
 async function loadHandler(root, name) {
   if (name.includes('..')) {
     throw new RuntimeError(
@@ -31,7 +31,6 @@ async function loadHandler(root, name) {
   }
   let handler = app;
   for (const key of base.slice(dot + 1).split('.')) handler = handler && handler[key];
-  // An ES module sees a CommonJS export under default, too.
   if (!handler) throw new RuntimeError('HandlerNotFound', `${name} is undefined or not exported`);
   if (typeof handler !== 'function') throw new RuntimeError('HandlerNotFound', `${name} is not a function`);
   return handler;
@@ -51,8 +50,8 @@ function withStack(to, from) {
 async function loadModule(root, dir, name) {
   const file = path.resolve(root, dir, name);
   const require = createRequire(path.join(root, 'index.js'));
-  const load = (f) => require(f);
-  const loadESM = (f) => import(f);
+  const load = require;
+  const loadESM = (f) => import(pathToFileURL(f).href);
 
   if (isFile(file)) return load(file);
   const js = `${file}.js`;

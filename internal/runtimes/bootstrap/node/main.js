@@ -18,8 +18,12 @@ const CALLBACK_ERROR =
 const { env } = process;
 const legacy = parseInt(process.versions.node, 10) < 24;
 
-// The connection is made while the function's code loads.
+// The connection is made while the function's code loads. It does not keep the
+// process going: where the code waits for what never comes, the process ends
+// as Node.js does then, with code 13.
 const client = new RuntimeClient(env.AWS_LAMBDA_RUNTIME_API);
+client.hold(false);
+process.exitCode = 13;
 const logError = patchConsole(env);
 installGlobal(env);
 
@@ -55,6 +59,7 @@ loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
     checkCallback(handler);
     const invoker = new Invoker({ client, handler, logError, legacy, env });
     report = (err) => invoker.crash(err);
+    process.exitCode = undefined;
     invoker.start();
   },
 ).catch((err) => crash(legacy ? 'Uncaught Exception' : 'Init Error', err, legacy ? 129 : 1));
