@@ -27,36 +27,6 @@ type home struct {
 // errGone is never seen by a caller: the dispatcher looks the home up again.
 var errGone = errors.New("invoke: function home is gone")
 
-type poolKey struct{ version, revision string }
-
-// pool holds the environments of one revision of one version.
-type pool struct {
-	version   *function.Version
-	idle      []*environment // the most recently used last: taken first, so that the rest can be reaped
-	waiting   []*waiter      // first come, first served
-	starting  int            // environments on their way
-	finishing int            // environments that have answered and will be free soon
-	retired   bool           // takes no environment back
-}
-
-// environment is an Environment with what the home knows of it.
-type environment struct {
-	Environment
-	home     *home
-	pool     *pool
-	reserved bool // counted against the function's reservation, not the account
-	answered bool // its invocation has answered the caller
-	started  time.Time
-	idleAt   time.Time
-}
-
-// waiter is an admitted invocation that waits for its environment.
-type waiter struct {
-	ready chan struct{} // closed when env or err is set
-	env   *environment
-	err   error
-}
-
 // acquire admits an invocation and returns an environment for it.
 func (h *home) acquire(ctx context.Context, v *function.Version) (*environment, error) {
 	h.mu.Lock()
@@ -197,93 +167,6 @@ func (h *home) pool(v *function.Version) *pool {
 	return p
 }
 
-func (p *pool) takeIdle() *environment {
-	for len(p.idle) > 0 {
-		e := p.idle[len(p.idle)-1]
-		p.idle = slices.Delete(p.idle, len(p.idle)-1, len(p.idle))
-		if e.Alive() {
-			return e
-		}
-		e.end()
-	}
-	return nil
-}
-
-// startMissing starts environments for waiters that have none on its way,
-// counting on soon of those that are in use.
-func (h *home) startMissing(p *pool, soon int) {
-	for n := len(p.waiting) - p.starting - soon; n > 0; n-- {
-		p.starting++
-		if !h.d.spawn(func() { h.start(p) }) {
-			p.starting--
-			h.fail(p, errClosing())
-		}
-	}
-}
-
-// start starts one environment for p and gives it to whoever waits for longest:
-// meanwhile one may have become free for the invocation that asked.
-func (h *home) start(p *pool) {
-	env, err := h.d.opts.Starter.Start(h.d.ctx, p.version)
-	for errors.Is(err, ErrNoCapacity) && h.d.giveUpOne() {
-		env, err = h.d.opts.Starter.Start(h.d.ctx, p.version)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	p.starting--
-	if err != nil {
-		h.d.log.Error("execution environment did not start", "function", p.version.ARN(), "error", err)
-		if errors.Is(err, ErrNoCapacity) {
-			h.fail(p, errNoCapacity(err))
-		} else {
-			h.fail(p, errService(err))
-		}
-		return
-	}
-	h.offer(&environment{Environment: env, home: h, pool: p, started: time.Now()})
-}
-
-// fail answers the invocation that waits for longest, if any does.
-func (h *home) fail(p *pool, err error) {
-	if len(p.waiting) == 0 {
-		return
-	}
-	w := p.waiting[0]
-	p.waiting = slices.Delete(p.waiting, 0, 1)
-	w.err = err
-	close(w.ready)
-}
-
-// offer gives a free environment to the first waiter, or lays it aside.
-func (h *home) offer(e *environment) {
-	p := e.pool
-	switch {
-	case len(p.waiting) > 0:
-		w := p.waiting[0]
-		p.waiting = slices.Delete(p.waiting, 0, 1)
-		e.answered = false
-		w.env = e
-		close(w.ready)
-	case p.retired || h.d.ctx.Err() != nil:
-		e.end()
-	default:
-		e.idleAt = time.Now()
-		p.idle = append(p.idle, e)
-	}
-}
-
-// abandon takes w out of the queue; it fails if w has got its answer.
-func (h *home) abandon(p *pool, w *waiter) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	i := slices.Index(p.waiting, w)
-	if i < 0 {
-		return false
-	}
-	p.waiting = slices.Delete(p.waiting, i, i+1)
-	return true
-}
-
 // answered notes that e has answered its caller and will soon be free.
 func (h *home) answered(e *environment) {
 	h.mu.Lock()
@@ -311,14 +194,6 @@ func (h *home) release(e *environment, reusable bool) {
 	h.startMissing(p, p.finishing) // whoever counted on it needs another one
 }
 
-// end ends an environment without holding anything up.
-func (e *environment) end() {
-	d := e.home.d
-	if !d.spawn(func() { e.Close(d.ctx) }) {
-		e.Close(d.ctx)
-	}
-}
-
 func (h *home) retire(which func(*function.Version) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -327,15 +202,6 @@ func (h *home) retire(which func(*function.Version) bool) {
 			h.retirePool(k, p)
 		}
 	}
-}
-
-func (h *home) retirePool(k poolKey, p *pool) {
-	p.retired = true
-	delete(h.pools, k)
-	for _, e := range p.idle {
-		e.end()
-	}
-	p.idle = nil
 }
 
 // reap ends what has been idle for too long, has grown too old or has died. It
