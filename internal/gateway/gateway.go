@@ -141,6 +141,7 @@ type exchange struct {
 	id      string
 	arrived time.Time
 	service *aws.Service // nil until found
+	bucket  string       // that the host names
 	call    *wire.Call   // nil until found
 	caller  aws.Identity // once verified
 	failure error        // what the client got instead of success
@@ -256,7 +257,7 @@ func (g *Gateway) verify(r *http.Request, x *exchange, auth *sigv4.Authorization
 		regions = append(regions, globalRegion)
 	}
 	return g.verifier.Verify(r, auth, secret, &sigv4.Rules{
-		Dialect: dialectOf(x.service), Service: x.service.SigningName, Regions: regions, MaxBody: limit,
+		Dialect: dialectOf(x.service), Service: x.service.SigningName, Regions: regions, Bucket: x.bucket, MaxBody: limit,
 		TooLarge: func() error {
 			if x.call == nil {
 				return formTooLarge()

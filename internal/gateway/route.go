@@ -49,7 +49,7 @@ func dialectOf(s *aws.Service) sigv4.Dialect {
 func (g *Gateway) route(r *http.Request, x *exchange, auth *sigv4.Authorization) (*http.Request, error) {
 	at := parseHost(r.Host, auth.Service, g.domains, func(prefix string) bool { return g.prefixes[prefix] != nil })
 	routed := r
-	if at.bucket != "" {
+	if x.bucket = at.bucket; at.bucket != "" {
 		routed = pathStyle(r, at.bucket)
 	}
 	if named := g.prefixes[at.service]; named != nil {

@@ -39,6 +39,7 @@ func FuzzAuthorizationHeader(f *testing.F) {
 func FuzzRequest(f *testing.F) {
 	f.Add("/a//b/../c?x=%zz&X-Amz-Algorithm=AWS4-HMAC-SHA256", "host;x-amz-date;;", "v")
 	f.Add("/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential="+testKey+"%2F20150830%2Fus-east-1%2Fs3%2Faws4_request&X-Amz-Date=20150830T123600Z&X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature=00", "host", "v")
+	f.Add("/b/k?AWSAccessKeyId=a&Expires=1440941760&Signature=00&x-amz-security-token=&acl", "host", "v")
 	f.Fuzz(func(t *testing.T, target, names, value string) {
 		raw := "GET " + target + " HTTP/1.1\r\nHost: localhost\r\nX-Test: " + value + "\r\n\r\n"
 		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))

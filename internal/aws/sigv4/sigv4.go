@@ -17,7 +17,8 @@
 // Failures are of type *Failure and are rendered in the words of one of AWS's
 // protocol families (a Dialect). The rules are those of "AWS Signature Version
 // 4 for API requests" (IAM User Guide) and of "Authenticating Requests" (Amazon
-// S3 API Reference). Asymmetric signatures (SigV4A) are refused.
+// S3 API Reference). Asymmetric signatures (SigV4A) are refused; of Signature
+// Version 2 only presigned S3 URLs are accepted (legacy.go).
 package sigv4
 
 import (
@@ -55,6 +56,7 @@ type Authorization struct {
 	time      time.Time     // the same
 	expires   time.Duration // of a presigned request; -1 without X-Amz-Expires
 	terminal  string        // of the scope, "aws4_request" when valid
+	legacy    *legacy       // of a URL presigned with Signature Version 2
 }
 
 // scope returns the credential scope.
@@ -68,13 +70,16 @@ func (a *Authorization) scope() string {
 // in the dialect of the service that was meant.
 func Parse(r *http.Request) (*Authorization, error) {
 	if header := r.Header["Authorization"]; len(header) > 0 {
-		if hasPresignature(r.URL.RawQuery) {
+		if hasPresignature(r.URL.RawQuery) || hasLegacyPresignature(r.URL.RawQuery) {
 			return &Authorization{}, failMultipleMechanisms()
 		}
 		return parseHeader(r, header)
 	}
 	if hasPresignature(r.URL.RawQuery) {
 		return parseQuery(r)
+	}
+	if hasLegacyPresignature(r.URL.RawQuery) {
+		return parseLegacy(r)
 	}
 	return &Authorization{}, failAnonymous()
 }

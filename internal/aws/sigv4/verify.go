@@ -20,6 +20,9 @@ type Rules struct {
 	// Regions are those that the scope may name, the expected one first. Global
 	// services accept us-east-1 beside it.
 	Regions []string
+	// Bucket is the one that the host names, where S3 is addressed so. Signatures
+	// of version 2 cover it.
+	Bucket string
 	// MaxBody is the longest payload in bytes; 0 means no limit. Only a
 	// service that reads its payload as a stream (S3) may have none.
 	MaxBody int64
@@ -51,6 +54,9 @@ func NewVerifier(now func() time.Time) *Verifier {
 // reading the body.
 func (v *Verifier) Verify(r *http.Request, a *Authorization, secret string, rules *Rules) error {
 	now := v.now().UTC()
+	if a.legacy != nil {
+		return verifyLegacy(r, a, secret, rules, now)
+	}
 	if err := checkTime(a, rules, now); err != nil {
 		return err
 	}
