@@ -2,6 +2,8 @@ package invoke
 
 import (
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -65,9 +67,9 @@ func (h *home) startMissing(p *pool, soon int) {
 // start starts one environment for p and gives it to whoever waits for longest:
 // meanwhile one may have become free for the invocation that asked.
 func (h *home) start(p *pool) {
-	env, err := h.d.opts.Starter.Start(h.d.ctx, p.version)
+	env, err := h.d.startEnvironment(p.version)
 	for errors.Is(err, ErrNoCapacity) && h.d.giveUpOne() {
-		env, err = h.d.opts.Starter.Start(h.d.ctx, p.version)
+		env, err = h.d.startEnvironment(p.version)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -82,6 +84,17 @@ func (h *home) start(p *pool) {
 		return
 	}
 	h.offer(&environment{Environment: env, home: h, pool: p, started: time.Now()})
+}
+
+// startEnvironment makes an error of a panic: a fault in one start must not take
+// the others along.
+func (d *Dispatcher) startEnvironment(v *function.Version) (env Environment, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return d.opts.Starter.Start(d.ctx, v)
 }
 
 // fail answers the invocation that waits for longest, if any does.
