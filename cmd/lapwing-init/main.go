@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"lapwing.dev/lapwing/internal/guest"
 )
@@ -15,10 +16,17 @@ import (
 // connFD is the file descriptor of the host connection.
 const connFD = 3
 
+// memoryLimit is what the heap is kept to where possible: an event of 6 MiB
+// and as much again.
+const memoryLimit = 16 << 20
+
 func main() {
 	// Everything here waits for something else: a second processor would only
 	// add hand-overs between threads, which are slow under gVisor.
 	runtime.GOMAXPROCS(1)
+	// What this program uses counts as the function's memory: give back what a
+	// large event took.
+	debug.SetMemoryLimit(memoryLimit)
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "lapwing-init:", err)
 		os.Exit(1)

@@ -104,7 +104,7 @@ func startSandbox(t testing.TB, opt string) *sandbox {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(role("").Command[0])
 	cmd.Env = append(os.Environ(), roleEnv+"=init", optEnv+"="+opt)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}

@@ -63,16 +63,13 @@ func (g *guest) response(r *http1.Request, id string) http1.Response {
 		return failure(400, "InvalidFunctionResponseMode", "Invalid function response mode")
 	}
 	start := proto.ResponseStart{RequestID: id, ContentType: r.Header.Get("Content-Type"), Streaming: mode != ""}
-	end, err := g.forward(r.Body, start, ev.inv.Streaming)
-	switch {
+	switch err := g.forward(r.Body, start, ev.inv.Streaming); {
 	case errors.Is(err, errTooLarge):
 		return failure(413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size (%d bytes).", proto.MaxPayload)
 	case err != nil:
 		return failure(400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
-	case end.ErrorType != "":
-		return accepted() // an error in trailers was received well
 	}
-	return accepted()
+	return accepted() // an error in the trailers too
 }
 
 var (
@@ -82,7 +79,7 @@ var (
 
 // forward sends a response to the host, as far as its window allows. A small
 // response that has arrived whole leaves in one write.
-func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming bool) (proto.ResponseEnd, error) {
+func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming bool) error {
 	var (
 		end   proto.ResponseEnd
 		total int64
@@ -103,7 +100,7 @@ func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming b
 		}
 		if n > 0 {
 			if err := g.acquire(n); err != nil {
-				return end, err
+				return err
 			}
 			out = proto.AppendData(out, proto.TypeResponseData, n)
 			out = append(out, chunk[:n]...)
@@ -126,14 +123,14 @@ func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming b
 		end.ErrorType = truncated
 	}
 	g.link.raw(proto.AppendJSON(out, proto.TypeResponseEnd, end))
-	return end, rerr
+	return rerr
 }
 
 // chunkSize returns the size of the buffer for a response body: no more than
-// needed where its length is known.
+// needed where its length is known, and one byte for seeing its end at once.
 func chunkSize(body *http1.Body) int64 {
 	if n := body.Length(); n >= 0 {
-		return min(max(n, 1), proto.MaxChunk)
+		return min(n+1, proto.MaxChunk)
 	}
 	return proto.MaxChunk
 }

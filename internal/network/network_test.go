@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -314,6 +315,38 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Error("nothing arrived")
+	}
+}
+
+func TestOneSandboxCannotUseUpConnectionTracking(t *testing.T) {
+	w := newWorld(t)
+	p := w.open(t, nil)
+	a, b := p.acquire(t), p.acquire(t)
+	must(t, a.ns.Do(func() error {
+		c, err := net.ListenUDP("udp4", nil)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for port := range 2 * maxConnsEach {
+			// Each port is a connection of its own; those over the limit may fail.
+			c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP(internetAddr), Port: 10_000 + port})
+		}
+		return nil
+	}))
+	must(t, p.router.ns.Do(func() error {
+		b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
+		if err != nil {
+			return err
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if n < maxConnsEach/2 || n > maxConnsEach+16 {
+			t.Errorf("%d connections are tracked, want %d", n, maxConnsEach)
+		}
+		return err
+	}))
+	if said, err := b.call(internetAddr + ":80"); !strings.HasPrefix(said, greeting) {
+		t.Errorf("neighbour: %q %v", said, err)
 	}
 }
 
