@@ -20,7 +20,7 @@ const probeTimeout = 10 * time.Second
 
 // versionPattern finds the version in the path of an interpreter that a
 // version manager keeps: .../versions/node/v22.1.0/bin/node.
-var versionPattern = regexp.MustCompile(`/v?(\d+\.\d+\.\d+)/`)
+var versionPattern = regexp.MustCompile(`[/-]v?(\d+\.\d+\.\d+)`)
 
 // findOnHost looks for an interpreter of the runtime's release on this host and
 // tells why it could not use those that it found.
@@ -69,33 +69,36 @@ func (r *Registry) candidates(s spec) []string {
 	return append(paths, managed...)
 }
 
-// managers returns the patterns of where version managers keep interpreters.
+// managers returns the patterns of where version managers and people who unpack
+// archives keep interpreters.
 func (r *Registry) managers(s spec) []string {
-	var patterns []string
+	var system, home []string
 	if s.language == languageNode {
-		patterns = []string{
-			"/usr/local/n/versions/node/" + s.release + ".*/bin/node",
-			"/opt/node-v" + s.release + ".*/bin/node",
+		system = []string{"/usr/local/n/versions/node/%s.*/bin/node", "/opt/node-v%s.*/bin/node"}
+		home = []string{
+			".nvm/versions/node/v%s.*/bin/node",
+			".asdf/installs/nodejs/%s.*/bin/node",
+			".volta/tools/image/node/%s.*/bin/node",
+			".local/share/mise/installs/node/%s.*/bin/node",
+			".local/share/fnm/node-versions/v%s.*/installation/bin/node",
 		}
-		if r.home != "" {
-			for _, p := range []string{
-				".nvm/versions/node/v", ".asdf/installs/nodejs/", ".volta/tools/image/node/",
-				".local/share/mise/installs/node/",
-			} {
-				patterns = append(patterns, filepath.Join(r.home, p)+s.release+".*/bin/node")
-			}
-			patterns = append(patterns, filepath.Join(r.home, ".local/share/fnm/node-versions/v"+s.release+".*/installation/bin/node"))
+	} else {
+		system = []string{"/opt/python/%s*/bin/python%[1]s"}
+		home = []string{
+			".pyenv/versions/%s.*/bin/python%[1]s",
+			".asdf/installs/python/%s.*/bin/python%[1]s",
+			".local/share/mise/installs/python/%s.*/bin/python%[1]s",
+			".local/share/uv/python/cpython-%s.*/bin/python%[1]s",
 		}
-		return patterns
 	}
-	bin := "/bin/" + s.executable()
-	patterns = []string{"/opt/python/" + s.release + "*" + bin}
-	if r.home != "" {
-		patterns = append(patterns,
-			filepath.Join(r.home, ".pyenv/versions", s.release+".*"+bin),
-			filepath.Join(r.home, ".asdf/installs/python", s.release+".*"+bin),
-			filepath.Join(r.home, ".local/share/uv/python/cpython-"+s.release+".*"+bin),
-			filepath.Join(r.home, ".local/share/mise/installs/python", s.release+".*"+bin))
+	var patterns []string
+	for _, p := range system {
+		patterns = append(patterns, fmt.Sprintf(p, s.release))
+	}
+	for _, p := range home {
+		if r.home != "" {
+			patterns = append(patterns, filepath.Join(r.home, fmt.Sprintf(p, s.release)))
+		}
 	}
 	return patterns
 }

@@ -87,7 +87,7 @@ func (r *Registry) Add(ctx context.Context, id string, progress func(Progress)) 
 	}
 	defer unlock()
 	// What a crashed Add left behind: nobody else is at work.
-	left, _ := filepath.Glob(filepath.Join(dir, ".tmp-*"))
+	left, _ := filepath.Glob(filepath.Join(dir, tmpPrefix+"*"))
 	for _, tmp := range left {
 		if err := os.RemoveAll(tmp); err != nil {
 			return fmt.Errorf("add %s: %w", id, err)

@@ -46,9 +46,9 @@ func (r *Registry) listing(s spec) Listing {
 	if src, err := r.sourceOf(s); err == nil {
 		l.Addable = src.source()
 	}
-	r.mu.Lock()
+	r.finding.Lock()
 	in, err := r.find(s)
-	r.mu.Unlock()
+	r.finding.Unlock()
 	var missing *UnavailableError
 	switch {
 	case err == nil:

@@ -71,8 +71,10 @@ type Registry struct {
 	base base
 	home string // where version managers keep interpreters
 
-	mu       sync.Mutex
-	probes   probes
+	finding sync.Mutex // held while an interpreter is looked for; guards probes
+	probes  probes
+
+	mu       sync.Mutex // guards resolved; never held for long
 	resolved map[string]*resolution
 }
 
@@ -93,6 +95,9 @@ func Open(dir string) (*Registry, error) {
 		return nil, fmt.Errorf("runtimes: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("runtimes: %w", err)
+	}
+	if err := sweep(dir); err != nil {
 		return nil, fmt.Errorf("runtimes: %w", err)
 	}
 	b, err := openBase(dir)
@@ -129,15 +134,15 @@ func (r *Registry) Resolve(id string) (*Runtime, error) {
 	if !ok {
 		return nil, &UnknownError{id}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	added, err := os.Stat(r.addedDir(spec))
-	if err != nil {
-		added = nil
+	if rt := r.remembered(spec); rt != nil {
+		return rt, nil
 	}
-	if got := r.resolved[id]; got != nil && got.fresh(added) {
-		return got.runtime, nil
+	r.finding.Lock()
+	defer r.finding.Unlock()
+	if rt := r.remembered(spec); rt != nil {
+		return rt, nil // another call was faster
 	}
+	added := r.addedInfo(spec)
 	rt, file, err := r.resolve(spec)
 	if err != nil {
 		return nil, err
@@ -146,8 +151,31 @@ func (r *Registry) Resolve(id string) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("runtimes: %s: %w", id, err)
 	}
+	r.mu.Lock()
 	r.resolved[id] = &resolution{rt, file, info, added}
+	r.mu.Unlock()
 	return rt, nil
+}
+
+// remembered returns what an id resolved to before, if that still holds.
+func (r *Registry) remembered(s spec) *Runtime {
+	r.mu.Lock()
+	got := r.resolved[s.id]
+	r.mu.Unlock()
+	if got == nil || !got.fresh(r.addedInfo(s)) {
+		return nil
+	}
+	return got.runtime
+}
+
+// addedInfo returns the state of the directory of a runtime's added
+// interpreters, or nil where there is none.
+func (r *Registry) addedInfo(s spec) fs.FileInfo {
+	info, err := os.Stat(r.addedDir(s))
+	if err != nil {
+		return nil
+	}
+	return info
 }
 
 func (g *resolution) fresh(added fs.FileInfo) bool {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -66,6 +67,31 @@ func (t tree) write(dir string) error {
 	return nil
 }
 
+// abandoned is the age at which a temporary directory was left by a crash.
+const abandoned = time.Hour
+
+// sweep removes what crashes left in the directories below dir that makeDir
+// fills, except for those of Add, which does so itself.
+func sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, "*", tmpPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, tmp := range left {
+		info, err := os.Stat(tmp)
+		if err != nil || time.Since(info.ModTime()) < abandoned {
+			continue // gone, or perhaps another process is at work
+		}
+		if err := os.RemoveAll(tmp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tmpPrefix begins the names of the temporary directories of makeDir.
+const tmpPrefix = ".tmp-"
+
 // makeDir makes a directory with all of its content or not at all: fill writes
 // into a temporary directory beside it, which is brought to disk and then renamed. If
 // another process was faster, its directory stays.
@@ -74,7 +100,7 @@ func makeDir(dir string, fill func(tmp string) error) (err error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return err
 	}
-	tmp, err := os.MkdirTemp(parent, ".tmp-")
+	tmp, err := os.MkdirTemp(parent, tmpPrefix)
 	if err != nil {
 		return err
 	}
