@@ -290,3 +290,47 @@ func TestS3EmptyBodyOfAnotherHashIsRefusedAtOnce(t *testing.T) {
 	r := signed(t, "GET", "http://localhost/b/k", header, nil, "s3")
 	wantCode(t, verify(r, rulesFor(S3, "s3")), S3, "XAmzContentSHA256Mismatch")
 }
+
+// The examples of "Signature Calculations for the Authorization Header:
+// Transferring Payload in Multiple Chunks", with and without a trailer, in the
+// Amazon S3 API Reference.
+func TestChunkSignaturesOfAWSsOwnExamples(t *testing.T) {
+	tests := map[string]struct {
+		seed, first, second, last, trailer string
+	}{
+		"without a trailer": {
+			"4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
+			"ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648",
+			"0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497",
+			"b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9",
+			"",
+		},
+		"with a trailer": {
+			"106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e",
+			"b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2",
+			"1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7",
+			"2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992",
+			"x-amz-checksum-crc32c:sOO8/Q==\r\nx-amz-trailer-signature:d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435\r\n",
+		},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			body := "10000;chunk-signature=" + tt.first + "\r\n" + strings.Repeat("a", 65536) + "\r\n" +
+				"400;chunk-signature=" + tt.second + "\r\n" + strings.Repeat("a", 1024) + "\r\n" +
+				"0;chunk-signature=" + tt.last + "\r\n" + tt.trailer + "\r\n"
+			trailer := http.Header{}
+			if tt.trailer != "" {
+				trailer["X-Amz-Checksum-Crc32c"] = nil
+			}
+			c := newChunkReader(io.NopCloser(strings.NewReader(body)), 66560, trailer)
+			c.trailers = tt.trailer != ""
+			c.signer = &chunkSigner{
+				key:       deriveKey("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1", "s3"),
+				timestamp: "20130524T000000Z", scope: "20130524/us-east-1/s3/aws4_request", previous: tt.seed, hash: newHash(),
+			}
+			if n, err := io.Copy(io.Discard, c); err != nil || n != 66560 {
+				t.Errorf("read %d bytes, %v", n, err)
+			}
+		})
+	}
+}
