@@ -33,8 +33,8 @@ var uplinks = netip.MustParsePrefix("100.127.254.0/23")
 
 // host is what the pool has on the host:
 //   - one end of a veth, lapw-<id>, with an address of its own;
-//   - an nftables table, lapwing-<id>, which lets nothing from the veth into the
-//     host or into private networks, and translates the rest;
+//   - an nftables table, lapwing-<id>, which refuses what comes from the veth to
+//     the host or private networks, and translates the rest;
 //   - forwarding, switched on for the veth, and for the interfaces of default
 //     routes where it was off. Their forwarding to interfaces other than the
 //     veth stays closed by the table.
@@ -262,7 +262,7 @@ func (h *host) filter(opts Options, guest netip.Addr, closing []string) error {
 	early := nftables.ChainPriority(*nftables.ChainPriorityFilter - 10)
 
 	in := set.chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, early, nftables.ChainPolicyAccept)
-	set.rule(in, from(h.link), drop())
+	set.rule(in, from(h.link), refuse())
 
 	// After translation by rules of others a destination may be a container:
 	// the private networks are looked at again here.
@@ -270,7 +270,7 @@ func (h *host) filter(opts Options, guest netip.Addr, closing []string) error {
 	set.rule(forward, out(h.link), known(), accept())
 	set.rule(forward, out(h.link), drop())
 	set.rule(forward, from(h.link), known(), accept())
-	set.open(forward, opts.Allow, from(h.link), drop())
+	set.open(forward, opts.Allow, from(h.link), refuse())
 	for _, a := range h.opened {
 		for _, b := range closing {
 			set.rule(forward, from(a), out(b), drop())
