@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"golang.org/x/sys/unix"
 )
 
 // TestMain lets the test program stand in for an interpreter: asked as probe
@@ -229,6 +231,39 @@ func TestAddCanBeCancelled(t *testing.T) {
 	}
 	if left := leftovers(t, r); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Functions run as another user: they must be able to read all of it.
+func TestEverythingIsReadableWhateverTheUmask(t *testing.T) {
+	newFakeNPM(t, fakeNode(t))
+	old := unix.Umask(0o077)
+	defer unix.Umask(old)
+	r := openTest(t)
+	if err := r.Add(t.Context(), "nodejs22.x", nil); err != nil {
+		t.Fatal(err)
+	}
+	rt, err := r.Resolve("nodejs22.x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range rt.Mounts {
+		if !strings.HasPrefix(m.Source, r.dir) {
+			continue
+		}
+		err := filepath.WalkDir(m.Source, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Type()&fs.ModeSymlink != 0 {
+				return err
+			}
+			info, err := d.Info()
+			if err == nil && (info.Mode()&0o044 != 0o044 || info.Mode()&0o022 != 0 || info.Mode().Perm()&0o100 != 0 && info.Mode()&0o011 != 0o011) {
+				t.Errorf("%s: mode %v", path, info.Mode())
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -389,7 +389,7 @@ func TestLogFrames(t *testing.T) {
 			if len(got) < 16 || string(got[:4]) != "\xa5\x5a\x00\x13" || int(got[6])<<8+int(got[7]) != len(got)-16 {
 				t.Fatalf("frame %q", got)
 			}
-			if !strings.HasSuffix(string(got), "\ttwo\nlines\n") {
+			if !strings.HasSuffix(string(got), "\ttwo\nlines") {
 				t.Errorf("message %q", got[16:])
 			}
 		})

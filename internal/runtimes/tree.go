@@ -105,10 +105,10 @@ func makeDir(dir string, fill func(tmp string) error) (err error) {
 		return err
 	}
 	defer os.RemoveAll(tmp) // nothing is left of it after the rename
-	if err := os.Chmod(tmp, 0o755); err != nil {
+	if err := fill(tmp); err != nil {
 		return err
 	}
-	if err := fill(tmp); err != nil {
+	if err := makeReadable(tmp); err != nil {
 		return err
 	}
 	if err := syncFileSystem(tmp); err != nil {
@@ -118,6 +118,28 @@ func makeDir(dir string, fill func(tmp string) error) (err error) {
 		return err
 	}
 	return syncDir(parent)
+}
+
+// makeReadable lets everybody read what is below root, and the owner alone
+// write it, whatever the umask is: functions run as another user.
+func makeReadable(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o644)
+		if d.IsDir() || info.Mode()&0o100 != 0 {
+			mode = 0o755
+		}
+		if info.Mode().Perm() == mode {
+			return nil
+		}
+		return os.Chmod(path, mode)
+	})
 }
 
 // syncFileSystem makes sure that everything on the file system of dir is on

@@ -73,9 +73,10 @@ function toStdout(_level, _ms, message) {
   writeAll(1, Buffer.from(`${message.replace(/\n/g, '\r')}\n`));
 }
 
-function toFrames(fd, base, ending) {
+// A frame is a whole record, without a line feed at its end.
+function toFrames(fd, base) {
   return (level, ms, message) => {
-    const body = Buffer.from(message + ending);
+    const body = Buffer.from(message);
     const frame = Buffer.allocUnsafe(16 + body.length);
     frame.writeUInt32BE((base | level.frame) >>> 0, 0);
     frame.writeUInt32BE(body.length, 4);
@@ -109,7 +110,7 @@ function patchConsole(env) {
   if (env._LAMBDA_TELEMETRY_LOG_FD !== undefined) {
     const fd = Number(env._LAMBDA_TELEMETRY_LOG_FD);
     delete env._LAMBDA_TELEMETRY_LOG_FD;
-    write = json ? toFrames(fd, FRAME_JSON, '') : toFrames(fd, FRAME_TEXT, '\n');
+    write = toFrames(fd, json ? FRAME_JSON : FRAME_TEXT);
   }
   const lowest = LEVELS[env.AWS_LAMBDA_LOG_LEVEL?.toUpperCase()]?.rank ?? 0;
   const method = (level) => {

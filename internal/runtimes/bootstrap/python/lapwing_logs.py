@@ -31,7 +31,8 @@ class LogSink:
         if self._fd is None:
             sys.stdout.write(msg)
         else:
-            self._frame(frame_type or FRAME_TEXT, msg)
+            # A frame is a whole record, without a line feed at its end.
+            self._frame(frame_type or FRAME_TEXT, msg.removesuffix("\n"))
 
     def log_error(self, lines, frame_type):
         if self._fd is None:
