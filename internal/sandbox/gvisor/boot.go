@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -90,7 +89,8 @@ func MaybeReexec() {
 	}
 	// What every sandbox needs is done while the driver prepares the request.
 	debug.SetTraceback("system")
-	log.SetTarget(discard{})
+	log.SetLevel(log.Warning)
+	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
 	cpuid.Initialize()
 	ring0.InitDefault()
 	seccheck.Initialize()
@@ -347,7 +347,3 @@ func controlPair() (listener int, client *unet.Socket, err error) {
 	client, err = unet.NewSocket(conn)
 	return listener, client, err
 }
-
-type discard struct{}
-
-func (discard) Emit(int, log.Level, time.Time, string, ...any) {}

@@ -170,3 +170,27 @@ func TestFrozenUsesNoCPU(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Freezing comes at any moment, and must not be taken for the death of anything.
+func TestFreezingDoesNoHarm(t *testing.T) {
+	d := newDriver(t)
+	for range 3 {
+		g := newGuest(t, d)
+		g.must("churn", "", 0)
+		for i := range 300 {
+			if err := g.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Duration(i%10) * 100 * time.Microsecond)
+			if _, err := g.try("cpus", "", 0); err != nil {
+				t.Fatalf("after %d times: %v, %+v", i, err, g.ended())
+			}
+		}
+		if g.rate(50*time.Millisecond) == 0 {
+			t.Error("the guest does not work any more")
+		}
+	}
+}

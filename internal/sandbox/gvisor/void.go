@@ -68,7 +68,7 @@ func (v *void) run(mountPoint, executable string, entered chan<- error) {
 		entered <- err
 		return
 	}
-	if err := refuseMembarrier(); err != nil {
+	if err := refuseCalls(); err != nil {
 		entered <- err
 		return
 	}
@@ -171,20 +171,35 @@ func enterVoid(root, executable string) error {
 	return unix.Chdir("/")
 }
 
-// refuseMembarrier makes the calling thread, and the processes that it starts,
-// unable to register for private expedited memory barriers, and able to do
-// everything else. gVisor registers as it is loaded, which makes a process with
-// threads wait for a grace period of RCU, several milliseconds, and then never
-// uses it.
-func refuseMembarrier() error {
-	const offsetNumber, offsetArgument = 0, 16 // in struct seccomp_data
+// refuseCalls makes the calling thread, and the processes that it starts, unable
+// to make two system calls that gVisor tries, and can do without:
+//
+//   - Registering for private expedited memory barriers. gVisor registers as it
+//     is loaded, which makes a process with threads wait for a grace period of
+//     RCU, several milliseconds, and then never uses it.
+//   - Listening to seccomp notifications. gVisor speaks with the stub of a guest
+//     process by them, and takes the stub for dead if it asks for one that the
+//     freezer has just withdrawn. Without them it uses futexes.
+func refuseCalls() error {
+	const (
+		number    = 0  // offsets in struct seccomp_data, of a little-endian machine
+		argument0 = 16 // as gVisor supports no others
+		argument1 = 24
+		load      = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		equal     = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		give      = unix.BPF_RET | unix.BPF_K
+	)
 	program := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offsetNumber},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_MEMBARRIER},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offsetArgument},
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: linux.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		{Code: load, K: number},
+		{Code: equal, K: unix.SYS_SECCOMP, Jt: 4},
+		{Code: equal, K: unix.SYS_MEMBARRIER, Jf: 2},
+		{Code: load, K: argument0},
+		{Code: equal, K: linux.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, Jt: 3},
+		{Code: give, K: unix.SECCOMP_RET_ALLOW},
+		{Code: load, K: argument1},
+		{Code: equal, K: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, Jf: 1},
+		{Code: give, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)},
+		{Code: give, K: unix.SECCOMP_RET_ALLOW},
 	}
 	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	// Root may do so without giving up privileges that execve would grant.

@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -43,8 +44,11 @@ func main() {
 	out := json.NewEncoder(conn)
 	for {
 		line, err := in.ReadBytes('\n')
-		if err != nil {
+		if err == io.EOF {
 			os.Exit(0)
+		}
+		if err != nil {
+			panic(err)
 		}
 		var c command
 		if err := json.Unmarshal(line, &c); err != nil {
@@ -66,7 +70,7 @@ func main() {
 			r.Error = err.Error()
 		}
 		if err := out.Encode(r); err != nil {
-			os.Exit(0)
+			panic(err)
 		}
 	}
 }
@@ -121,6 +125,20 @@ func do(c command) (r reply, err error) {
 				}
 			}()
 		}
+	case "churn": // map and unmap memory, from now on
+		go func() {
+			for {
+				b, err := syscall.Mmap(-1, 0, 1<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+				if err != nil {
+					panic(err)
+				}
+				b[0], b[1<<19] = 1, 1
+				if err := syscall.Munmap(b); err != nil {
+					panic(err)
+				}
+				rounds.Add(1)
+			}
+		}()
 	case "rounds":
 		r.N = rounds.Load()
 	case "fork": // until it fails, at most N
