@@ -97,7 +97,7 @@ func shapeFields(s *shape) []string {
 	add(s.TimestampFormat != "", "TimestampFormat = %q", s.TimestampFormat)
 	add(s.LocationName != "", "XMLName = %q", s.LocationName)
 	if s.XMLNamespace != nil {
-		add(true, "XMLNamespace = %q", s.XMLNamespace.URI)
+		add(true, "XMLNamespace, s.XMLPrefix = %q, %q", s.XMLNamespace.URI, s.XMLNamespace.Prefix)
 	}
 	return f
 }

@@ -60,6 +60,7 @@ type Shape struct {
 	TimestampFormat string // iso8601, rfc822 or unixTimestamp; empty is the protocol's own
 	XMLName         string // of the root element
 	XMLNamespace    string
+	XMLPrefix       string // of the namespace
 
 	names     map[string]*Member // by wire name
 	namesOnce sync.Once

@@ -325,7 +325,11 @@ func (x *xmlWriter) value(name string, m *schema.Member, v reflect.Value) {
 			}
 			v = v.Elem()
 		}
-		x.structure(name, m.XMLNamespace, m.XMLPrefix, s, v)
+		namespace, prefix := m.XMLNamespace, m.XMLPrefix
+		if namespace == "" && s.XMLPrefix != "" {
+			namespace, prefix = s.XMLNamespace, s.XMLPrefix
+		}
+		x.structure(name, namespace, prefix, s, v)
 	case schema.List:
 		if flattened(m) && !x.ec2 {
 			for i := range v.Len() {

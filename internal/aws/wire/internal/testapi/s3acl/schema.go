@@ -121,7 +121,7 @@ func init() {
 	{
 		s := &shapes[shapeGrantee]
 		s.Name, s.Kind = "Grantee", schema.Structure
-		s.XMLNamespace = "http://www.w3.org/2001/XMLSchema-instance"
+		s.XMLNamespace, s.XMLPrefix = "http://www.w3.org/2001/XMLSchema-instance", "xsi"
 		s.Members = []schema.Member{
 			{Name: "DisplayName", Index: 0, Shape: &shapes[shapeDisplayName]},
 			{Name: "EmailAddress", Index: 1, Shape: &shapes[shapeEmailAddress]},
