@@ -27,8 +27,12 @@ var functions = map[string]func(){
 		post("/2018-06-01/runtime/init/error", "Runtime.NoSuchHandler", `{"errorMessage":"no","errorType":"Runtime.NoSuchHandler"}`)
 		os.Exit(1)
 	},
-	"exit-0":               func() { os.Exit(0) },
-	"exit-3":               func() { fmt.Println("dying"); os.Exit(3) },
+	"exit-0": func() { os.Exit(0) },
+	"exit-3": func() { fmt.Println("dying"); os.Exit(3) },
+	"sigterm": func() {
+		lambda.StartWithOptions(func(e json.RawMessage) (json.RawMessage, error) { return e, nil },
+			lambda.WithEnableSIGTERM(func() { fmt.Println("told to end") }))
+	},
 	"hang-ready":           hangReady,
 	"extension":            extensionMain,
 	"extension-init-error": extensionInitError,

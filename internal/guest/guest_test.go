@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
@@ -162,6 +163,40 @@ func TestResponseSizeLimit(t *testing.T) {
 	}
 	if got := s.logs.all(); !slices.Equal(got[:2], want) {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestStreamSizeLimit(t *testing.T) {
+	s := run(t, "big")
+	inv := invocation()
+	inv.Streaming = true
+	r := new(count)
+	out, err := s.Invoke(t.Context(), inv, []byte("209715201"), r)
+	if err != nil || out.Error == nil || out.Error.Type != "Function.ResponseSizeTooLarge" || r.n > proto.MaxStream || r.n < proto.MaxStream-proto.MaxChunk {
+		t.Errorf("%d bytes, %+v %v", r.n, out.Error, err)
+	}
+}
+
+// count is a ResponseWriter that counts.
+type count struct {
+	reply
+	n int
+}
+
+func (c *count) Write(p []byte) (int, error) { c.n += len(p); return len(p), nil }
+
+func TestSigtermReachesAGoFunctionThatAsksForIt(t *testing.T) {
+	s := run(t, "sigterm") // registers an internal extension
+	for range 2 {
+		if r, out := s.invoke(t, `1`); string(r.body) != `1` || out.Exit != nil {
+			t.Fatalf("got %q %+v", r.body, out)
+		}
+	}
+	if err := s.Shutdown(t.Context(), "spindown", time.Now().Add(2*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.logs.all(); !slices.Contains(got, "told to end") {
+		t.Errorf("logs %q", got)
 	}
 }
 

@@ -63,9 +63,9 @@ func (g *guest) response(r *http1.Request, id string) http1.Response {
 		return failure(400, "InvalidFunctionResponseMode", "Invalid function response mode")
 	}
 	start := proto.ResponseStart{RequestID: id, ContentType: r.Header.Get("Content-Type"), Streaming: mode != ""}
-	switch err := g.forward(r.Body, start, ev.inv.Streaming); {
+	switch err := g.forward(r.Body, start, ev.inv.MaxResponse()); {
 	case errors.Is(err, errTooLarge):
-		return failure(413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size (%d bytes).", proto.MaxPayload)
+		return failure(413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size (%d bytes).", ev.inv.MaxResponse())
 	case err != nil:
 		return failure(400, "TruncatedHTTPRequest", "HTTP request detected as truncated")
 	}
@@ -79,7 +79,7 @@ var (
 
 // forward sends a response to the host, as far as its window allows. A small
 // response that has arrived whole leaves in one write.
-func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming bool) error {
+func (g *guest) forward(body *http1.Body, start proto.ResponseStart, limit int64) error {
 	var (
 		end   proto.ResponseEnd
 		total int64
@@ -94,7 +94,7 @@ func (g *guest) forward(body *http1.Body, start proto.ResponseStart, streaming b
 			m, rerr = body.Read(chunk[n:])
 			n += m
 		}
-		if total += int64(n); !streaming && total > proto.MaxPayload {
+		if total += int64(n); total > limit {
 			rerr = errTooLarge
 			break
 		}

@@ -10,9 +10,9 @@ import (
 
 // invocation is the state of the invocation under way; Conn.mu guards it.
 type invocation struct {
-	id        string
-	streaming bool
-	notify    chan struct{} // holds one token when something below has changed
+	id     string
+	limit  int64         // of the response
+	notify chan struct{} // holds one token when something below has changed
 
 	start  *proto.ResponseStart
 	data   []byte // received, not yet taken by pump
@@ -30,10 +30,10 @@ type ending struct{ err *RuntimeError }
 
 func newInvocation(inv proto.Invocation) *invocation {
 	return &invocation{
-		id:        inv.RequestID,
-		streaming: inv.Streaming,
-		notify:    make(chan struct{}, 1),
-		window:    proto.Window,
+		id:     inv.RequestID,
+		limit:  inv.MaxResponse(),
+		notify: make(chan struct{}, 1),
+		window: proto.Window,
 	}
 }
 
@@ -203,8 +203,8 @@ func (c *Conn) handleResponse(iv *invocation, f proto.Frame) error {
 			return violation("response data out of place")
 		case n > proto.MaxChunk || n > iv.window:
 			return violation("response data of %d bytes with a window of %d", n, iv.window)
-		case !iv.streaming && iv.total > proto.MaxPayload:
-			return violation("response of over %d bytes", proto.MaxPayload)
+		case iv.total > iv.limit:
+			return violation("response of over %d bytes", iv.limit)
 		}
 		iv.window -= n
 		iv.data = append(iv.data, f.Payload...)

@@ -28,6 +28,8 @@ const Version = 1
 const (
 	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
 	MaxPayload = 6*1024*1024 + 100
+	// MaxStream is the largest streamed response.
+	MaxStream = 200 * 1024 * 1024
 	// MaxFrame is the largest frame payload.
 	MaxFrame = MaxPayload + 128*1024
 	// MaxChunk is the largest body of one TypeResponseData frame.
@@ -101,9 +103,17 @@ type Invocation struct {
 	CognitoIdentity    string `json:"cognitoIdentity,omitempty"`
 	TenantID           string `json:"tenantId,omitempty"`
 	ContentType        string `json:"contentType,omitempty"`
-	// Streaming is set for InvokeWithResponseStream: the response may exceed
-	// MaxPayload. Response data are forwarded as they arrive in either mode.
+	// Streaming is set for InvokeWithResponseStream: the response may have up
+	// to MaxStream bytes rather than MaxPayload. Response data are forwarded as they arrive in either mode.
 	Streaming bool `json:"streaming,omitempty"`
+}
+
+// MaxResponse returns how many bytes the response may have.
+func (inv *Invocation) MaxResponse() int64 {
+	if inv.Streaming {
+		return MaxStream
+	}
+	return MaxPayload
 }
 
 // WindowUpdate grants Bytes more of response data.
