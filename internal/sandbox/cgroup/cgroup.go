@@ -273,6 +273,10 @@ func await(ok func() (bool, error)) error {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("processes did not stop within %v", freezeTimeout)
 		}
-		time.Sleep(wait)
+		// Not time.Sleep, which takes a millisecond for anything shorter.
+		ts := unix.NsecToTimespec(int64(wait))
+		if err := unix.Nanosleep(&ts, nil); err != nil && err != unix.EINTR {
+			return err
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -90,7 +91,7 @@ func MaybeReexec() {
 	// What every sandbox needs is done while the driver prepares the request.
 	debug.SetTraceback("system")
 	log.SetLevel(log.Warning)
-	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}})
+	log.SetTarget(warnings{log.GoogleEmitter{Writer: &log.Writer{Next: os.Stderr}}})
 	cpuid.Initialize()
 	ring0.InitDefault()
 	seccheck.Initialize()
@@ -346,4 +347,15 @@ func controlPair() (listener int, client *unet.Socket, err error) {
 	}
 	client, err = unet.NewSocket(conn)
 	return listener, client, err
+}
+
+// warnings is gVisor's log. The driver shows it when a sandbox fails.
+type warnings struct{ log.Emitter }
+
+// Emit implements log.Emitter.
+func (w warnings) Emit(depth int, level log.Level, at time.Time, format string, args ...any) {
+	if strings.HasPrefix(format, "*** SECCOMP WARNING") {
+		return // the loader does not know of the filter that it gets, see filter.go
+	}
+	w.Emitter.Emit(depth+1, level, at, format, args...)
 }

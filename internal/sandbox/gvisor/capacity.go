@@ -13,7 +13,7 @@ import (
 const (
 	mib = 1 << 20
 	// overheadMB is what a sandbox may use beyond Spec.MemoryMB: the kernel's
-	// heap and tables. An idle one uses about half of it.
+	// heap and tables, of which an idle sandbox uses some 10 MB.
 	overheadMB = 64
 	// reserveMB of the host's memory is never given to sandboxes.
 	reserveMB = 256

@@ -174,10 +174,10 @@ func TestFrozenUsesNoCPU(t *testing.T) {
 // Freezing comes at any moment, and must not be taken for the death of anything.
 func TestFreezingDoesNoHarm(t *testing.T) {
 	d := newDriver(t)
-	for range 3 {
+	for range 2 {
 		g := newGuest(t, d)
 		g.must("churn", "", 0)
-		for i := range 300 {
+		for i := range 150 {
 			if err := g.Freeze(); err != nil {
 				t.Fatal(err)
 			}
