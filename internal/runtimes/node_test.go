@@ -1,6 +1,7 @@
 package runtimes
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -443,6 +444,35 @@ func TestNodeSurvivesARefusedResult(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What goes into headers is on one line, in ASCII and bounded, whatever the
+// function's error says.
+func TestHostileErrorsStayInTheirHeaders(t *testing.T) {
+	for id, files := range map[string]map[string]string{
+		"nodejs22.x": {"app.js": `exports.handler = async (e) => { const x = new Error('mé\r\nX-Evil: 1\ud800'); x.name = 'T\u00e9\r\nX-Evil: 1'.padEnd(e, 'x'); throw x; };`},
+		"python3.13": {"app.py": "def handler(e, c):\n    raise type('T\u00e9\\r\\nX-Evil: 1'.ljust(e, 'x'), (Exception,), {})('m\u00e9\\r\\nX-Evil: 1\\ud800')\n"},
+	} {
+		t.Run(id, func(t *testing.T) {
+			p := startRuntime(t, id, "app.handler", files)
+			for _, size := range []int{0, 1 << 20} {
+				got := p.invoke(fmt.Sprint(size))
+				if got.kind != "error" || got.header.Get("X-Evil") != "" || len(got.errorType) > 2048 {
+					t.Fatalf("posted %s with %d headers, type of %d bytes", got.kind, len(got.header), len(got.errorType))
+				}
+				cause := got.header.Get("Lambda-Runtime-Function-Xray-Error-Cause")
+				if (cause != "") != (size == 0) {
+					t.Errorf("cause of %d bytes", len(cause))
+				}
+				if cause != "" && !json.Valid([]byte(cause)) {
+					t.Errorf("cause %s", cause)
+				}
+				if !json.Valid([]byte(got.body)) {
+					t.Errorf("body %.100s", got.body)
+				}
+			}
+		})
+	}
 }
 
 func TestNodeLargeEventsAndResults(t *testing.T) {

@@ -59,8 +59,8 @@ class RuntimeClient {
 
   /** Posts an error of initialisation. */
   initError(payload) {
-    const head = `Lambda-Runtime-Function-Error-Type: ${headerValue(payload.errorType)}\r\n`;
-    return new Promise((resolve) => this.#send(this.#post(`${PREFIX}/init/error`, head, JSON.stringify(payload)), resolve));
+    const post = this.#post(`${PREFIX}/init/error`, errorTypeHeader(payload), JSON.stringify(payload));
+    return new Promise((resolve) => this.#send(post, resolve));
   }
 
   /**
@@ -93,7 +93,7 @@ class RuntimeClient {
     let tail = '0\r\n';
     if (payload) {
       tail +=
-        `Lambda-Runtime-Function-Error-Type: ${headerValue(payload.errorType)}\r\n` +
+        errorTypeHeader(payload) +
         `Lambda-Runtime-Function-Error-Body: ${Buffer.from(JSON.stringify(payload)).toString('base64')}\r\n`;
     }
     this.#socket.write(`${tail}\r\n`, 'latin1');
@@ -106,8 +106,8 @@ class RuntimeClient {
   }
 
   #invocationError(id, payload, xrayCause) {
-    let head = `Lambda-Runtime-Function-Error-Type: ${headerValue(payload.errorType)}\r\n`;
-    if (xrayCause) head += `Lambda-Runtime-Function-XRay-Error-Cause: ${headerValue(xrayCause)}\r\n`;
+    let head = errorTypeHeader(payload);
+    if (xrayCause) head += `Lambda-Runtime-Function-XRay-Error-Cause: ${xrayCause}\r\n`;
     return this.#post(`${PREFIX}/invocation/${id}/error`, head, JSON.stringify(payload));
   }
 
@@ -262,6 +262,13 @@ function readChunked(reply, data) {
     reply.trailers = reply.chunk === 0;
   }
   return at;
+}
+
+const MAX_ERROR_TYPE = 1024;
+
+// The header, or trailer, that names an error's type.
+function errorTypeHeader(payload) {
+  return `Lambda-Runtime-Function-Error-Type: ${headerValue(String(payload.errorType).slice(0, MAX_ERROR_TYPE))}\r\n`;
 }
 
 // A header value on one line and in ASCII.

@@ -81,7 +81,7 @@ function toXRayCause(err) {
       working_directory: process.cwd(),
       exceptions: [{ type: clean(err.name), message: clean(err.message), stack }],
       paths: [...new Set(stack.map((f) => f.path))],
-    });
+    }).replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
     return json.length < 1024 * 1024 ? json : '';
   } catch {
     return '';

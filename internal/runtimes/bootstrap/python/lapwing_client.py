@@ -11,6 +11,7 @@ from _socket import AF_INET, AF_INET6, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, so
 
 PREFIX = "/2018-06-01/runtime"
 MAX_HEAD = 2 * 1024 * 1024
+MAX_ERROR_TYPE = 1024
 
 
 class Invocation:
@@ -52,15 +53,14 @@ class RuntimeClient:
 
     def fail_and_next(self, request_id, error_type, body, xray_cause):
         """Posts the error of an invocation and waits for the next event."""
-        extra = f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {header_value(error_type)}\r\n"
+        extra = error_headers(error_type)
         if xray_cause:
             extra += f"Lambda-Runtime-Function-XRay-Error-Cause: {xray_cause}\r\n"
         return self._post_and_next(self._post(f"/invocation/{request_id}/error", extra, body), body)
 
     def init_error(self, error_type, body):
         """Posts an error of initialisation."""
-        extra = f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {header_value(error_type)}\r\n"
-        self._sock.sendall(self._post("/init/error", extra, body) + body)
+        self._sock.sendall(self._post("/init/error", error_headers(error_type), body) + body)
         self._read()
 
     def _post(self, path, extra, body):
@@ -146,6 +146,7 @@ class RuntimeClient:
         self._buf += data
 
 
-def header_value(text):
-    """A header value on one line and in ASCII."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text)
+def error_headers(error_type):
+    """The headers of an error: its type on one line, in ASCII, and not endless."""
+    error_type = "".join(c if " " <= c <= "~" else "?" for c in error_type[:MAX_ERROR_TYPE])
+    return f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {error_type}\r\n"

@@ -29,7 +29,7 @@ class LogSink:
 
     def log(self, msg, frame_type=None):
         if self._fd is None:
-            sys.stdout.write(msg)
+            _print(msg)
         else:
             # A frame is a whole record, without a line feed at its end.
             self._frame(frame_type or FRAME_TEXT, msg.removesuffix("\n"))
@@ -37,7 +37,7 @@ class LogSink:
     def log_error(self, lines, frame_type):
         if self._fd is None:
             # Standard output carries lines: one record is one line.
-            sys.stdout.write("\r".join(lines) + "\n")
+            _print("\r".join(lines) + "\n")
         else:
             self._frame(frame_type, "\n".join(lines))
 
@@ -47,6 +47,11 @@ class LogSink:
         data = frame_type.to_bytes(4, "big") + len(body).to_bytes(4, "big") + now.to_bytes(8, "big") + body
         while data:
             data = data[os.write(self._fd, data) :]
+
+
+def _print(text):
+    # What UTF-8 does not have must not break logging.
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 class Logs:
