@@ -316,8 +316,8 @@ func (g *generator) operation(name string) string {
 	if op.Output != nil {
 		wrapper = op.Output.ResultWrapper
 	}
-	return fmt.Sprintf("{Name: %q, Method: %q, URI: %q, Status: %d, Input: %s, Output: %s, ResultWrapper: %q, XMLRoot: %q, MaxBody: %d, New: func() any { return new(%sInput) }, Call: aws.Handler(api.%s)},\n",
-		name, op.HTTP.Method, op.HTTP.RequestURI, status, g.operationShape(op.Input), g.operationShape(op.Output), wrapper, g.list.XMLRoot[name], maxBody, name, name)
+	return fmt.Sprintf("{Name: %q, Method: %q, URI: %q, Status: %d, Input: %s, Output: %s, ResultWrapper: %q, XMLRoot: %q, MaxBody: %d, Gzip: %t, New: func() any { return new(%sInput) }, Call: aws.Handler(api.%s)},\n",
+		name, op.HTTP.Method, op.HTTP.RequestURI, status, g.operationShape(op.Input), g.operationShape(op.Output), wrapper, g.list.XMLRoot[name], maxBody, slices.Contains(op.RequestCompression.Encodings, "gzip"), name, name)
 }
 
 // unserved lists the routes of the other operations of a REST service.

@@ -42,7 +42,10 @@ type operation struct {
 		ResponseCode int
 	}
 	Input, Output *reference
-	Errors        []reference
+
+	RequestCompression struct{ Encodings []string }
+
+	Errors []reference
 }
 
 type reference struct {

@@ -84,6 +84,7 @@ type Operation struct {
 	ResultWrapper string        // in Query
 	XMLRoot       string        // of the output in REST-XML; empty means the output's name
 	MaxBody       int64         // largest request body in bytes
+	Gzip          bool          // the request body may come compressed
 
 	New  func() any // a pointer to a new input
 	Call func(ctx context.Context, in any) (out any, err error)

@@ -25,10 +25,10 @@ func NewService(api API) *aws.Service {
 		Protocols:    []aws.Protocol{"query"},
 		TargetPrefix: "", JSONVersion: "", XMLNamespace: "https://sts.amazonaws.com/doc/2011-06-15/", QueryCompatible: false, ValidationCode: "ValidationError", SerializationCode: "",
 		Operations: []*aws.Operation{
-			{Name: "AssumeRole", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAssumeRoleRequest], Output: &shapes[shapeAssumeRoleResponse], ResultWrapper: "AssumeRoleResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AssumeRoleInput) }, Call: aws.Handler(api.AssumeRole)},
-			{Name: "GetAccessKeyInfo", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetAccessKeyInfoRequest], Output: &shapes[shapeGetAccessKeyInfoResponse], ResultWrapper: "GetAccessKeyInfoResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(GetAccessKeyInfoInput) }, Call: aws.Handler(api.GetAccessKeyInfo)},
-			{Name: "GetCallerIdentity", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetCallerIdentityRequest], Output: &shapes[shapeGetCallerIdentityResponse], ResultWrapper: "GetCallerIdentityResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(GetCallerIdentityInput) }, Call: aws.Handler(api.GetCallerIdentity)},
-			{Name: "GetSessionToken", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetSessionTokenRequest], Output: &shapes[shapeGetSessionTokenResponse], ResultWrapper: "GetSessionTokenResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(GetSessionTokenInput) }, Call: aws.Handler(api.GetSessionToken)},
+			{Name: "AssumeRole", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAssumeRoleRequest], Output: &shapes[shapeAssumeRoleResponse], ResultWrapper: "AssumeRoleResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(AssumeRoleInput) }, Call: aws.Handler(api.AssumeRole)},
+			{Name: "GetAccessKeyInfo", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetAccessKeyInfoRequest], Output: &shapes[shapeGetAccessKeyInfoResponse], ResultWrapper: "GetAccessKeyInfoResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetAccessKeyInfoInput) }, Call: aws.Handler(api.GetAccessKeyInfo)},
+			{Name: "GetCallerIdentity", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetCallerIdentityRequest], Output: &shapes[shapeGetCallerIdentityResponse], ResultWrapper: "GetCallerIdentityResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetCallerIdentityInput) }, Call: aws.Handler(api.GetCallerIdentity)},
+			{Name: "GetSessionToken", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetSessionTokenRequest], Output: &shapes[shapeGetSessionTokenResponse], ResultWrapper: "GetSessionTokenResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetSessionTokenInput) }, Call: aws.Handler(api.GetSessionToken)},
 		},
 	}
 }

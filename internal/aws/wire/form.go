@@ -44,6 +44,11 @@ func readForm(r *http.Request) (*formNode, error) {
 			}
 			return nil, (&aws.Error{Code: "IncompleteBody", Status: 400, Message: "The request body terminated unexpectedly."}).WithCause(err)
 		}
+		if isGzip(r) {
+			if b, err = gunzip(b, maxForm); err != nil {
+				return nil, (&aws.Error{Code: "MalformedInput", Status: 400, Message: "The request body is not valid gzip."}).WithCause(err)
+			}
+		}
 		if len(b) > maxForm {
 			return nil, &aws.Error{Code: "RequestEntityTooLarge", Status: 413, Message: "Request must be smaller than " + strconv.Itoa(maxForm) + " bytes."}
 		}

@@ -10,6 +10,8 @@
 package wire
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -260,6 +262,11 @@ func (c *Call) readBody(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, c.bodyError(err)
 	}
+	if c.Operation.Gzip && isGzip(r) {
+		if b, err = gunzip(b, limit); err != nil {
+			return nil, serialization("The request body is not valid gzip: %v", err)
+		}
+	}
 	if int64(len(b)) > limit {
 		return nil, c.TooLarge(int64(len(b)))
 	}
@@ -268,6 +275,18 @@ func (c *Call) readBody(r *http.Request) ([]byte, error) {
 		return b, checksum.VerifyBody(r.Header, r.Trailer, b)
 	}
 	return b, nil
+}
+
+// isGzip tells whether the client compressed the request's body.
+func isGzip(r *http.Request) bool { return r.Header.Get("Content-Encoding") == "gzip" }
+
+// gunzip expands b up to one byte over the limit.
+func gunzip(b []byte, limit int64) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(z, limit+1))
 }
 
 // bodyError passes on AWS's own errors from a verifying body.

@@ -26,10 +26,10 @@ func NewService(api API) *aws.Service {
 		Protocols:    []aws.Protocol{"smithy-rpc-v2-cbor", "json", "query"},
 		TargetPrefix: "GraniteServiceVersion20100801", JSONVersion: "1.0", XMLNamespace: "http://monitoring.amazonaws.com/doc/2010-08-01/", QueryCompatible: true, ValidationCode: "", SerializationCode: "",
 		Operations: []*aws.Operation{
-			{Name: "DeleteDashboards", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeDeleteDashboardsInput], Output: &shapes[shapeDeleteDashboardsOutput], ResultWrapper: "DeleteDashboardsResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(DeleteDashboardsInput) }, Call: aws.Handler(api.DeleteDashboards)},
-			{Name: "GetMetricData", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetMetricDataInput], Output: &shapes[shapeGetMetricDataOutput], ResultWrapper: "GetMetricDataResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(GetMetricDataInput) }, Call: aws.Handler(api.GetMetricData)},
-			{Name: "GetMetricWidgetImage", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetMetricWidgetImageInput], Output: &shapes[shapeGetMetricWidgetImageOutput], ResultWrapper: "GetMetricWidgetImageResult", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(GetMetricWidgetImageInput) }, Call: aws.Handler(api.GetMetricWidgetImage)},
-			{Name: "PutMetricData", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapePutMetricDataInput], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(PutMetricDataInput) }, Call: aws.Handler(api.PutMetricData)},
+			{Name: "DeleteDashboards", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeDeleteDashboardsInput], Output: &shapes[shapeDeleteDashboardsOutput], ResultWrapper: "DeleteDashboardsResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteDashboardsInput) }, Call: aws.Handler(api.DeleteDashboards)},
+			{Name: "GetMetricData", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetMetricDataInput], Output: &shapes[shapeGetMetricDataOutput], ResultWrapper: "GetMetricDataResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetMetricDataInput) }, Call: aws.Handler(api.GetMetricData)},
+			{Name: "GetMetricWidgetImage", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeGetMetricWidgetImageInput], Output: &shapes[shapeGetMetricWidgetImageOutput], ResultWrapper: "GetMetricWidgetImageResult", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetMetricWidgetImageInput) }, Call: aws.Handler(api.GetMetricWidgetImage)},
+			{Name: "PutMetricData", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapePutMetricDataInput], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: true, New: func() any { return new(PutMetricDataInput) }, Call: aws.Handler(api.PutMetricData)},
 		},
 	}
 }

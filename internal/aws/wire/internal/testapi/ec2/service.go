@@ -26,10 +26,10 @@ func NewService(api API) *aws.Service {
 		Protocols:    []aws.Protocol{"ec2"},
 		TargetPrefix: "", JSONVersion: "", XMLNamespace: "http://ec2.amazonaws.com/doc/2016-11-15", QueryCompatible: false, ValidationCode: "", SerializationCode: "",
 		Operations: []*aws.Operation{
-			{Name: "AuthorizeSecurityGroupIngress", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAuthorizeSecurityGroupIngressRequest], Output: &shapes[shapeAuthorizeSecurityGroupIngressResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(AuthorizeSecurityGroupIngressInput) }, Call: aws.Handler(api.AuthorizeSecurityGroupIngress)},
-			{Name: "CreateTags", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateTagsRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(CreateTagsInput) }, Call: aws.Handler(api.CreateTags)},
-			{Name: "CreateVolume", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateVolumeRequest], Output: &shapes[shapeVolume], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(CreateVolumeInput) }, Call: aws.Handler(api.CreateVolume)},
-			{Name: "DescribeSecurityGroups", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeDescribeSecurityGroupsRequest], Output: &shapes[shapeDescribeSecurityGroupsResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(DescribeSecurityGroupsInput) }, Call: aws.Handler(api.DescribeSecurityGroups)},
+			{Name: "AuthorizeSecurityGroupIngress", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeAuthorizeSecurityGroupIngressRequest], Output: &shapes[shapeAuthorizeSecurityGroupIngressResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(AuthorizeSecurityGroupIngressInput) }, Call: aws.Handler(api.AuthorizeSecurityGroupIngress)},
+			{Name: "CreateTags", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateTagsRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateTagsInput) }, Call: aws.Handler(api.CreateTags)},
+			{Name: "CreateVolume", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateVolumeRequest], Output: &shapes[shapeVolume], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateVolumeInput) }, Call: aws.Handler(api.CreateVolume)},
+			{Name: "DescribeSecurityGroups", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeDescribeSecurityGroupsRequest], Output: &shapes[shapeDescribeSecurityGroupsResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DescribeSecurityGroupsInput) }, Call: aws.Handler(api.DescribeSecurityGroups)},
 		},
 	}
 }

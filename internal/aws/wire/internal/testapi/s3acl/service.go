@@ -24,8 +24,8 @@ func NewService(api API) *aws.Service {
 		Protocols:    []aws.Protocol{"rest-xml"},
 		TargetPrefix: "", JSONVersion: "", XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", QueryCompatible: false, ValidationCode: "", SerializationCode: "",
 		Operations: []*aws.Operation{
-			{Name: "GetBucketAcl", Method: "GET", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapeGetBucketAclRequest], Output: &shapes[shapeGetBucketAclOutput], ResultWrapper: "", XMLRoot: "AccessControlPolicy", MaxBody: 1048576, New: func() any { return new(GetBucketAclInput) }, Call: aws.Handler(api.GetBucketAcl)},
-			{Name: "PutBucketAcl", Method: "PUT", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapePutBucketAclRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(PutBucketAclInput) }, Call: aws.Handler(api.PutBucketAcl)},
+			{Name: "GetBucketAcl", Method: "GET", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapeGetBucketAclRequest], Output: &shapes[shapeGetBucketAclOutput], ResultWrapper: "", XMLRoot: "AccessControlPolicy", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketAclInput) }, Call: aws.Handler(api.GetBucketAcl)},
+			{Name: "PutBucketAcl", Method: "PUT", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapePutBucketAclRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketAclInput) }, Call: aws.Handler(api.PutBucketAcl)},
 		},
 		Unserved: []aws.Route{
 			{Operation: "AbortMultipartUpload", Method: "DELETE", URI: "/{Bucket}/{Key+}", Query: []string{"uploadId"}},

@@ -25,10 +25,10 @@ func NewService(api API) *aws.Service {
 		Protocols:    []aws.Protocol{"json"},
 		TargetPrefix: "AmazonSQS", JSONVersion: "1.0", XMLNamespace: "", QueryCompatible: true, ValidationCode: "", SerializationCode: "",
 		Operations: []*aws.Operation{
-			{Name: "CreateQueue", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateQueueRequest], Output: &shapes[shapeCreateQueueResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(CreateQueueInput) }, Call: aws.Handler(api.CreateQueue)},
-			{Name: "DeleteMessageBatch", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeDeleteMessageBatchRequest], Output: &shapes[shapeDeleteMessageBatchResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(DeleteMessageBatchInput) }, Call: aws.Handler(api.DeleteMessageBatch)},
-			{Name: "ReceiveMessage", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeReceiveMessageRequest], Output: &shapes[shapeReceiveMessageResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(ReceiveMessageInput) }, Call: aws.Handler(api.ReceiveMessage)},
-			{Name: "SendMessage", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeSendMessageRequest], Output: &shapes[shapeSendMessageResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, New: func() any { return new(SendMessageInput) }, Call: aws.Handler(api.SendMessage)},
+			{Name: "CreateQueue", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeCreateQueueRequest], Output: &shapes[shapeCreateQueueResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateQueueInput) }, Call: aws.Handler(api.CreateQueue)},
+			{Name: "DeleteMessageBatch", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeDeleteMessageBatchRequest], Output: &shapes[shapeDeleteMessageBatchResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteMessageBatchInput) }, Call: aws.Handler(api.DeleteMessageBatch)},
+			{Name: "ReceiveMessage", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeReceiveMessageRequest], Output: &shapes[shapeReceiveMessageResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ReceiveMessageInput) }, Call: aws.Handler(api.ReceiveMessage)},
+			{Name: "SendMessage", Method: "POST", URI: "/", Status: 200, Input: &shapes[shapeSendMessageRequest], Output: &shapes[shapeSendMessageResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(SendMessageInput) }, Call: aws.Handler(api.SendMessage)},
 		},
 	}
 }
