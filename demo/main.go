@@ -211,12 +211,15 @@ func costOf(log string) (float64, error) {
 
 func whatNext(binary string) {
 	step("That was all real. What to try next")
-	fmt.Printf(`  sudo %[1]s up                     start Lapwing for good
-  eval "$(sudo %[1]s env)"       point this shell's AWS clients at it
-  aws lambda list-functions            or create-function, invoke, publish-version…
-  sudo %[1]s runtimes            see which runtimes there are, and add some
-  sudo %[1]s logs -f FUNCTION    follow a function's log
-`, binary)
+	for _, next := range [][2]string{
+		{"sudo " + binary + " up", "start Lapwing for good"},
+		{`eval "$(sudo ` + binary + ` env)"`, "point this shell's AWS clients at it"},
+		{"aws lambda list-functions", "or create-function, invoke, publish-version…"},
+		{"sudo " + binary + " runtimes", "see which runtimes there are, and add some"},
+		{"sudo " + binary + " logs -f FUNCTION", "follow a function's log"},
+	} {
+		fmt.Printf("  %-36s  %s\n", next[0], next[1])
+	}
 }
 
 func indent(s string) string {
