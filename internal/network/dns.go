@@ -23,8 +23,11 @@ const (
 	// queriesEach is what one sandbox may ask in a second; the resolver of a
 	// VPC takes as much from one interface.
 	queriesEach = 1024
-	// queriesAll bounds the queries under way.
-	queriesAll     = 512
+	// queriesAll bounds the queries and connections under way, the others what
+	// one sandbox may have of them.
+	queriesAll     = 1024
+	udpEach        = 64
+	connsEach      = 8
 	queryTimeout   = 2 * time.Second // of one resolver
 	connIdle       = 10 * time.Second
 	resolversEvery = 30 * time.Second // the host's resolv.conf is read again
@@ -48,15 +51,22 @@ type relay struct {
 	mu       sync.Mutex
 	second   int64              // that asked counts
 	asked    map[netip.Addr]int // queries of each sandbox
+	busy     map[client]int     // what each has under way
 	upstream []netip.AddrPort
 	read     time.Time // when upstream was
+}
+
+// client is a sandbox by its address, over UDP or TCP.
+type client struct {
+	addr netip.Addr
+	tcp  bool
 }
 
 func newRelay(opts Options, r *router) (*relay, error) {
 	d := &relay{
 		log: opts.Logger, fixed: opts.Resolvers,
 		slots: make(chan struct{}, queriesAll),
-		asked: map[netip.Addr]int{},
+		asked: map[netip.Addr]int{}, busy: map[client]int{},
 	}
 	at := netip.AddrPortFrom(endpointAddr, dnsPort).String()
 	err := r.ns.Do(func() (err error) {
@@ -92,18 +102,16 @@ func (d *relay) serveUDP() {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		addr, ok := from.(*net.UDPAddr)
-		if err != nil || n > maxQuery || !ok || !d.admit(addr.AddrPort().Addr()) {
+		if err != nil || n > maxQuery {
 			continue
 		}
-		select {
-		case d.slots <- struct{}{}:
-		default:
+		c := client{addr: addrOf(from)}
+		if !d.admit(c.addr) || !d.enter(c, udpEach) {
 			continue // the client asks again
 		}
 		query := append([]byte(nil), buf[:n]...)
 		d.wg.Go(func() {
-			defer func() { <-d.slots }()
+			defer d.leave(c)
 			if answer := d.answer(query, "udp"); answer != nil {
 				d.udp.WriteTo(answer, from)
 			}
@@ -121,29 +129,27 @@ func (d *relay) serveTCP() {
 			time.Sleep(10 * time.Millisecond) // out of descriptors
 			continue
 		}
-		select {
-		case d.slots <- struct{}{}:
-		default:
+		c := client{addr: addrOf(conn.RemoteAddr()), tcp: true}
+		if !d.enter(c, connsEach) {
 			conn.Close()
 			continue
 		}
 		d.wg.Go(func() {
-			defer func() { <-d.slots }()
+			defer d.leave(c)
 			stop := context.AfterFunc(d.ctx, func() { conn.Close() })
 			defer stop()
 			defer conn.Close()
-			d.serveConn(conn)
+			d.serveConn(conn, c.addr)
 		})
 	}
 }
 
 // serveConn answers the queries of one connection.
-func (d *relay) serveConn(conn net.Conn) {
-	addr, ok := conn.RemoteAddr().(*net.TCPAddr)
-	for ok {
+func (d *relay) serveConn(conn net.Conn, from netip.Addr) {
+	for {
 		conn.SetDeadline(time.Now().Add(connIdle))
 		query, err := readTCP(conn, maxQuery)
-		if err != nil || !d.admit(addr.AddrPort().Addr()) {
+		if err != nil || !d.admit(from) {
 			return
 		}
 		answer := d.answer(query, "tcp")
@@ -164,6 +170,43 @@ func (d *relay) admit(a netip.Addr) bool {
 	}
 	d.asked[a]++
 	return d.asked[a] <= queriesEach
+}
+
+// enter takes a slot for what a client has under way, of which it may have so
+// many; leave gives it back.
+func (d *relay) enter(c client, most int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy[c] >= most {
+		return false
+	}
+	select {
+	case d.slots <- struct{}{}:
+		d.busy[c]++
+		return true
+	default:
+		return false
+	}
+}
+
+func (d *relay) leave(c client) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	<-d.slots
+	if d.busy[c]--; d.busy[c] == 0 {
+		delete(d.busy, c)
+	}
+}
+
+// addrOf returns the address of a UDP or TCP peer.
+func addrOf(a net.Addr) netip.Addr {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // answer returns the answer to a query, or nil where there is none to give.

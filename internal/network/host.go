@@ -291,7 +291,7 @@ func (h *host) filter(opts Options, guest netip.Addr, closing []string) error {
 func (h *host) warnOfOthers(conn *nftables.Conn) {
 	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
 	if err != nil {
-		return
+		h.log.Warn("the host's other firewall rules are unknown", "error", err)
 	}
 	for _, c := range chains {
 		if c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
@@ -324,6 +324,9 @@ func (h *host) connect(r *router, ours, theirs netip.Prefix) error {
 		return err
 	}
 	if err := r.up(uplinkName, theirs); err != nil {
+		return err
+	}
+	if err := waitUp(h.nl, h.link); err != nil {
 		return err
 	}
 	return r.nl.RouteAdd(&netlink.Route{Gw: ours.Addr().AsSlice()})

@@ -679,6 +679,23 @@ func TestOneSandboxCannotUseUpTheResolver(t *testing.T) {
 	}
 }
 
+func TestOneSandboxCannotHoldAllQueries(t *testing.T) {
+	d := &relay{slots: make(chan struct{}, queriesAll), busy: map[client]int{}}
+	greedy, other := client{addr: netip.MustParseAddr("100.64.0.1")}, client{addr: netip.MustParseAddr("100.64.0.3")}
+	for range udpEach {
+		if !d.enter(greedy, udpEach) {
+			t.Fatal("refused below the limit")
+		}
+	}
+	if d.enter(greedy, udpEach) || !d.enter(other, udpEach) {
+		t.Error("the limit of one is not its own")
+	}
+	d.leave(greedy)
+	if !d.enter(greedy, udpEach) {
+		t.Error("a slot was not given back")
+	}
+}
+
 func TestParseResolvers(t *testing.T) {
 	got := parseResolvers("# x\nnameserver 10.0.0.1\nnameserver  fd00::1\nsearch a\nnameserver bad\nnameserver 1.1.1.1\nnameserver 9.9.9.9\n")
 	if fmt.Sprint(got) != "[10.0.0.1:53 [fd00::1]:53 1.1.1.1:53]" {

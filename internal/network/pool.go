@@ -229,7 +229,10 @@ func (p *Pool) Acquire(ctx context.Context) (*Attachment, error) {
 		return a, nil
 	case p.want <- reply:
 		r := <-reply
-		return r.a, r.err
+		if r.err != nil {
+			return nil, fmt.Errorf("network: %w", r.err)
+		}
+		return r.a, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	case <-p.ctx.Done():
@@ -244,18 +247,18 @@ func (p *Pool) prepare() {
 	var made *Attachment
 	for {
 		if made == nil {
-			a, err := p.make()
-			if err != nil {
-				// Tell whoever asks, and try again for the next one.
+			var err error
+			if made, err = p.make(); err != nil {
+				// Try again for the next one who asks, who is then told.
 				select {
 				case reply := <-p.want:
-					reply <- result{err: fmt.Errorf("network: %w", err)}
+					a, err := p.make()
+					reply <- result{a, err}
 				case <-p.ctx.Done():
 					return
 				}
 				continue
 			}
-			made = a
 		}
 		select {
 		case reply := <-p.want:

@@ -43,8 +43,6 @@ type Response struct {
 	Status int
 	Header Fields // without Content-Length, Date and Connection
 	Body   []byte
-	// Sent, where set, is told whether the response was written.
-	Sent func(error)
 }
 
 // Handler answers a request. It may block; other connections go on.
@@ -144,11 +142,7 @@ func (s *Server) serve(conn net.Conn) {
 		if !req.Body.discard() {
 			req.close = true
 		}
-		err = c.write(req, &resp)
-		if resp.Sent != nil {
-			resp.Sent(err)
-		}
-		if err != nil || req.close {
+		if err := c.write(req, &resp); err != nil || req.close {
 			return
 		}
 	}
