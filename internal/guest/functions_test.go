@@ -33,6 +33,7 @@ var functions = map[string]func(){
 		lambda.StartWithOptions(func(e json.RawMessage) (json.RawMessage, error) { return e, nil },
 			lambda.WithEnableSIGTERM(func() { fmt.Println("told to end") }))
 	},
+	"extension-calls":      extensionCalls,
 	"hang-ready":           hangReady,
 	"extension":            extensionMain,
 	"extension-init-error": extensionInitError,
@@ -220,4 +221,46 @@ func extensionInitError() {
 		panic(fmt.Sprint(err, resp))
 	}
 	os.Exit(1)
+}
+
+// extensionCalls makes calls of the Extensions API and prints the answers.
+func extensionCalls() {
+	call := func(method, path, body string, header ...string) string {
+		req, _ := http.NewRequest(method, "http://"+Address+path, strings.NewReader(body))
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			panic(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		var doc errorDocument
+		json.Unmarshal(b, &doc)
+		fmt.Println(resp.StatusCode, doc.Type, doc.Message)
+		return resp.Header.Get(identifierHeader)
+	}
+	const register, next, failed = "/2020-01-01/extension/register", "/2020-01-01/extension/event/next", "/2020-01-01/extension/exit/error"
+	name := "Lambda-Extension-Name"
+	call("POST", register, "{}")
+	call("POST", register, "{", name, "a")
+	call("POST", register, `{"configurationKeys":["x"]}`, name, "a")
+	call("POST", register, `{"events":["OTHER"]}`, name, "a")
+	call("POST", register, `{"events":["SHUTDOWN"]}`, name, "a")
+	call("GET", next, "")
+	call("GET", next, "", identifierHeader, "x")
+	call("GET", next, "", identifierHeader, requestID)
+	id := call("POST", register, `{"events":["INVOKE"]}`, name, "a")
+	call("POST", register, `{}`, name, "a")
+	call("POST", failed, "", identifierHeader, id)
+	call("POST", failed, "", identifierHeader, id, extErrorHeader, "X")
+	call("PUT", "/2022-07-01/telemetry", "{}", identifierHeader, id)
+	call("PUT", "/2020-08-15/logs", "{}", identifierHeader, id)
+	call("GET", register, "")
+	call("GET", "/elsewhere", "")
+	for i := range maxExtensions {
+		call("POST", register, `{}`, name, fmt.Sprint("more", i))
+	}
+	os.Exit(0)
 }

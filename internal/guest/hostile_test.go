@@ -395,6 +395,44 @@ func TestExtensionFailuresEndTheEnvironment(t *testing.T) {
 	}
 }
 
+func TestExtensionsAPIRefusals(t *testing.T) {
+	s := startSandbox(t, "")
+	if _, err := s.Start(t.Context(), role("extension-calls")); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"403 Extension.InvalidExtensionName Empty extension name",
+		"403 InvalidRequestFormat unexpected end of JSON input",
+		"403 InvalidRequestFormat configurationKeys are deprecated; use environment variables instead",
+		"403 Extension.InvalidEventType OTHER: ErrorInvalidEventType",
+		"403 Extension.InvalidEventType SHUTDOWN: ShutdownEventNotSupportedForInternalExtension",
+		"403 Extension.MissingExtensionIdentifier Missing Lambda-Extension-Identifier header",
+		"403 Extension.InvalidExtensionIdentifier Invalid Lambda-Extension-Identifier",
+		"403 Extension.UnknownExtensionIdentifier Unknown extension " + requestID,
+		"200  ",
+		"403 Extension.InvalidExtensionState Extension with this name already registered",
+		"403 Extension.MissingHeader Lambda-Extension-Function-Error-Type not found",
+		"403 Extension.InvalidExtensionState State transition from Registered to ExitError failed for extension ",
+		"202 Telemetry.NotSupported Telemetry API is not supported",
+		"202 Logs.NotSupported Logs API is not supported",
+		"405  ",
+		"404  ",
+	}
+	for range maxExtensions - 1 {
+		want = append(want, "200  ")
+	}
+	want = append(want, "403 Extension.TooManyExtensions Extension limit (10) reached")
+	got := s.logs.all()
+	if len(got) != len(want) {
+		t.Fatalf("%d calls, want %d: %q", len(got), len(want), got)
+	}
+	for i := range want {
+		if !strings.HasPrefix(got[i], want[i]) {
+			t.Errorf("call %d: got %q, want %q", i, got[i], want[i])
+		}
+	}
+}
+
 // optWith makes a directory for /opt with extensions: name to script, or to a
 // role of this binary.
 func optWith(t *testing.T, extensions map[string]string) string {

@@ -59,8 +59,10 @@ func newRouter(opts Options) (r *router, err error) {
 	if err = r.nl.LinkSetUp(lo); err != nil {
 		return r, err
 	}
-	if err = r.ns.Do(func() error { return setSysctl("net/ipv4/ip_forward", "1") }); err != nil {
-		return r, err
+	if opts.Egress == EgressOn {
+		if err = r.ns.Do(func() error { return setSysctl("net/ipv4/ip_forward", "1") }); err != nil {
+			return r, err
+		}
 	}
 	return r, r.filter(opts)
 }
