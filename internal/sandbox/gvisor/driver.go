@@ -240,7 +240,16 @@ func (d *Driver) sweep() error {
 			return fmt.Errorf("removing sandboxes of an earlier process: %w", err)
 		}
 	}
-	return os.RemoveAll(d.rootsDir())
+	temporary, err := filepath.Glob(filepath.Join(d.opts.Dir, "tmp-*")) // see namelessFile
+	if err != nil {
+		return err
+	}
+	for _, path := range append(temporary, d.rootsDir()) {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openCgroups makes the driver's part of the cgroup tree and writes down where

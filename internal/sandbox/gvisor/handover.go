@@ -64,11 +64,11 @@ func (s *instance) prepare(h *handover) (*bootRequest, error) {
 	if err := h.dup(s.console); err != nil {
 		return nil, err
 	}
-	tmp, err := unix.Open(d.opts.Dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	tmp, err := namelessFile(d.opts.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("making the file for /tmp: %w", err)
 	}
-	h.add(os.NewFile(uintptr(tmp), "tmp"))
+	h.add(tmp)
 
 	req := &bootRequest{
 		ID:           s.spec.ID,
@@ -143,6 +143,27 @@ func (h *handover) socketPair(name string) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(p[0]), name), nil
+}
+
+// namelessFile makes a file in dir that goes with its last descriptor.
+func namelessFile(dir string) (*os.File, error) {
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), "tmp"), nil
+	}
+	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
+		return nil, err
+	}
+	// A file system that cannot do it at once, such as older overlayfs.
+	f, err := os.CreateTemp(dir, "tmp-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // logBytes bounds what a sandbox process and process 1 may print each. Neither

@@ -184,6 +184,8 @@ func do(c command) (r reply, err error) {
 			}
 			r.Text += fmt.Sprintln(i.Name, i.MTU, addrs)
 		}
+	case "time":
+		r.N = time.Now().UnixNano()
 	case "cpus":
 		r.N = int64(runtime.NumCPU())
 	case "hostname":
