@@ -100,16 +100,18 @@ func (e *environment) startRuntime(ctx context.Context) (host.InitResult, *failu
 	if err != nil {
 		return host.InitResult{}, nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
 	}
+	env := variables(e.v, e.runtime, e.stream.name, e.in.network.Endpoint, creds)
 	res, err := e.in.conn.Start(ctx, proto.Start{
-		Command:    e.runtime.Command,
+		Command:    e.runtime.CommandFor(e.v.MemoryMB, env),
 		Candidates: e.runtime.Candidates,
 		Dir:        "/var/task",
-		Env:        variables(e.v, e.runtime, e.stream.name, e.in.network.Endpoint, creds),
+		Env:        env,
 		UID:        runtimes.UserID, GID: runtimes.GroupID,
 		MaxFiles: maxFiles, MaxProcs: maxProcesses,
 		FunctionName: e.v.Name, FunctionVersion: e.v.Version, Handler: e.v.Handler,
 		AccountID: e.v.Account,
-		RawLogs:   e.v.Logging.Format == "JSON",
+		// Managed runtimes tell where a record of several lines ends.
+		FramedLogs: len(e.runtime.Command) > 0,
 	})
 	switch {
 	case err != nil:

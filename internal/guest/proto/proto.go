@@ -84,9 +84,6 @@ type Start struct {
 	FunctionVersion string `json:"functionVersion"`
 	Handler         string `json:"handler"`
 	AccountID       string `json:"accountId"`
-	// RawLogs is set where the log format is JSON: messages are passed on as
-	// they are, with their level in Log where the runtime told it.
-	RawLogs bool `json:"rawLogs,omitempty"`
 	// FramedLogs gives the runtime a second pipe for messages with a level and
 	// of several lines, in the form of the official runtime clients, and names
 	// its descriptor in _LAMBDA_TELEMETRY_LOG_FD.
