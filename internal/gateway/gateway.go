@@ -91,6 +91,7 @@ type Gateway struct {
 	prefixes map[string]*aws.Service   // by endpoint prefix
 	names    string                    // of all services, for messages
 	extra    []extraHandler
+	stall    time.Duration
 }
 
 type extraHandler struct {
@@ -111,7 +112,7 @@ func New(o Options) *Gateway {
 		o.Now = time.Now
 	}
 	g := &Gateway{
-		options: o, verifier: sigv4.NewVerifier(o.Now), domains: []string{"localhost"},
+		options: o, verifier: sigv4.NewVerifier(o.Now), domains: []string{"localhost"}, stall: defaultStall,
 		services: map[string][]*aws.Service{}, prefixes: map[string]*aws.Service{},
 	}
 	for _, d := range o.Domains {
@@ -149,16 +150,16 @@ type exchange struct {
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
-	w := newResponse(writer)
+	w := newResponse(writer, g.stall)
 	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &patientBody{r.Body, w.control}
+		r.Body = newPatientBody(r.Body, w)
 	}
 	x := &exchange{id: uuid.NewString(), arrived: g.options.Now()}
 	w.Header().Set("X-Amzn-Requestid", x.id)
 	defer func() {
 		g.logAccess(w, r, x)
 		// What the server has yet to send must leave, too.
-		w.limitWrites(time.Now().Add(stall))
+		w.limitWrites(time.Now().Add(w.stall))
 	}()
 	defer func() {
 		if p := recover(); p != nil {

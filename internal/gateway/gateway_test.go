@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -486,6 +487,83 @@ func TestStreamedUploadsAreDecoded(t *testing.T) {
 	defer res.Body.Close()
 	if res.StatusCode != 200 || b.s3.objects["bucket/key"] != "hello world" || b.s3.trailer.Get("X-Amz-Checksum-Crc32") != "DUoRhQ==" {
 		t.Errorf("%d: %s; stored %q, trailer %v", res.StatusCode, text(t, res), b.s3.objects, b.s3.trailer)
+	}
+}
+
+func TestClientsThatStallOrLeaveAreNotOurFailure(t *testing.T) {
+	b := newBed(t, slog.LevelInfo, nil)
+	b.gateway.stall = 50 * time.Millisecond
+	// head signs a request of which the body is to come.
+	head := func() string {
+		r, err := http.NewRequest("POST", b.url+"/2015-03-31/functions/f/invocations", strings.NewReader("hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := sdkaws.Credentials{AccessKeyID: b.creds.Root().AccessKeyID, SecretAccessKey: b.creds.Root().SecretAccessKey}
+		if err := v4.NewSigner().SignHTTP(t.Context(), c, r, hashHex([]byte("hello")), "lambda", region, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		var raw bytes.Buffer
+		if err := r.Write(&raw); err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSuffix(raw.String(), "hello")
+	}
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", strings.TrimPrefix(b.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+
+	stalled := dial()
+	if _, err := io.WriteString(stalled, head()+"he"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := io.ReadAll(stalled) // until the server closes the connection
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") || !strings.Contains(string(answer), "X-Amzn-Errortype: RequestTimeout") {
+		t.Errorf("stalled: %v: %s", err, answer)
+	}
+
+	gone := dial().(*net.TCPConn)
+	if _, err := io.WriteString(gone, head()+"he"); err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	answer, err = io.ReadAll(gone)
+	if err != nil || !strings.Contains(string(answer), "X-Amzn-Errortype: IncompleteBody") {
+		t.Errorf("gone: %v: %s", err, answer)
+	}
+	if b.log.String() != "" {
+		t.Errorf("log:\n%s", b.log)
+	}
+}
+
+// slowLambda answers after longer than a client may stall.
+type slowLambda struct{ fakeLambda }
+
+func (slowLambda) Invoke(ctx context.Context, in *lambda.InvokeInput) (*lambda.InvokeOutput, error) {
+	select {
+	case <-time.After(200 * time.Millisecond):
+		return fakeLambda{}.Invoke(ctx, in)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func TestSlowFunctionsAreNoStall(t *testing.T) {
+	b := newBed(t, slog.LevelInfo, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(slowLambda{})} })
+	b.gateway.stall = 50 * time.Millisecond
+	client := sdklambda.NewFromConfig(b.root())
+	for range 2 { // the second on the same connection
+		out, err := client.Invoke(t.Context(), &sdklambda.InvokeInput{FunctionName: aws.Ptr("f"), Payload: []byte(`{"a":1}`)})
+		if err != nil || string(out.Payload) != `{"a":1}` {
+			t.Errorf("%v, %v", out, err)
+		}
 	}
 }
 

@@ -1,27 +1,32 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
+
+	"lapwing.dev/lapwing/internal/aws"
 )
 
-// stall is how long a client may keep us waiting: for the next bytes of its
-// request's body, and for room to write more of the response. A function may
-// run for minutes in between; that does not count.
-const stall = time.Minute
+// defaultStall is how long a client may keep us waiting: for the next bytes of
+// its request's body, and for room to write more of the response. A function
+// may run for minutes in between; that does not count.
+const defaultStall = time.Minute
 
 // response is the writer that handlers write to. It remembers what was
 // written, and gives every write its own time limit.
 type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
+	stall   time.Duration
 	status  int // 0 until the header has been written
 	bytes   int64
 }
 
-func newResponse(w http.ResponseWriter) *response {
-	res := &response{ResponseWriter: w, control: http.NewResponseController(w)}
+func newResponse(w http.ResponseWriter, stall time.Duration) *response {
+	res := &response{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
 	// The limit of the connection's previous request has no say here.
 	res.limitWrites(time.Time{})
 	return res
@@ -47,7 +52,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.limitWrites(time.Now().Add(stall))
+	w.limitWrites(time.Now().Add(w.stall))
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -61,23 +66,49 @@ func (w *response) FlushError() error {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.limitWrites(time.Now().Add(stall))
+	w.limitWrites(time.Now().Add(w.stall))
 	return w.control.Flush()
 }
 
-// patientBody is a request's body that fails when the client stalls.
+// patientBody is a request's body that fails when the client stalls, and says
+// in AWS's words that it is the client who failed.
+//
+// The deadline stays until the body's end has been read: when a handler leaves
+// some of it, the server reads that before it answers.
 type patientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	stall   time.Duration
 }
 
+func newPatientBody(body io.ReadCloser, w *response) *patientBody {
+	b := &patientBody{body, w.control, w.stall}
+	b.limitReads(time.Now().Add(w.stall))
+	return b
+}
+
+func (b *patientBody) limitReads(t time.Time) { _ = b.control.SetReadDeadline(t) } // see limitWrites
+
 func (b *patientBody) Read(p []byte) (int, error) {
-	_ = b.control.SetReadDeadline(time.Now().Add(stall)) // see limitWrites
+	b.limitReads(time.Now().Add(b.stall))
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	switch {
+	case err == nil:
+	case err == io.EOF:
 		// The server goes on reading the connection, to notice when the client
 		// leaves; that may take as long as it likes.
-		_ = b.control.SetReadDeadline(time.Time{})
+		b.limitReads(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = (&aws.Error{
+			Code: "RequestTimeout", Status: http.StatusBadRequest,
+			Message: "Your socket connection to the server was not read from or written to within the timeout period. Idle connections will be closed.",
+			Header:  http.Header{"Connection": {"close"}},
+		}).WithCause(err)
+	default:
+		err = (&aws.Error{
+			Code: "IncompleteBody", Status: http.StatusBadRequest,
+			Message: "The request body terminated unexpectedly.",
+		}).WithCause(err)
 	}
 	return n, err
 }
