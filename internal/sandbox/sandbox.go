@@ -91,6 +91,10 @@ type Sandbox interface {
 	EndBoost() error
 	// Stats returns the present resource use.
 	Stats() (Stats, error)
+	// PeakMemoryMB returns the highest use of memory so far, in MiB and without
+	// the driver's overhead. Unlike Stats it costs next to nothing while that
+	// does not rise.
+	PeakMemoryMB() (int, error)
 	// Done is closed when the sandbox has ended; Exit then tells why.
 	Done() <-chan struct{}
 	Exit() Exit

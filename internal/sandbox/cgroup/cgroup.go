@@ -54,6 +54,8 @@ type Group interface {
 	Freeze() error
 	Thaw() error
 	Memory() (Memory, error)
+	// PeakMemory returns the highest Memory.Peak so far, at little cost.
+	PeakMemory() (int64, error)
 	CPU() (time.Duration, error)
 	// OOMKills returns how many processes were killed for lack of memory.
 	OOMKills() (int, error)

@@ -149,6 +149,26 @@ func TestGroupV2SpeaksTheKernelsLanguage(t *testing.T) {
 	if m, err := g.Memory(); err != nil || m != (Memory{Used: 3000, Peak: 6000}) {
 		t.Errorf("memory %+v, %v", m, err)
 	}
+	if n, err := g.PeakMemory(); err != nil || n != 6000 {
+		t.Errorf("peak %d, %v", n, err)
+	}
+	for _, rise := range []struct {
+		counter, stat string
+		want          int64
+	}{
+		{"9000\n", "anon 1\nfile 0\nshmem 0\n", 6000}, // not read again
+		{"9500\n", "anon 1000\nfile 3000\nshmem 2000\n", 8500},
+		{"9600\n", "anon 1000\nfile 9000\nshmem 2000\n", 8500}, // files rose, not the peak
+	} {
+		for name, text := range map[string]string{"memory.peak": rise.counter, "memory.stat": rise.stat} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, err := g.PeakMemory(); err != nil || n != rise.want {
+			t.Errorf("peak %d, %v at %q, want %d", n, err, rise.counter, rise.want)
+		}
+	}
 	if cpu, err := g.CPU(); err != nil || cpu != 1500*time.Microsecond {
 		t.Errorf("CPU time %v, %v", cpu, err)
 	}

@@ -47,6 +47,7 @@ func openV1(name string, found map[string]hierarchy) (*Tree, error) {
 type groupV1 struct {
 	dirs   map[string]string // by controller
 	freeze *os.File          // freezer.state
+	peak   peak
 }
 
 func createV1(t *Tree, name string) (_ Group, err error) {
@@ -200,6 +201,14 @@ func (g *groupV1) Memory() (Memory, error) {
 	return Memory{Used: used, Peak: max(used, peak-files)}, nil
 }
 
+func (g *groupV1) PeakMemory() (int64, error) {
+	dir, err := g.dir("memory")
+	if err != nil {
+		return 0, err
+	}
+	return g.peak.read(dir, "memory.max_usage_in_bytes", g.Memory)
+}
+
 func (g *groupV1) CPU() (time.Duration, error) {
 	dir, err := g.dir("cpuacct")
 	if err != nil {
@@ -264,5 +273,6 @@ func (g *groupV1) Remove() error {
 	if g.freeze != nil {
 		g.freeze.Close()
 	}
+	g.peak.close()
 	return errors.Join(errs...)
 }

@@ -101,6 +101,7 @@ type groupV2 struct {
 	dir    string
 	handle *os.File // of dir
 	freeze *os.File // cgroup.freeze
+	peak   peak
 }
 
 func createV2(t *Tree, name string) (_ Group, err error) {
@@ -195,6 +196,10 @@ func (g *groupV2) Memory() (Memory, error) {
 	return Memory{Used: used, Peak: max(used, peak-(st["file"]-st["shmem"]))}, nil
 }
 
+func (g *groupV2) PeakMemory() (int64, error) {
+	return g.peak.read(g.dir, "memory.peak", g.Memory)
+}
+
 func (g *groupV2) CPU() (time.Duration, error) {
 	st, err := readKeys(g.dir, "cpu.stat", "usage_usec")
 	if err != nil {
@@ -220,5 +225,6 @@ func (g *groupV2) Remove() error {
 			f.Close()
 		}
 	}
+	g.peak.close()
 	return errors.Join(killAll(g.dir), removeDir(g.dir))
 }

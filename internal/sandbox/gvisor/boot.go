@@ -159,31 +159,69 @@ func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
 // for process 1 to end.
 func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
 	limitTasks(req.MaxProcesses)
-	goferFDs, err := serveMounts(req.Mounts)
+	args, client, err := loaderArgs(req, conf)
 	if err != nil {
 		return 0, err
 	}
-	listener, client, err := controlPair()
+	l, err := newLoader(args, req)
 	if err != nil {
-		return 0, fmt.Errorf("making the control connection: %w", err)
+		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
-	if err := unix.Dup3(listener, fdControlSocket, unix.O_CLOEXEC); err != nil {
-		return 0, fmt.Errorf("making the control connection: %w", err)
+	filter, compiled, err := req.filter()
+	if err != nil {
+		return 0, err
 	}
-	if err := unix.Close(listener); err != nil {
-		return 0, fmt.Errorf("making the control connection: %w", err)
+	l.PreSeccompCallback = func() {
+		// The loader, which is told to install no filter, calls this at the
+		// point where it would.
+		if err := seccomp.SetFilter(filter); err != nil {
+			panic(fmt.Sprintf("installing the system call filter: %v", err))
+		}
+	}
+	// The loader speaks to itself from goroutines that block in system calls,
+	// each of which holds up a processor of Go's scheduler for a while.
+	const spare = 6
+	gomaxprocs.Add(spare)
+	// It takes the network and the signal to start over a control connection.
+	rpc := urpc.NewClient(client)
+	defer rpc.Close()
+	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, req.Network.links(), nil); err != nil {
+		return 0, fmt.Errorf("setting up the network: %w", err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- rpc.Call(boot.ContMgrRootContainerStart, &req.ID, nil) }()
+	l.WaitForStartSignal()
+	runErr := l.Run()
+	if err := errors.Join(runErr, <-started); err != nil {
+		return 0, fmt.Errorf("starting process 1: %w", err)
+	}
+	gomaxprocs.Add(-spare)
+	running(compiled)
+	return unix.WaitStatus(l.WaitExit()), nil
+}
+
+// loaderArgs puts together what gVisor's loader is to build the guest from, and
+// returns it with a connection to the loader's control socket.
+func loaderArgs(req *bootRequest, conf *config.Config) (boot.Args, *unet.Socket, error) {
+	goferFDs, err := serveMounts(req.Mounts)
+	if err != nil {
+		return boot.Args{}, nil, err
+	}
+	client, err := controlConnection()
+	if err != nil {
+		return boot.Args{}, nil, fmt.Errorf("making the control connection: %w", err)
 	}
 	// The loader closes what it is given, and a second attempt needs it again.
 	var stdio []int
 	for _, fd := range []int{0, fdConsole, fdConsole} {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			return 0, fmt.Errorf("standard files of process 1: %w", err)
+			return boot.Args{}, nil, fmt.Errorf("standard files of process 1: %w", err)
 		}
 		stdio = append(stdio, n)
 	}
 	spec := guestSpec(req)
-	mountConfs := []specutils.GoferMountConf{{Lower: specutils.Lisafs}}
+	mountConfs := []specutils.GoferMountConf{{Lower: specutils.Lisafs}} // the root
 	for _, m := range spec.Mounts {
 		switch {
 		case m.Destination == "/tmp":
@@ -192,7 +230,7 @@ func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byt
 			mountConfs = append(mountConfs, specutils.GoferMountConf{Lower: specutils.Lisafs})
 		}
 	}
-	l, err := newLoader(boot.Args{
+	return boot.Args{
 		ID:                req.ID,
 		Spec:              spec,
 		Conf:              conf,
@@ -213,46 +251,7 @@ func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byt
 		ProductName:       "Lapwing",
 		PodInitConfigFD:   -1,
 		RootfsUpperTarFD:  -1,
-	}, req)
-	if err != nil {
-		return 0, fmt.Errorf("building the guest kernel: %w", err)
-	}
-	filter, compiled, err := req.filter()
-	if err != nil {
-		return 0, err
-	}
-	l.PreSeccompCallback = func() {
-		// The loader, which is told to install no filter, calls this at the
-		// point where it would.
-		if err := seccomp.SetFilter(filter); err != nil {
-			panic(fmt.Sprintf("installing the system call filter: %v", err))
-		}
-	}
-	// The loader speaks to itself from goroutines that block in system calls,
-	// each of which holds up a processor of Go's scheduler for a while.
-	const spare = 6
-	gomaxprocs.Add(spare)
-	started := make(chan error, 1)
-	go func() { started <- startGuest(client, req) }()
-	l.WaitForStartSignal()
-	runErr := l.Run()
-	if err := errors.Join(runErr, <-started); err != nil {
-		return 0, fmt.Errorf("starting process 1: %w", err)
-	}
-	gomaxprocs.Add(-spare)
-	running(compiled)
-	return unix.WaitStatus(l.WaitExit()), nil
-}
-
-// startGuest gives the guest its network and the signal to start, over the
-// control connection that gVisor's loader wants for both.
-func startGuest(client *unet.Socket, req *bootRequest) error {
-	rpc := urpc.NewClient(client)
-	defer rpc.Close()
-	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, req.Network.links(), nil); err != nil {
-		return fmt.Errorf("setting up the network: %w", err)
-	}
-	return rpc.Call(boot.ContMgrRootContainerStart, &req.ID, nil)
+	}, client, nil
 }
 
 // sentryConfig returns gVisor's configuration: its defaults except where a
@@ -321,32 +320,37 @@ func guestSpec(req *bootRequest) *specs.Spec {
 	return spec
 }
 
-// controlPair returns a listening socket and a connection to it. The socket has
-// a name only for a moment, in a network namespace without other sockets.
-func controlPair() (listener int, client *unet.Socket, err error) {
-	listener, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// controlConnection makes a listening socket at fdControlSocket and returns a
+// connection to it. The socket has a name only in the void's network namespace,
+// where no sandbox can connect to anything once it has its filter.
+func controlConnection() (*unet.Socket, error) {
+	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	listener, err := unix.Socket(unix.AF_UNIX, kind, 0)
 	if err != nil {
-		return -1, nil, err
+		return nil, err
 	}
-	if err := unix.Bind(listener, &unix.SockaddrUnix{}); err != nil {
-		return -1, nil, err
+	defer unix.Close(listener)
+	if err := unix.Bind(listener, &unix.SockaddrUnix{}); err != nil { // a free name
+		return nil, err
 	}
 	if err := unix.Listen(listener, 1); err != nil {
-		return -1, nil, err
+		return nil, err
 	}
 	name, err := unix.Getsockname(listener)
 	if err != nil {
-		return -1, nil, err
+		return nil, err
 	}
-	conn, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	conn, err := unix.Socket(unix.AF_UNIX, kind, 0)
 	if err != nil {
-		return -1, nil, err
+		return nil, err
 	}
 	if err := unix.Connect(conn, name); err != nil {
-		return -1, nil, err
+		return nil, err
 	}
-	client, err = unet.NewSocket(conn)
-	return listener, client, err
+	if err := unix.Dup3(listener, fdControlSocket, unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	return unet.NewSocket(conn)
 }
 
 // warnings is gVisor's log. The driver shows it when a sandbox fails.

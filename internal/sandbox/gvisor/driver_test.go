@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -178,7 +179,11 @@ func TestCreateRefusesWhatItCannotKeep(t *testing.T) {
 			s.Mounts = []sandbox.Mount{{Source: "/usr", Target: "/x"}}
 			s.Symlinks = []sandbox.Symlink{{Path: "/x", Dest: "/y"}}
 		},
-		"missing namespace": func(s *sandbox.Spec) { s.Network.NamespacePath = "/no/such" },
+		"network without an address":  func(s *sandbox.Spec) { s.Network.NamespacePath, s.Network.Interface = "/no/such", "x" },
+		"network without a namespace": func(s *sandbox.Spec) { s.Network.Interface = "x" },
+		"missing namespace": func(s *sandbox.Spec) {
+			s.Network = sandbox.Network{NamespacePath: "/no/such", Interface: "x", Address: netip.MustParsePrefix("10.0.0.2/24")}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if s, err := d.Create(t.Context(), testSpec(change)); err == nil {

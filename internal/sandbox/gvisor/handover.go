@@ -227,6 +227,21 @@ func check(spec *sandbox.Spec) error {
 	if len(spec.Mounts) > maxMounts {
 		return bad("%d mounts", len(spec.Mounts))
 	}
+	if n := spec.Network; n != (sandbox.Network{}) {
+		switch {
+		case n.NamespacePath == "" || n.Interface == "":
+			return bad("a network without a namespace or an interface")
+		case !n.Address.IsValid():
+			return bad("network address %v", n.Address)
+		case n.Gateway.IsValid() && n.Gateway.Is4() != n.Address.Addr().Is4():
+			return bad("gateway %v of %v", n.Gateway, n.Address)
+		}
+	}
+	return checkPaths(spec, bad)
+}
+
+// checkPaths refuses mounts and symlinks whose paths make no sense.
+func checkPaths(spec *sandbox.Spec, bad func(string, ...any) error) error {
 	var paths []string
 	for _, m := range spec.Mounts {
 		if !path.IsAbs(m.Source) {

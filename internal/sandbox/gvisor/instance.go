@@ -363,3 +363,12 @@ func (s *instance) Stats() (sandbox.Stats, error) {
 	}
 	return st, nil
 }
+
+// PeakMemoryMB implements sandbox.Sandbox.
+func (s *instance) PeakMemoryMB() (int, error) {
+	if !s.driver.limits.memory {
+		return 0, nil
+	}
+	peak, err := s.group.PeakMemory()
+	return int(max(0, peak-s.base.Used) / mib), err
+}

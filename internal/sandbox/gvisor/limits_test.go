@@ -54,6 +54,9 @@ func TestStatsFollowUse(t *testing.T) {
 	if after.MemoryPeakMB < after.MemoryMB {
 		t.Errorf("the peak %d is below the present %d", after.MemoryPeakMB, after.MemoryMB)
 	}
+	if peak, err := g.PeakMemoryMB(); err != nil || peak < after.MemoryMB || peak > after.MemoryPeakMB+10 {
+		t.Errorf("peak %d, %v", peak, err)
+	}
 	if after.CPUNanos <= before.CPUNanos {
 		t.Error("no CPU time was used")
 	}

@@ -1,0 +1,68 @@
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+)
+
+// peak keeps a group's highest use of memory. It is asked for after every
+// invocation, and reading all of a group's statistics takes longer than many an
+// invocation: they are read only where the kernel's own counter has risen.
+type peak struct {
+	mu      sync.Mutex
+	file    *os.File // the kernel's counter, once asked for
+	counter int64    // as last read
+	value   int64
+}
+
+// read returns the highest Memory.Peak so far. The counter is the file called
+// name in dir; where the kernel has none, memory is asked each time.
+func (p *peak) read(dir, name string, memory func() (Memory, error)) (int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	counter, err := p.readCounter(dir, name)
+	known := err == nil
+	if !known && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("cgroup: %w", err)
+	}
+	if known && counter == p.counter {
+		return p.value, nil
+	}
+	m, err := memory()
+	if err != nil {
+		return 0, err
+	}
+	p.counter, p.value = counter, max(p.value, m.Peak)
+	return p.value, nil
+}
+
+func (p *peak) readCounter(dir, name string) (int64, error) {
+	if p.file == nil {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return 0, err
+		}
+		p.file = f
+	}
+	var buf [32]byte
+	n, err := p.file.ReadAt(buf[:], 0)
+	if err != nil && err != io.EOF {
+		return 0, err
+	}
+	return strconv.ParseInt(string(bytes.TrimSpace(buf[:n])), 10, 64)
+}
+
+func (p *peak) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.file != nil {
+		p.file.Close()
+	}
+}
