@@ -199,11 +199,11 @@ func (g *generator) shapesFile() string {
 		}
 	}
 	for _, alias := range slices.Sorted(maps.Keys(g.aliases)) {
-		eq := "= "
 		if g.aliases[alias] == "struct{}" {
-			eq = ""
+			fmt.Fprintf(&b, "// %s has no members.\ntype %s struct{}\n\n", alias, alias)
+			continue
 		}
-		fmt.Fprintf(&b, "// %s is what the operation shares with others.\ntype %s %s%s\n\n", alias, alias, eq, g.aliases[alias])
+		fmt.Fprintf(&b, "// %s is what the operation shares with others.\ntype %s = %s\n\n", alias, alias, g.aliases[alias])
 	}
 	return g.packageClause() + imports(b.String()) + b.String()
 }
@@ -270,7 +270,7 @@ func (g *generator) errorsFile() string {
 
 // namesShapes tells whether a protocol of the service names errors by shape.
 func (g *generator) namesShapes() bool {
-	return slices.ContainsFunc(g.model.Metadata.protocols(), func(p string) bool { return p == "json" || p == "smithy-rpc-v2-cbor" })
+	return slices.ContainsFunc(g.model.Metadata.protocols(), func(p string) bool { return strings.HasSuffix(p, "json") || p == "smithy-rpc-v2-cbor" })
 }
 
 func (g *generator) serviceFile() string {

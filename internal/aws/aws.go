@@ -21,7 +21,7 @@ import (
 // becomes an InternalFailure with status 500 and is logged, not shown.
 type Error struct {
 	Code    string // AWS error code, e.g. "ResourceNotFoundException"
-	Shape   string // name of the error in JSON and CBOR where it is not Code
+	Shape   string // name of the error in the JSON protocols and CBOR where it is not Code
 	Status  int    // HTTP status
 	Message string // shown to the caller
 

@@ -662,74 +662,74 @@ type User struct {
 	Tags                []*Tag
 }
 
-// AttachRolePolicyOutput is what the operation shares with others.
+// AttachRolePolicyOutput has no members.
 type AttachRolePolicyOutput struct{}
 
-// AttachUserPolicyOutput is what the operation shares with others.
+// AttachUserPolicyOutput has no members.
 type AttachUserPolicyOutput struct{}
 
-// DeleteAccessKeyOutput is what the operation shares with others.
+// DeleteAccessKeyOutput has no members.
 type DeleteAccessKeyOutput struct{}
 
-// DeletePolicyOutput is what the operation shares with others.
+// DeletePolicyOutput has no members.
 type DeletePolicyOutput struct{}
 
-// DeletePolicyVersionOutput is what the operation shares with others.
+// DeletePolicyVersionOutput has no members.
 type DeletePolicyVersionOutput struct{}
 
-// DeleteRoleOutput is what the operation shares with others.
+// DeleteRoleOutput has no members.
 type DeleteRoleOutput struct{}
 
-// DeleteRolePolicyOutput is what the operation shares with others.
+// DeleteRolePolicyOutput has no members.
 type DeleteRolePolicyOutput struct{}
 
-// DeleteUserOutput is what the operation shares with others.
+// DeleteUserOutput has no members.
 type DeleteUserOutput struct{}
 
-// DeleteUserPolicyOutput is what the operation shares with others.
+// DeleteUserPolicyOutput has no members.
 type DeleteUserPolicyOutput struct{}
 
-// DetachRolePolicyOutput is what the operation shares with others.
+// DetachRolePolicyOutput has no members.
 type DetachRolePolicyOutput struct{}
 
-// DetachUserPolicyOutput is what the operation shares with others.
+// DetachUserPolicyOutput has no members.
 type DetachUserPolicyOutput struct{}
 
-// GetAccountSummaryInput is what the operation shares with others.
+// GetAccountSummaryInput has no members.
 type GetAccountSummaryInput struct{}
 
-// PutRolePolicyOutput is what the operation shares with others.
+// PutRolePolicyOutput has no members.
 type PutRolePolicyOutput struct{}
 
-// PutUserPolicyOutput is what the operation shares with others.
+// PutUserPolicyOutput has no members.
 type PutUserPolicyOutput struct{}
 
-// SetDefaultPolicyVersionOutput is what the operation shares with others.
+// SetDefaultPolicyVersionOutput has no members.
 type SetDefaultPolicyVersionOutput struct{}
 
-// TagPolicyOutput is what the operation shares with others.
+// TagPolicyOutput has no members.
 type TagPolicyOutput struct{}
 
-// TagRoleOutput is what the operation shares with others.
+// TagRoleOutput has no members.
 type TagRoleOutput struct{}
 
-// TagUserOutput is what the operation shares with others.
+// TagUserOutput has no members.
 type TagUserOutput struct{}
 
-// UntagPolicyOutput is what the operation shares with others.
+// UntagPolicyOutput has no members.
 type UntagPolicyOutput struct{}
 
-// UntagRoleOutput is what the operation shares with others.
+// UntagRoleOutput has no members.
 type UntagRoleOutput struct{}
 
-// UntagUserOutput is what the operation shares with others.
+// UntagUserOutput has no members.
 type UntagUserOutput struct{}
 
-// UpdateAccessKeyOutput is what the operation shares with others.
+// UpdateAccessKeyOutput has no members.
 type UpdateAccessKeyOutput struct{}
 
-// UpdateAssumeRolePolicyOutput is what the operation shares with others.
+// UpdateAssumeRolePolicyOutput has no members.
 type UpdateAssumeRolePolicyOutput struct{}
 
-// UpdateUserOutput is what the operation shares with others.
+// UpdateUserOutput has no members.
 type UpdateUserOutput struct{}

@@ -623,10 +623,10 @@ type CreateAliasOutput = AliasConfiguration
 // CreateFunctionOutput is what the operation shares with others.
 type CreateFunctionOutput = FunctionConfiguration
 
-// DeleteAliasOutput is what the operation shares with others.
+// DeleteAliasOutput has no members.
 type DeleteAliasOutput struct{}
 
-// DeleteFunctionConcurrencyOutput is what the operation shares with others.
+// DeleteFunctionConcurrencyOutput has no members.
 type DeleteFunctionConcurrencyOutput struct{}
 
 // GetAliasOutput is what the operation shares with others.
@@ -641,13 +641,13 @@ type PublishVersionOutput = FunctionConfiguration
 // PutFunctionConcurrencyOutput is what the operation shares with others.
 type PutFunctionConcurrencyOutput = Concurrency
 
-// RemovePermissionOutput is what the operation shares with others.
+// RemovePermissionOutput has no members.
 type RemovePermissionOutput struct{}
 
-// TagResourceOutput is what the operation shares with others.
+// TagResourceOutput has no members.
 type TagResourceOutput struct{}
 
-// UntagResourceOutput is what the operation shares with others.
+// UntagResourceOutput has no members.
 type UntagResourceOutput struct{}
 
 // UpdateAliasOutput is what the operation shares with others.

@@ -305,32 +305,32 @@ type UntagResourceInput struct {
 	TagKeys     []string
 }
 
-// CreateLogGroupOutput is what the operation shares with others.
+// CreateLogGroupOutput has no members.
 type CreateLogGroupOutput struct{}
 
-// CreateLogStreamOutput is what the operation shares with others.
+// CreateLogStreamOutput has no members.
 type CreateLogStreamOutput struct{}
 
-// DeleteLogGroupOutput is what the operation shares with others.
+// DeleteLogGroupOutput has no members.
 type DeleteLogGroupOutput struct{}
 
-// DeleteLogStreamOutput is what the operation shares with others.
+// DeleteLogStreamOutput has no members.
 type DeleteLogStreamOutput struct{}
 
-// DeleteRetentionPolicyOutput is what the operation shares with others.
+// DeleteRetentionPolicyOutput has no members.
 type DeleteRetentionPolicyOutput struct{}
 
-// PutRetentionPolicyOutput is what the operation shares with others.
+// PutRetentionPolicyOutput has no members.
 type PutRetentionPolicyOutput struct{}
 
-// TagLogGroupOutput is what the operation shares with others.
+// TagLogGroupOutput has no members.
 type TagLogGroupOutput struct{}
 
-// TagResourceOutput is what the operation shares with others.
+// TagResourceOutput has no members.
 type TagResourceOutput struct{}
 
-// UntagLogGroupOutput is what the operation shares with others.
+// UntagLogGroupOutput has no members.
 type UntagLogGroupOutput struct{}
 
-// UntagResourceOutput is what the operation shares with others.
+// UntagResourceOutput has no members.
 type UntagResourceOutput struct{}

@@ -1113,8 +1113,8 @@ type VersioningConfiguration struct {
 	Status    BucketVersioningStatus
 }
 
-// DeleteBucketOutput is what the operation shares with others.
+// DeleteBucketOutput has no members.
 type DeleteBucketOutput struct{}
 
-// PutBucketVersioningOutput is what the operation shares with others.
+// PutBucketVersioningOutput has no members.
 type PutBucketVersioningOutput struct{}

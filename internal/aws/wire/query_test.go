@@ -139,7 +139,7 @@ type stsAPI struct{ sts.API }
 
 func (stsAPI) AssumeRole(_ context.Context, in *sts.AssumeRoleInput) (*sts.AssumeRoleOutput, error) {
 	return &sts.AssumeRoleOutput{Credentials: &sts.Credentials{AccessKeyId: aws.Ptr("ASIAEXAMPLE"), SecretAccessKey: aws.Ptr("s/+="), SessionToken: in.RoleSessionName, Expiration: aws.Ptr(moment)},
-		PackedPolicySize: aws.Ptr(int32(len(in.TransitiveTagKeys)))}, nil
+		SourceIdentity: aws.Ptr(strings.Join(in.TransitiveTagKeys, ","))}, nil
 }
 
 func TestSTSRoundTrip(t *testing.T) {
@@ -149,8 +149,8 @@ func TestSTSRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "credentials", []any{*out.Credentials.SecretAccessKey, *out.Credentials.SessionToken, *out.Credentials.Expiration, *out.PackedPolicySize},
-		[]any{"s/+=", "session", moment, int32(2)})
+	equal(t, "credentials", []any{*out.Credentials.SecretAccessKey, *out.Credentials.SessionToken, *out.Credentials.Expiration, *out.SourceIdentity},
+		[]any{"s/+=", "session", moment, "a,b"})
 }
 
 type ec2API struct {

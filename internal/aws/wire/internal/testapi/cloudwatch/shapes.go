@@ -138,5 +138,5 @@ type StatisticSet struct {
 	Maximum     *float64
 }
 
-// PutMetricDataOutput is what the operation shares with others.
+// PutMetricDataOutput has no members.
 type PutMetricDataOutput struct{}

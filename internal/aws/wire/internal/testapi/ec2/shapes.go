@@ -218,7 +218,7 @@ type VolumeAttachment struct {
 	AttachTime            *time.Time
 }
 
-// CreateTagsOutput is what the operation shares with others.
+// CreateTagsOutput has no members.
 type CreateTagsOutput struct{}
 
 // CreateVolumeOutput is what the operation shares with others.

@@ -58,5 +58,5 @@ type PutBucketAclInput struct {
 	ExpectedBucketOwner *string
 }
 
-// PutBucketAclOutput is what the operation shares with others.
+// PutBucketAclOutput has no members.
 type PutBucketAclOutput struct{}
