@@ -194,11 +194,28 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 // run hands the event to the runtime and waits until the runtime is ready for
 // the next one. A failure is the function's, an error the platform's.
 func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
-	if e.in == nil {
-		if fail, err := e.suppressedInit(ctx); fail != nil || err != nil {
+	if e.in != nil {
+		fail, err := e.deliver(ctx, began, req, r)
+		if !errors.Is(err, host.ErrExited) {
 			return fail, err
 		}
+		// The runtime ended after its last invocation and has not seen this
+		// one, which a new runtime gets.
+		e.reset()
 	}
+	if fail, err := e.suppressedInit(ctx); fail != nil || err != nil {
+		return fail, err
+	}
+	fail, err := e.deliver(ctx, began, req, r)
+	if errors.Is(err, host.ErrExited) {
+		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: e.in.conn.Exited()}), nil
+	}
+	return fail, err
+}
+
+// deliver is run with a runtime that has been initialised. The error is
+// host.ErrExited where that has ended before it got the event.
+func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
 	out, err := e.in.conn.Invoke(ctx, proto.Invocation{
 		RequestID:          req.RequestID,
 		DeadlineMs:         began.Add(e.v.Timeout).UnixMilli(),
@@ -208,6 +225,8 @@ func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Requ
 		Streaming:          req.Streaming,
 	}, req.Payload, r)
 	switch {
+	case errors.Is(err, host.ErrExited):
+		return nil, err
 	case err != nil:
 		return e.fault(ctx, err)
 	case out.Exit != nil && out.Error != nil:
@@ -242,11 +261,11 @@ func (e *environment) maxMemory(f *failure) int {
 	if e.in == nil {
 		return 0
 	}
-	s, err := e.in.sandbox.Stats()
+	peak, err := e.in.sandbox.PeakMemoryMB()
 	if err != nil {
 		return 0 // it has ended; what it used went with it
 	}
-	return min(s.MemoryPeakMB, e.v.MemoryMB)
+	return min(peak, e.v.MemoryMB)
 }
 
 // Alive implements invoke.Environment.
