@@ -149,7 +149,8 @@ const MaxTTL = 36 * time.Hour
 
 var (
 	roleARN     = regexp.MustCompile(`^arn:aws:iam::(\d{12}):role/(?:[!-.0-~/]{1,511}/)?[\w+=,.@-]{1,64}$`)
-	sessionName = regexp.MustCompile(`^[\w+=,.@-]{2,64}$`)
+	// AssumeRole asks for two characters, but functions may have names of one.
+	sessionName = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
 )
 
 // Issue issues credentials that act as a role of this account. The session's
