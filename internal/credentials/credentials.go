@@ -148,7 +148,7 @@ func (s *Store) roleID(arn string) string {
 const MaxTTL = 36 * time.Hour
 
 var (
-	roleARN     = regexp.MustCompile(`^arn:aws:iam::(\d{12}):role/(?:[!-.0-~/]{1,511}/)?[\w+=,.@-]{1,64}$`)
+	roleARN = regexp.MustCompile(`^arn:aws:iam::(\d{12}):role/(?:[!-.0-~/]{1,511}/)?[\w+=,.@-]{1,64}$`)
 	// AssumeRole asks for two characters, but functions may have names of one.
 	sessionName = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
 )
