@@ -6,13 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/smithy-go"
 
 	"lapwing.dev/lapwing/internal/credentials"
 )
@@ -45,7 +50,7 @@ func (e endpoint) write(data string) error {
 func readEndpoint(data string) (endpoint, error) {
 	b, err := os.ReadFile(filepath.Join(data, endpointFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return endpoint{}, fmt.Errorf("there is no Lapwing in %s: start one with `lapwing up --data %s`, or name its directory with --data", data, data)
+		return endpoint{}, fmt.Errorf("no Lapwing is running in %s: start it with `lapwing up --data %s`, or name another directory with --data", data, data)
 	}
 	if err != nil {
 		return endpoint{}, err
@@ -55,6 +60,20 @@ func readEndpoint(data string) (endpoint, error) {
 		return endpoint{}, fmt.Errorf("%s: %w", filepath.Join(data, endpointFile), err)
 	}
 	return e, nil
+}
+
+// running tells whether something listens at the endpoint: after a kill -9, the
+// file is still there.
+func (e endpoint) running() error {
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return fmt.Errorf("%s: %w", endpointFile, err)
+	}
+	c, err := net.DialTimeout("tcp", u.Host, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // client returns the configuration of an AWS client that talks to the Lapwing of
@@ -86,14 +105,30 @@ func client(data string) (aws.Config, error) {
 	}, nil
 }
 
-// explain adds what to do to errors that a user of the command line meets.
-func explain(ctx context.Context, err error, data string) error {
-	if err == nil || ctx.Err() != nil {
-		return ctx.Err()
+// explain says what to do about the error of a call, for a user of the command
+// line. hint is what to say where something isn't there.
+func explain(err error, data, hint string) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
 	}
-	var op interface{ Timeout() bool }
-	if errors.As(err, &op) {
-		return fmt.Errorf("%w\nIs it running? Start it with `lapwing up --data %s`", err, data)
+	where := "its endpoint"
+	if ep, err := readEndpoint(data); err == nil {
+		where = ep.URL
 	}
-	return err
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("Lapwing is not running: nothing listens at %s. Start it with `lapwing up --data %s`", where, data)
+	}
+	api, ok := errors.AsType[smithy.APIError](err)
+	if !ok {
+		return err
+	}
+	answer := fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
+	switch api.ErrorCode() {
+	case "ResourceNotFoundException":
+		return fmt.Errorf("%w\n%s", answer, hint)
+	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "UnknownError":
+		// None of these is an answer to the root user of the directory.
+		return fmt.Errorf("%w\nWhat answers at %s is not the Lapwing of %s. Is that one running?", answer, where, data)
+	}
+	return answer
 }

@@ -13,20 +13,32 @@ import (
 	"lapwing.dev/lapwing/internal/credentials"
 )
 
+// spoilers are variables that would go before those that env prints, or spoil
+// them: a profile, a session of another account.
+var spoilers = []string{
+	"AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_CREDENTIAL_EXPIRATION",
+	"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+}
+
 func envCommand(data *string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "env",
 		Short: "Print the environment variables that point AWS clients at Lapwing",
-		Long: `Print export lines with Lapwing's endpoint, region and root credentials.
-The credentials are made when Lapwing starts for the first time.`,
+		Long: `Print export lines, for a POSIX shell, with the endpoint, the region and the root
+credentials of the Lapwing that is running. Credentials are made when Lapwing
+starts for the first time, and stay.`,
 		Example: `  eval "$(sudo lapwing env)"
   aws sts get-caller-identity`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ep, err := readEndpoint(*data)
 			if err != nil {
 				return err
+			}
+			if err := ep.running(); err != nil {
+				return explain(err, *data, "")
 			}
 			root, err := credentials.Read(filepath.Join(*data, credentialsDir))
 			if err != nil {
@@ -56,8 +68,7 @@ The credentials are made when Lapwing starts for the first time.`,
 			for _, v := range vars {
 				fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 			}
-			// A session token of another account would spoil these.
-			b.WriteString("unset AWS_SESSION_TOKEN AWS_PROFILE\n")
+			fmt.Fprintf(&b, "unset %s\n", strings.Join(spoilers, " "))
 			_, err = fmt.Fprint(cmd.OutOrStdout(), b.String())
 			return err
 		},

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"text/tabwriter"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -16,20 +18,20 @@ func functionsCommand(data *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "functions",
 		Short: "List the functions",
-		Args:  noArgs,
+		Long: `List the functions of the account in this Region. They are made and changed by
+AWS clients: aws lambda create-function, SDKs, templates.`,
+		Example: `  lapwing functions
+  lapwing functions --json`,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := client(*data)
 			if err != nil {
 				return err
 			}
-			var all []types.FunctionConfiguration
-			pages := lambda.NewListFunctionsPaginator(lambda.NewFromConfig(cfg), &lambda.ListFunctionsInput{})
-			for pages.HasMorePages() {
-				page, err := pages.NextPage(cmd.Context())
-				if err != nil {
-					return explain(cmd.Context(), err, *data)
-				}
-				all = append(all, page.Functions...)
+			all, err := listFunctions(cmd.Context(), cfg)
+			if err != nil {
+				return explain(err, *data, "")
 			}
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
@@ -51,6 +53,39 @@ func functionsCommand(data *string) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the configurations as JSON")
 	return cmd
+}
+
+func listFunctions(ctx context.Context, cfg aws.Config) ([]types.FunctionConfiguration, error) {
+	all := []types.FunctionConfiguration{} // not null as JSON
+	pages := lambda.NewListFunctionsPaginator(lambda.NewFromConfig(cfg), &lambda.ListFunctionsInput{})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, page.Functions...)
+	}
+	return all, nil
+}
+
+// completeFunction completes the name of a function, where Lapwing runs.
+func completeFunction(data *string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+		defer cancel()
+		cfg, err := client(*data)
+		if err != nil || len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		all, err := listFunctions(ctx, cfg)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		for _, f := range all {
+			names = append(names, aws.ToString(f.FunctionName))
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 // size prints a number of bytes for people.

@@ -20,12 +20,14 @@ func invokeCommand(data *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invoke FUNCTION",
 		Short: "Invoke a function and print its response",
-		Long: `Invoke a function and wait for it. The response goes to standard output, the
-end of its log to standard error. A function that fails makes the exit code 1.`,
+		Long: `Invoke a function and wait for it. FUNCTION is a name or an ARN. The response
+goes to standard output, the last 4 KB of the log to standard error. A function
+that fails makes the exit code 1.`,
 		Example: `  lapwing invoke hello --payload '{"name":"Ada"}'
   lapwing invoke hello --payload @event.json
   echo '{}' | lapwing invoke hello --payload -`,
-		Args: exactArgs("FUNCTION"),
+		Args:              exactArgs("FUNCTION"),
+		ValidArgsFunction: completeFunction(data),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			event, err := readPayload(payload, cmd.InOrStdin())
 			if err != nil {
@@ -44,7 +46,7 @@ end of its log to standard error. A function that fails makes the exit code 1.`,
 			}
 			out, err := lambda.NewFromConfig(cfg).Invoke(cmd.Context(), in)
 			if err != nil {
-				return explain(cmd.Context(), err, *data)
+				return explain(err, *data, "`lapwing functions` lists the functions.")
 			}
 			if out.LogResult != nil {
 				tail, err := base64.StdEncoding.DecodeString(*out.LogResult)

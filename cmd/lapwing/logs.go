@@ -28,7 +28,8 @@ func logsCommand(data *string) *cobra.Command {
 name of a log group.`,
 		Example: `  lapwing logs hello -f
   lapwing logs hello --since 1h --filter ERROR`,
-		Args: exactArgs("FUNCTION"),
+		Args:              exactArgs("FUNCTION"),
+		ValidArgsFunction: completeFunction(data),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := client(*data)
 			if err != nil {
@@ -38,12 +39,12 @@ name of a log group.`,
 			if !strings.HasPrefix(group, "/") {
 				group = "/aws/lambda/" + group
 			}
-			l := &logReader{client: cloudwatchlogs.NewFromConfig(cfg), group: group, pattern: pattern, times: asTimes, out: cmd.OutOrStdout()}
+			l := &logReader{client: cloudwatchlogs.NewFromConfig(cfg), group: group, pattern: pattern, times: asTimes, out: cmd.OutOrStdout(), progress: cmd.ErrOrStderr()}
 			err = l.run(cmd.Context(), time.Now().Add(-since), follow)
 			if cmd.Context().Err() != nil && follow {
 				return nil // Ctrl-C is how one stops following
 			}
-			return explain(cmd.Context(), err, *data)
+			return explain(err, *data, "A function's log begins with its first invocation; `lapwing functions` lists the functions.")
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more and print it as it comes")
@@ -60,6 +61,8 @@ type logReader struct {
 	pattern string
 	times   bool
 	out     io.Writer
+	// progress is where it says that it waits.
+	progress io.Writer
 
 	// seen holds the ids of events printed at the newest times: events of the
 	// same time, or late ones, may still come.
@@ -69,11 +72,16 @@ type logReader struct {
 func (l *logReader) run(ctx context.Context, from time.Time, follow bool) error {
 	l.seen = map[string]int64{}
 	start := from.UnixMilli()
+	waiting := false
 	for {
 		newest, err := l.print(ctx, start)
 		var missing *types.ResourceNotFoundException
 		if follow && errors.As(err, &missing) {
 			err = nil // it appears with the first invocation
+			if !waiting {
+				fmt.Fprintf(l.progress, "There is no log group %s yet; waiting for it.\n", l.group)
+				waiting = true
+			}
 		}
 		if err != nil || !follow {
 			return err

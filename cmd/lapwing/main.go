@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"strings"
@@ -23,8 +24,9 @@ var version = "unknown"
 
 // Exit codes.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // as shells have it
 )
 
 // usageError is a wrong use of the command line.
@@ -33,21 +35,28 @@ type usageError struct{ error }
 func main() {
 	gvisor.MaybeReexec()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
 func run(ctx context.Context, args []string) int {
-	cmd := rootCommand()
-	cmd.SetArgs(args)
-	err := cmd.ExecuteContext(ctx)
+	root := rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, "lapwing:", err)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return exitInterrupted
+	}
+	fmt.Fprintln(os.Stderr, "lapwing:", strings.TrimSpace(err.Error()))
+	// Cobra has no type for an unknown command.
 	if _, ok := errors.AsType[usageError](err); ok || strings.HasPrefix(err.Error(), "unknown command") {
-		fmt.Fprintln(os.Stderr, "Run 'lapwing --help' for usage.")
+		fmt.Fprintf(os.Stderr, "Run '%s --help' for usage.\n", cmd.CommandPath())
 		return exitUsage
+	}
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "Lapwing's data directory belongs to root: run this with sudo.")
 	}
 	return exitFailed
 }
@@ -59,14 +68,18 @@ func rootCommand() *cobra.Command {
 		Long: `Lapwing runs serverless functions on machines that you own, and speaks AWS:
 your functions, your AWS CLI, SDKs and templates work as they are.
 
-  sudo lapwing up &                      start it
-  eval "$(sudo lapwing env)"             point this shell's AWS clients at it
-  aws lambda list-functions              use it`,
+  sudo lapwing up                  start it; in another terminal:
+  eval "$(sudo lapwing env)"       point this shell's AWS clients at it
+  aws lambda list-functions        use it
+
+Exit codes: 0 success, 1 failure, 2 wrong use of the command line.`,
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	var data string
-	root.PersistentFlags().StringVar(&data, "data", defaultDataDir(), "directory with all of Lapwing's state (or LAPWING_DATA)")
+	root.PersistentFlags().StringVar(&data, "data", defaultDataDir(), "`DIR` with all of Lapwing's state; LAPWING_DATA sets it too")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		upCommand(&data),
@@ -77,6 +90,17 @@ your functions, your AWS CLI, SDKs and templates work as they are.
 		functionsCommand(&data),
 		versionCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		// Cobra's own takes a shell that it doesn't know for a call for help.
+		completion.Args = cobra.ArbitraryArgs
+		completion.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no completion for %q", args[0])}
+			}
+			return cmd.Help()
+		}
+	}
 	return root
 }
 
@@ -108,9 +132,10 @@ func defaultDataDir() string {
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  noArgs,
+		Use:               "version",
+		Short:             "Print the version",
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,8 @@ installed here, or one that was added from a package registry. Another version
 than the runtime's own is never used in its place.`,
 		Example: `  sudo lapwing runtimes
   sudo lapwing runtimes add nodejs22.x python3.13`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := openRuntimes(*data)
 			if err != nil {
@@ -50,6 +52,9 @@ than the runtime's own is never used in its place.`,
 }
 
 func openRuntimes(data string) (*runtimes.Registry, error) {
+	if err := makeDataDir(data); err != nil {
+		return nil, err
+	}
 	return runtimes.Open(filepath.Join(data, runtimesDir))
 }
 
@@ -69,14 +74,20 @@ func runtimesAddCommand(data *string) *cobra.Command {
 		Short: "Add interpreters from a package registry",
 		Long: `Add the interpreters of runtimes that this host does not have: Node.js from npm
 packages that hold its binaries, Python from Debian packages. What is there
-already is left as it is.`,
-		Args: someArgs("RUNTIME"),
+already is left as it is. A server that is running uses them at once.`,
+		Example:           `  sudo lapwing runtimes add nodejs22.x python3.13`,
+		Args:              someArgs("RUNTIME"),
+		ValidArgsFunction: completeRuntimes(data),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := openRuntimes(*data)
 			if err != nil {
 				return err
 			}
 			for _, id := range args {
+				if slices.ContainsFunc(r.List(), func(l runtimes.Listing) bool { return l.ID == id && l.Status == runtimes.StatusBuiltin }) {
+					fmt.Fprintf(cmd.ErrOrStderr(), "%s needs no interpreter\n", id)
+					continue
+				}
 				if rt, err := r.Resolve(id); err == nil {
 					fmt.Fprintf(cmd.ErrOrStderr(), "%s is there: %s\n", id, rt.Version)
 					continue
@@ -92,6 +103,22 @@ already is left as it is.`,
 			}
 			return nil
 		},
+	}
+}
+
+// completeRuntimes completes runtime ids that have an interpreter.
+func completeRuntimes(data *string) cobra.CompletionFunc {
+	return func(*cobra.Command, []string, string) (ids []cobra.Completion, _ cobra.ShellCompDirective) {
+		r, err := openRuntimes(*data)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		for _, l := range r.List() {
+			if l.Status != runtimes.StatusBuiltin {
+				ids = append(ids, l.ID)
+			}
+		}
+		return ids, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -118,7 +145,11 @@ func runtimesRemoveCommand(data *string) *cobra.Command {
 	return &cobra.Command{
 		Use:   "remove RUNTIME...",
 		Short: "Remove interpreters that were added",
-		Args:  someArgs("RUNTIME"),
+		Long: `Remove interpreters that were added. Those of this host stay; execution
+environments that use one keep it until they end.`,
+		Example:           `  sudo lapwing runtimes remove nodejs22.x`,
+		Args:              someArgs("RUNTIME"),
+		ValidArgsFunction: completeRuntimes(data),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := openRuntimes(*data)
 			if err != nil {

@@ -96,10 +96,14 @@ func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, e
 
 // openState opens what lasts.
 func (s *server) openState(ctx context.Context) (err error) {
-	if err := os.MkdirAll(s.opts.data, 0o700); err != nil {
+	if err := makeDataDir(s.opts.data); err != nil {
 		return err
 	}
-	if s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log}); err != nil {
+	s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log})
+	if errors.Is(err, state.ErrInUse) {
+		return fmt.Errorf("%w: is another `lapwing up` running? Choose another directory with --data", err)
+	}
+	if err != nil {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.store.Close() })
@@ -112,6 +116,10 @@ func (s *server) openState(ctx context.Context) (err error) {
 	s.onClose(func(context.Context) error { return s.events.Close() })
 	return nil
 }
+
+// makeDataDir makes the data directory: its parts are root's alone, but AWS
+// clients of other users must come through to the certificate authority.
+func makeDataDir(dir string) error { return os.MkdirAll(dir, 0o711) }
 
 // openDataPlane opens what runs functions.
 func (s *server) openDataPlane(ctx context.Context) (err error) {
@@ -231,6 +239,7 @@ func (s *server) serve(listener net.Listener) error {
 	}
 	s.listen(gw, listener, tlsConfig)
 	s.listen(gw, inside, nil)
+	s.onClose(func(context.Context) error { return os.Remove(filepath.Join(s.opts.data, endpointFile)) })
 	return s.endpoint.write(s.opts.data)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,12 +35,13 @@ func upCommand(data *string) *cobra.Command {
 		Short: "Start Lapwing and serve until interrupted",
 		Long: `Start Lapwing in the foreground. All state is in the data directory: a restart
 finds everything that was acknowledged. Ctrl-C or SIGTERM lets the invocations
-under way finish, and ends.
+under way finish, for 15 seconds at most, and ends; a second Ctrl-C ends at once.
 
 Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 		Example: `  sudo lapwing up
   sudo lapwing up --data ./data --listen 127.0.0.1:4566 --region eu-west-1`,
-		Args: noArgs,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.data = *data
 			if err := o.check(); err != nil {
@@ -49,20 +51,27 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.listen, "listen", "127.0.0.1:4566", "address of the AWS endpoint; port 0 takes any free one")
-	f.StringVar(&o.region, "region", "us-east-1", "the AWS Region to be")
-	f.BoolVar(&o.tls, "tls", false, "serve HTTPS with a certificate of Lapwing's own authority (see AWS_CA_BUNDLE in `lapwing env`)")
-	f.StringSliceVar(&o.domains, "domain", nil, "further host names of the endpoint, e.g. lapwing.example.org")
-	f.IntVar(&o.concurrency, "concurrency", invoke.DefaultAccountLimit, "concurrent executions of the account")
-	f.DurationVar(&o.idle, "idle-timeout", invoke.DefaultIdleTimeout, "how long an execution environment waits for work")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:4566", "`HOST:PORT` of the AWS endpoint; port 0 takes any free one")
+	f.StringVar(&o.region, "region", "us-east-1", "`NAME` of the AWS Region to be")
+	f.BoolVar(&o.tls, "tls", false, "serve HTTPS with a certificate of Lapwing's own authority ('lapwing env' has its file)")
+	f.StringSliceVar(&o.domains, "domain", nil, "`NAME` of a further host of the endpoint (may be repeated), e.g. lapwing.example.org")
+	f.IntVar(&o.concurrency, "concurrency", invoke.DefaultAccountLimit, "`NUMBER` of concurrent executions of the account")
+	f.DurationVar(&o.idle, "idle-timeout", invoke.DefaultIdleTimeout, "`TIME` that an execution environment waits for work")
 	f.BoolVar(&o.egress, "egress", true, "let functions reach the internet through this host")
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
 }
 
+// regionName is what names of Regions look like: all but this would be refused by
+// clients that parse ARNs and signatures.
+var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]+$`)
+
 func (o *upOptions) check() error {
 	if _, _, err := net.SplitHostPort(o.listen); err != nil {
 		return usageError{fmt.Errorf("--listen %q: want HOST:PORT, e.g. 127.0.0.1:4566", o.listen)}
+	}
+	if !regionName.MatchString(o.region) {
+		return usageError{fmt.Errorf("--region %q: want the name of an AWS Region, e.g. eu-west-1", o.region)}
 	}
 	if o.concurrency < 1 {
 		return usageError{fmt.Errorf("--concurrency %d: want at least 1", o.concurrency)}

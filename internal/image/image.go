@@ -52,7 +52,8 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	// Not for others to list: who knows an image's digest has its code.
+	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
 	entries, err := os.ReadDir(dir)

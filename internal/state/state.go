@@ -59,6 +59,9 @@ const (
 	MaxValueSize = 1 << 20
 )
 
+// ErrInUse is why Open fails where another process has the directory open.
+var ErrInUse = errors.New("another process is using it")
+
 // Errors that writes return, wrapped with the collection and the key.
 var (
 	ErrExists   = errors.New("already exists")
@@ -224,7 +227,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.New("another process is using it")
+			return nil, ErrInUse
 		}
 		return nil, fmt.Errorf("lock: %w", err)
 	}
