@@ -166,7 +166,7 @@ func (s *Service) ListAliases(ctx context.Context, in *api.ListAliasesInput) (*a
 		limit = int(*in.MaxItems)
 	}
 	names, next := pageOf(names, nil, limit)
-	out := &api.ListAliasesOutput{NextMarker: next}
+	out := &api.ListAliasesOutput{NextMarker: next, Aliases: []*api.AliasConfiguration{}}
 	for _, name := range names {
 		a := e.aliases[name]
 		out.Aliases = append(out.Aliases, describeAlias(e, &a.Value))

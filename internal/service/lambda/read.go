@@ -60,7 +60,7 @@ func (s *Service) GetFunctionConfiguration(ctx context.Context, in *api.GetFunct
 // ListFunctions implements lambda.API.
 func (s *Service) ListFunctions(ctx context.Context, in *api.ListFunctionsInput) (*api.ListFunctionsOutput, error) {
 	if in.MasterRegion != nil && *in.MasterRegion != "ALL" && *in.MasterRegion != s.region(ctx) {
-		return &api.ListFunctionsOutput{}, nil // nothing is replicated from elsewhere
+		return &api.ListFunctionsOutput{Functions: []*api.FunctionConfiguration{}}, nil // nothing is replicated from elsewhere
 	}
 	startName, startVersion, err := decodeMarker(in.Marker)
 	if err != nil {
@@ -89,7 +89,7 @@ func (s *Service) ListFunctions(ctx context.Context, in *api.ListFunctionsInput)
 		}
 	}
 	rows, next := pageOf(rows, in.MaxItems, maxPage)
-	out := &api.ListFunctionsOutput{}
+	out := &api.ListFunctionsOutput{Functions: []*api.FunctionConfiguration{}}
 	for _, r := range rows {
 		out.Functions = append(out.Functions, summarize(r.e.key, r.v, r.arn))
 	}

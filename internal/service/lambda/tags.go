@@ -33,7 +33,11 @@ func (s *Service) ListTags(ctx context.Context, in *api.ListTagsInput) (*api.Lis
 	if err != nil {
 		return nil, err
 	}
-	return &api.ListTagsOutput{Tags: e.function.Value.Tags}, nil
+	tags := e.function.Value.Tags
+	if tags == nil {
+		tags = map[string]string{} // AWS answers {"Tags":{}}
+	}
+	return &api.ListTagsOutput{Tags: tags}, nil
 }
 
 // TagResource implements lambda.API.

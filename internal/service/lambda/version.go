@@ -108,7 +108,7 @@ func (s *Service) ListVersionsByFunction(ctx context.Context, in *api.ListVersio
 		}
 	}
 	versions, next := pageOf(all[from:], in.MaxItems, maxPage)
-	out := &api.ListVersionsByFunctionOutput{}
+	out := &api.ListVersionsByFunctionOutput{Versions: []*api.FunctionConfiguration{}}
 	for _, v := range versions {
 		out.Versions = append(out.Versions, summarize(ref.functionKey, v, qualify(ref.arn, v.number)))
 	}
