@@ -31,6 +31,8 @@ type list struct {
 	MaxBody    map[string]int64 `json:"maxBody"` // bytes, where not defaultMaxBody
 	// XMLRoot names the root elements of outputs that the model leaves open.
 	XMLRoot map[string]string `json:"xmlRoot"`
+	// OpenEnums are enumerations whose values the service checks itself.
+	OpenEnums []string `json:"openEnums"`
 	// ValidationCode is the error code of a request that breaks a constraint.
 	ValidationCode string `json:"validationCode"`
 	// SerializationCode is the error code of a malformed JSON body, where it is

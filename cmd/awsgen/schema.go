@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"lapwing.dev/lapwing/internal/aws/schema"
@@ -51,7 +52,7 @@ func (g *generator) describe(b *strings.Builder, name string) {
 	}
 	v := "s" // each shape in its own block
 	fmt.Fprintf(b, "{\n%s := &shapes[%s]\n%s.Name, %s.Kind = %q, schema.%s\n", v, shapeConst(name), v, v, name, kind)
-	for _, f := range shapeFields(s) {
+	for _, f := range shapeFields(s, slices.Contains(g.list.OpenEnums, name)) {
 		fmt.Fprintf(b, "%s.%s\n", v, f)
 	}
 	if s.Member != nil {
@@ -75,14 +76,14 @@ func (g *generator) describe(b *strings.Builder, name string) {
 	b.WriteString("}\n")
 }
 
-func shapeFields(s *shape) []string {
+func shapeFields(s *shape, openEnum bool) []string {
 	var f []string
 	add := func(ok bool, format string, args ...any) {
 		if ok {
 			f = append(f, fmt.Sprintf(format, args...))
 		}
 	}
-	add(len(s.Enum) > 0, "Enum = []string{%s}", quoted(s.Enum))
+	add(len(s.Enum) > 0 && !openEnum, "Enum = []string{%s}", quoted(s.Enum))
 	_, err := schema.CompilePattern(s.Pattern)
 	add(s.Pattern != "" && err == nil, "Pattern = %q", s.Pattern)
 	if s.Min != nil {

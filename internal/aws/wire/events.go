@@ -42,7 +42,7 @@ func (c *Call) writeEvents(w http.ResponseWriter, m *schema.Member, out reflect.
 		first = &message
 	}
 	w.Header().Set("Content-Type", "application/vnd.amazon.eventstream")
-	w.WriteHeader(c.Operation.Status)
+	w.WriteHeader(c.status(out))
 	if first != nil {
 		if !send(*first) {
 			return nil
@@ -74,6 +74,16 @@ func (c *Call) writeEvents(w http.ResponseWriter, m *schema.Member, out reflect.
 		}
 	}
 	return nil
+}
+
+// status is the response's: the operation's own, unless the output says another.
+func (c *Call) status(out reflect.Value) int {
+	if m := c.Operation.Output.Bound(schema.StatusCode); m != nil {
+		if v, ok := present(out.Field(m.Index)); ok {
+			return int(v.Int())
+		}
+	}
+	return c.Operation.Status
 }
 
 // event makes the message of the one member of a union that is set: its name,

@@ -196,7 +196,7 @@ func decodeWords(s string) string {
 // encodeREST writes status, headers and body.
 func (c *Call) encodeREST(w http.ResponseWriter, r *http.Request, out reflect.Value) error {
 	s, h := c.Operation.Output, w.Header()
-	status := c.Operation.Status
+	status := c.status(out)
 	hasBody := false
 	for i := range s.Members {
 		m := &s.Members[i]
@@ -209,8 +209,6 @@ func (c *Call) encodeREST(w http.ResponseWriter, r *http.Request, out reflect.Va
 			continue
 		}
 		switch m.Location {
-		case schema.StatusCode:
-			status = int(v.Int())
 		case schema.Header:
 			encodeHeader(m, v, h)
 		case schema.Headers:

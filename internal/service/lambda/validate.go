@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/runtimes"
 )
 
 // Limits of a configuration (Lambda quotas). The API model allows more, for
@@ -158,6 +160,9 @@ func (s *Service) checkRuntime(id api.Runtime) (arn string, err error) {
 		return "", invalidParameter("The runtime parameter of %s is no longer supported for creating or updating AWS Lambda functions. We recommend you use a supported runtime while creating or updating functions.", id)
 	}
 	arn, err = s.opts.RuntimeVersion(string(id))
+	if _, unknown := errors.AsType[*runtimes.UnknownError](err); unknown {
+		return "", invalidParameter("Value %s at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [%s] or be a valid ARN", id, strings.Join(runtimes.IDs(), ", "))
+	}
 	if err != nil {
 		return "", invalidParameter("The runtime %s cannot be used on this host: %v", id, err).WithCause(err)
 	}
