@@ -22,6 +22,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/guest/quiet"
 )
 
 // Address is where the Runtime API listens; the function finds it in
@@ -87,6 +88,7 @@ func Run(conn net.Conn) error {
 	if err != nil {
 		return fmt.Errorf("guest: %w", err)
 	}
+	conn = quiet.New(conn)
 	g := &guest{
 		link:  &link{w: conn},
 		procs: map[int]*process{},

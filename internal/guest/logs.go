@@ -120,7 +120,8 @@ func (p *logPipe) available() int {
 		return 0
 	}
 	var n int32
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(p.fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
+	// Raw, as it never blocks: see package quiet.
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(p.fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
 		return 0
 	}
 	return int(n)

@@ -19,6 +19,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"lapwing.dev/lapwing/internal/guest/quiet"
 )
 
 // Limits of what a client may send.
@@ -73,6 +75,7 @@ func (s *Server) Serve(l net.Listener) error {
 			}
 			return err
 		}
+		conn = quiet.New(conn)
 		if !s.add(conn) {
 			refusal := Response{Status: 503}
 			conn.Write(appendHead(nil, &refusal, true))
@@ -167,8 +170,8 @@ func (c *serverConn) refuse(bad *badRequest) {
 	if c.write(&Request{Proto: "HTTP/1.1", close: true}, &resp) != nil {
 		return
 	}
-	if t, ok := c.conn.(*net.TCPConn); ok {
-		t.CloseWrite()
+	if w, ok := c.conn.(interface{ CloseWrite() error }); ok {
+		w.CloseWrite()
 	}
 	c.conn.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
 	io.Copy(io.Discard, io.LimitReader(c.conn, MaxHead))

@@ -1,0 +1,98 @@
+// Package quiet reads and writes connections without telling Go's scheduler of
+// the system calls. It need not know: the sockets never block. If told, it wakes
+// the thread that watches over system calls (sysmon), which then sleeps 20 µs
+// at a time until the program is idle again. Under gVisor, where a sleep costs as
+// much as a read, that was a third of all system calls of an invocation.
+package quiet
+
+import (
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+)
+
+// Conn is a connection with quiet reads and writes.
+type Conn struct {
+	net.Conn
+	raw syscall.RawConn
+}
+
+// New returns a quiet connection on c, or c itself where it has no socket.
+func New(c net.Conn) net.Conn {
+	sc, ok := c.(syscall.Conn)
+	if !ok {
+		return c
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return c
+	}
+	return &Conn{c, raw}
+}
+
+// SyscallConn implements syscall.Conn.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+
+// CloseWrite shuts the writing side down.
+func (c *Conn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	var errno syscall.Errno
+	err = c.raw.Read(func(fd uintptr) bool {
+		n, errno = call(syscall.SYS_READ, fd, p)
+		return errno != syscall.EAGAIN
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case errno != 0:
+		return 0, &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Write implements net.Conn.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	var errno syscall.Errno
+	err = c.raw.Write(func(fd uintptr) bool {
+		for n < len(p) {
+			var m int
+			if m, errno = call(syscall.SYS_WRITE, fd, p[n:]); errno != 0 {
+				return errno != syscall.EAGAIN
+			}
+			n += m
+		}
+		return true
+	})
+	if err == nil && errno != 0 {
+		err = &net.OpError{Op: "write", Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("write", errno)}
+	}
+	return n, err
+}
+
+// call makes a read or write system call of p, which is not empty.
+func call(number, fd uintptr, p []byte) (int, syscall.Errno) {
+	for {
+		n, _, errno := syscall.RawSyscall(number, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		switch errno {
+		case syscall.EINTR:
+		case 0:
+			return int(n), 0
+		default:
+			return 0, errno
+		}
+	}
+}

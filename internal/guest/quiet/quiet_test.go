@@ -1,0 +1,111 @@
+package quiet
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// pair returns the two ends of a TCP connection, the first a quiet one.
+func pair(t *testing.T) (net.Conn, *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	theirs, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := New(ours)
+	t.Cleanup(func() { c.Close(); theirs.Close() })
+	return c, theirs.(*net.TCPConn)
+}
+
+func TestMoreThanTheSocketHoldsPassesBothWays(t *testing.T) {
+	c, theirs := pair(t)
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+	go func() {
+		io.Copy(theirs, theirs) // an echo
+		theirs.CloseWrite()
+	}()
+	written := make(chan error, 1)
+	go func() {
+		_, err := c.Write(sent)
+		c.(*Conn).CloseWrite()
+		written <- err
+	}()
+	got, err := io.ReadAll(c)
+	if err := errors.Join(err, <-written); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes came back of %d", len(got), len(sent))
+	}
+}
+
+func TestReadWaitsUntilTheDeadline(t *testing.T) {
+	c, theirs := pair(t)
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d, %v", n, err)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 8)); n != 1 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+}
+
+func TestCloseEndsARead(t *testing.T) {
+	c, _ := pair(t)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.Read(make([]byte, 1))
+		ended <- err
+	}()
+	time.Sleep(10 * time.Millisecond)
+	c.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the read ended with %v", err)
+	}
+}
+
+func TestErrorsOfTheSocketAreReturned(t *testing.T) {
+	c, theirs := pair(t)
+	if err := theirs.SetLinger(0); err != nil { // its close is a reset
+		t.Fatal(err)
+	}
+	theirs.Close()
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("write: %v", err)
+	}
+}
+
+func TestWhatHasNoSocketIsLeftAlone(t *testing.T) {
+	a, b := net.Pipe()
+	defer a.Close()
+	defer b.Close()
+	if New(a) != a {
+		t.Error("it was wrapped")
+	}
+}
