@@ -10,7 +10,7 @@ import (
 // away, so from then on what the environment writes is dropped.
 type Call struct {
 	done  chan struct{}
-	onEnd func() // told, without the lock, when the caller has its answer
+	onEnd func() // told, without the lock, when the caller has its answer; may be nil
 
 	mu       sync.Mutex
 	w        io.Writer // nil once the caller has left or the call is finished
@@ -19,9 +19,7 @@ type Call struct {
 	err      error
 }
 
-func newCall(w io.Writer, onEnd func()) *Call {
-	return &Call{w: w, onEnd: onEnd, done: make(chan struct{})}
-}
+func newCall(w io.Writer) *Call { return &Call{w: w, done: make(chan struct{})} }
 
 // Write passes a piece of the response on. It never fails: a caller that
 // cannot take the response must not disturb the function.
@@ -52,7 +50,9 @@ func (c *Call) end(r *Result, err error) {
 	}
 	c.mu.Unlock()
 	if first {
-		c.onEnd()
+		if c.onEnd != nil {
+			c.onEnd()
+		}
 		close(c.done)
 	}
 }

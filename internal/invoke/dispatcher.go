@@ -54,7 +54,7 @@ type Dispatcher struct {
 
 	ctx    context.Context // ends when environments must end
 	cancel context.CancelFunc
-	life   sync.RWMutex   // orders wg.Go before the Wait of Close
+	life   sync.RWMutex   // orders wg.Go, where it comes from outside, before the Wait of Close
 	wg     sync.WaitGroup // every goroutine of the dispatcher
 
 	unreserved atomic.Int64 // concurrency in use by functions without a reservation
@@ -89,14 +89,8 @@ func New(opts Options) *Dispatcher {
 // returns its error and does not touch w any more, while the function runs on.
 // Throttles and other refusals are *aws.Error.
 func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Result, error) {
-	env, err := d.acquire(ctx, req.Version)
-	if err != nil {
-		return nil, err
-	}
-	h := env.home
-	call := newCall(w, func() { h.answered(env) })
-	if !d.spawn(func() { d.run(env, req, call) }) {
-		h.release(env, false)
+	call := newCall(w)
+	if !d.spawn(func() { d.run(req, call) }) {
 		return nil, errClosing()
 	}
 	select {
@@ -108,22 +102,13 @@ func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Re
 	}
 }
 
-func (d *Dispatcher) acquire(ctx context.Context, v *function.Version) (*environment, error) {
-	for {
-		h, err := d.home(v)
-		if err != nil {
-			return nil, err
-		}
-		env, err := h.acquire(ctx, v)
-		if !errors.Is(err, errGone) {
-			return env, err
-		}
-	}
-}
-
 // run drives one invocation to its end, whether or not the caller still waits.
-func (d *Dispatcher) run(env *environment, req *Request, call *Call) {
-	reusable := false
+func (d *Dispatcher) run(req *Request, call *Call) {
+	var (
+		env      *environment
+		err      error
+		reusable bool
+	)
 	defer func() {
 		// A fault of the platform must neither leave the caller hanging nor
 		// hand a broken environment to the next invocation.
@@ -131,14 +116,39 @@ func (d *Dispatcher) run(env *environment, req *Request, call *Call) {
 			d.log.Error("invocation panicked", "requestId", req.RequestID, "panic", r, "stack", string(debug.Stack()))
 		}
 		call.Fail(errService(errors.New("the invocation ended without an answer"))) // no effect once answered
-		env.home.release(env, reusable)
+		if env != nil {
+			env.home.release(env, reusable)
+		}
 	}()
+	if env, err = d.acquire(req.Version); err != nil {
+		call.Fail(err)
+		return
+	}
+	call.onEnd = func() { env.home.answered(env) }
 	reusable = env.Invoke(d.ctx, req, call)
+}
+
+func (d *Dispatcher) acquire(v *function.Version) (*environment, error) {
+	for {
+		h, err := d.home(v)
+		if err != nil {
+			return nil, err
+		}
+		env, err := h.acquire(v)
+		if !errors.Is(err, errGone) {
+			return env, err
+		}
+	}
 }
 
 // Retire ends the environments of a function, or of one of its versions where
 // version is not empty: idle ones now, busy ones when their invocation is over.
 func (d *Dispatcher) Retire(functionARN, version string) {
+	d.life.RLock()
+	defer d.life.RUnlock()
+	if d.ctx.Err() != nil {
+		return // Close ends everything
+	}
 	d.mu.RLock()
 	h := d.homes[functionARN]
 	d.mu.RUnlock()
@@ -170,12 +180,13 @@ func (d *Dispatcher) Close(ctx context.Context) {
 	for _, h := range homes {
 		h.drain(ctx)
 	}
-	for _, h := range homes {
-		h.retire(func(*function.Version) bool { return true })
-	}
 	d.life.Lock()
 	d.cancel()
 	d.life.Unlock()
+	// What is busy or starting ends by itself from now on.
+	for _, h := range d.snapshot() {
+		h.retire(func(*function.Version) bool { return true })
+	}
 	d.wg.Wait()
 }
 
@@ -204,6 +215,9 @@ func (d *Dispatcher) home(v *function.Version) (*home, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosing()
+	}
 	if h = d.homes[arn]; h == nil {
 		h = &home{d: d, arn: arn, pools: map[poolKey]*pool{}}
 		d.homes[arn] = h

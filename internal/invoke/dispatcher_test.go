@@ -21,7 +21,8 @@ type fakeStarter struct {
 	startTime time.Duration
 	runTime   time.Duration // until the caller is answered
 	tail      time.Duration // after that, until the environment is free
-	capacity  int           // 0: unlimited
+	closeTime time.Duration
+	capacity  int // 0: unlimited
 
 	mu      sync.Mutex
 	started int
@@ -90,10 +91,11 @@ func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
 
 func (e *fakeEnv) Alive() bool { return !e.dead.Load() }
 
-func (e *fakeEnv) Close(context.Context) {
+func (e *fakeEnv) Close() {
 	if e.dead.Swap(true) {
 		return
 	}
+	time.Sleep(e.s.closeTime)
 	e.s.mu.Lock()
 	e.s.live--
 	e.s.mu.Unlock()
@@ -303,6 +305,72 @@ func TestFunctionRunsOnWhenItsCallerLeaves(t *testing.T) {
 	})
 }
 
+func TestFunctionRunsWhenItsCallerLeavesDuringTheStart(t *testing.T) {
+	s := &fakeStarter{startTime: 10 * time.Second}
+	var ran atomic.Int64
+	s.work = func(*fakeEnv, *Request) { ran.Add(1) }
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := d.Invoke(ctx, &Request{Version: version("f")}, &bytes.Buffer{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("error %v", err)
+		}
+		time.Sleep(time.Minute)
+		if n := ran.Load(); n != 1 {
+			t.Errorf("the function ran %d times, want once", n)
+		}
+	})
+}
+
+func TestFailedStartIsNotToldToWhomAnotherStartServes(t *testing.T) {
+	s := &fakeStarter{runTime: 6 * time.Second, startTime: 10 * time.Second}
+	s.startIn = func(n int) error {
+		switch n {
+		case 2:
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.live--
+			return errors.New("disk on fire")
+		case 3:
+			time.Sleep(time.Second)
+		}
+		return nil
+	}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		invoke(d, version("f"))
+		// Two starts for two waiters, of whom one gets the first environment.
+		if got := parallel(d, version("f"), 3); got["ok"] != 3 {
+			t.Errorf("outcomes %v", got)
+		}
+	})
+}
+
+func TestCloseEndsAllEnvironmentsSideBySide(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		s := &fakeStarter{startTime: time.Second, runTime: time.Minute, closeTime: time.Second}
+		scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+			for range 10 {
+				go invoke(d, version("f"))
+			}
+			time.Sleep(30 * time.Second)
+			if !busy {
+				time.Sleep(time.Minute)
+			}
+			begin := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			d.Close(ctx)
+			want := time.Second
+			if busy { // these do not break off, as real ones do
+				want = 32 * time.Second
+			}
+			if took := time.Since(begin); took != want {
+				t.Errorf("busy %t: Close took %v, want %v", busy, took, want)
+			}
+		})
+	}
+}
+
 func TestFullHostGivesUpTheLongestIdleEnvironment(t *testing.T) {
 	s := &fakeStarter{runTime: time.Second, capacity: 2}
 	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
@@ -379,7 +447,7 @@ func TestRandomLoadKeepsTheInvariants(t *testing.T) {
 				time.Sleep(upTo(100))
 				running.Add(-1)
 				if upTo(10) == 0 {
-					e.Close(context.Background()) // it crashes
+					e.Close() // it crashes
 				}
 			}
 			s.startIn = func(int) error {

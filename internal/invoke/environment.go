@@ -32,6 +32,6 @@ type Environment interface {
 	// Alive tells whether the environment can take an invocation.
 	Alive() bool
 	// Close ends the environment: its Shutdown phase, then everything that
-	// belongs to it.
-	Close(ctx context.Context)
+	// belongs to it. It bounds itself.
+	Close()
 }

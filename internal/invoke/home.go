@@ -28,13 +28,13 @@ type home struct {
 var errGone = errors.New("invoke: function home is gone")
 
 // acquire admits an invocation and returns an environment for it.
-func (h *home) acquire(ctx context.Context, v *function.Version) (*environment, error) {
+func (h *home) acquire(v *function.Version) (*environment, error) {
 	h.mu.Lock()
 	if h.gone {
 		h.mu.Unlock()
 		return nil, errGone
 	}
-	if err := h.admit(ctx, v); err != nil {
+	if err := h.admit(v); err != nil {
 		h.mu.Unlock()
 		return nil, err
 	}
@@ -52,33 +52,20 @@ func (h *home) acquire(ctx context.Context, v *function.Version) (*environment, 
 
 	grace := time.NewTimer(finishGrace)
 	defer grace.Stop()
-	for {
-		select {
-		case <-w.ready:
-		case <-grace.C:
-			h.mu.Lock()
-			h.startMissing(p, 0)
-			h.mu.Unlock()
-			continue
-		case <-ctx.Done():
-			if h.abandon(p, w) {
-				h.leave(reserved)
-				return nil, ctx.Err()
-			}
-			<-w.ready
-			if w.err == nil { // it came in the same moment: hand it on unused
-				w.env.reserved = reserved
-				h.release(w.env, true)
-				return nil, ctx.Err()
-			}
-		}
-		if w.err != nil {
-			h.leave(reserved)
-			return nil, w.err
-		}
-		w.env.reserved = reserved
-		return w.env, nil
+	select {
+	case <-w.ready:
+	case <-grace.C:
+		h.mu.Lock()
+		h.startMissing(p, 0)
+		h.mu.Unlock()
+		<-w.ready
 	}
+	if w.err != nil {
+		h.leave(reserved)
+		return nil, w.err
+	}
+	w.env.reserved = reserved
+	return w.env, nil
 }
 
 // admit takes a unit of concurrency or tells why there is none. Where an
@@ -86,7 +73,7 @@ func (h *home) acquire(ctx context.Context, v *function.Version) (*environment, 
 // waits a moment for that: a client that calls again as soon as it has its
 // answer must not be throttled by its own last call. The lock is held on entry
 // and on return.
-func (h *home) admit(ctx context.Context, v *function.Version) error {
+func (h *home) admit(v *function.Version) error {
 	var deadline <-chan time.Time
 	for {
 		reason := h.tryAdmit(v)
@@ -112,9 +99,6 @@ func (h *home) admit(ctx context.Context, v *function.Version) error {
 		case <-deadline:
 			h.mu.Lock()
 			return errThrottled(reason)
-		case <-ctx.Done():
-			h.mu.Lock()
-			return ctx.Err()
 		}
 	}
 }
@@ -250,7 +234,7 @@ func (h *home) giveUpOldest() bool {
 	e := p.idle[0]
 	p.idle = slices.Delete(p.idle, 0, 1)
 	h.mu.Unlock()
-	e.Close(h.d.ctx)
+	e.Close()
 	return true
 }
 

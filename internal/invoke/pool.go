@@ -74,16 +74,18 @@ func (h *home) start(p *pool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p.starting--
-	if err != nil {
+	switch {
+	case err == nil:
+		h.offer(&environment{Environment: env, home: h, pool: p, started: time.Now()})
+	case h.d.ctx.Err() != nil:
+		h.fail(p, errClosing())
+	case errors.Is(err, ErrNoCapacity):
 		h.d.log.Error("execution environment did not start", "function", p.version.ARN(), "error", err)
-		if errors.Is(err, ErrNoCapacity) {
-			h.fail(p, errNoCapacity(err))
-		} else {
-			h.fail(p, errService(err))
-		}
-		return
+		h.fail(p, errNoCapacity(err))
+	default:
+		h.d.log.Error("execution environment did not start", "function", p.version.ARN(), "error", err)
+		h.fail(p, errService(err))
 	}
-	h.offer(&environment{Environment: env, home: h, pool: p, started: time.Now()})
 }
 
 // startEnvironment makes an error of a panic: a fault in one start must not take
@@ -97,9 +99,10 @@ func (d *Dispatcher) startEnvironment(v *function.Version) (env Environment, err
 	return d.opts.Starter.Start(d.ctx, v)
 }
 
-// fail answers the invocation that waits for longest, if any does.
+// fail answers the invocation that waits for longest, after a start has failed,
+// unless those that are left serve all who wait.
 func (h *home) fail(p *pool, err error) {
-	if len(p.waiting) == 0 {
+	if len(p.waiting) <= p.starting {
 		return
 	}
 	w := p.waiting[0]
@@ -126,25 +129,9 @@ func (h *home) offer(e *environment) {
 	}
 }
 
-// abandon takes w out of the queue; it fails if w has got its answer.
-func (h *home) abandon(p *pool, w *waiter) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	i := slices.Index(p.waiting, w)
-	if i < 0 {
-		return false
-	}
-	p.waiting = slices.Delete(p.waiting, i, i+1)
-	return true
-}
-
-// end ends an environment without holding anything up.
-func (e *environment) end() {
-	d := e.home.d
-	if !d.spawn(func() { e.Close(d.ctx) }) {
-		e.Close(d.ctx)
-	}
-}
+// end ends an environment without holding anything up. It is called from a
+// goroutine of the dispatcher, or with d.life held, so that Close waits for it.
+func (e *environment) end() { e.home.d.wg.Go(e.Close) }
 
 func (h *home) retirePool(k poolKey, p *pool) {
 	p.retired = true

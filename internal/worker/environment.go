@@ -277,16 +277,16 @@ func (e *environment) Alive() bool {
 
 // Close implements invoke.Environment: SIGTERM for the runtime, SIGKILL when
 // its time is over, and then everything is removed.
-func (e *environment) Close(ctx context.Context) {
+func (e *environment) Close() {
 	e.unpark()
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
 	if e.in != nil && e.in.alive() {
 		deadline := time.Now().Add(shutdownBudget)
-		sctx, cancel := context.WithDeadline(ctx, deadline.Add(shutdownBudget))
+		ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(shutdownBudget))
 		// An error only means that it had to be killed.
-		_ = e.in.conn.Shutdown(sctx, "spindown", deadline)
+		_ = e.in.conn.Shutdown(ctx, "spindown", deadline)
 		cancel()
 	}
 	e.reset()

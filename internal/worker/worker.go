@@ -107,7 +107,7 @@ func (w *Worker) Start(ctx context.Context, v *function.Version) (invoke.Environ
 		return nil, err
 	}
 	if err := e.init(ctx); err != nil {
-		e.Close(ctx)
+		e.Close()
 		if errors.Is(err, sandbox.ErrNoCapacity) {
 			err = fmt.Errorf("%w: %w", invoke.ErrNoCapacity, err)
 		}
@@ -118,11 +118,9 @@ func (w *Worker) Start(ctx context.Context, v *function.Version) (invoke.Environ
 
 // instance is a running sandbox and the connection to its guest program.
 type instance struct {
-	id       string
-	sandbox  sandbox.Sandbox
-	conn     *host.Conn
-	network  Network
-	endpoint string
+	sandbox sandbox.Sandbox
+	conn    *host.Conn
+	network Network
 }
 
 // boot makes the sandbox of an environment.
@@ -142,7 +140,7 @@ func (w *Worker) boot(ctx context.Context, e *environment) (*instance, error) {
 		net.Release()
 		return nil, fmt.Errorf("sandbox of %s: %w", e.v.ARN(), err)
 	}
-	return &instance{sandbox: sbx, conn: host.New(sbx.Conn(), e), network: net, endpoint: net.Endpoint}, nil
+	return &instance{sandbox: sbx, conn: host.New(sbx.Conn(), e), network: net}, nil
 }
 
 // destroy kills what still runs and removes everything.
