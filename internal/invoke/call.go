@@ -1,7 +1,7 @@
 package invoke
 
 import (
-	"io"
+	"context"
 	"sync"
 )
 
@@ -9,29 +9,30 @@ import (
 // invocation is over: Lambda does not stop a function because its client went
 // away, so from then on what the environment writes is dropped.
 type Call struct {
-	done  chan struct{}
-	onEnd func() // told, without the lock, when the caller has its answer; may be nil
+	data  chan []byte   // to the caller, who alone writes to its writer
+	left  chan struct{} // closed when the caller has left
+	done  chan struct{} // closed when result or err is set
+	onEnd func()        // told when the caller has its answer; may be nil
 
-	mu       sync.Mutex
-	w        io.Writer // nil once the caller has left or the call is finished
-	finished bool
-	result   *Result
-	err      error
+	once   sync.Once
+	result *Result
+	err    error
 }
 
-func newCall(w io.Writer) *Call { return &Call{w: w, done: make(chan struct{})} }
+func newCall() *Call {
+	return &Call{data: make(chan []byte), left: make(chan struct{}), done: make(chan struct{})}
+}
 
-// Write passes a piece of the response on. It never fails: a caller that
-// cannot take the response must not disturb the function.
-func (c *Call) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.w != nil {
-		if _, err := c.w.Write(p); err != nil {
-			c.w = nil
-		}
+// Write passes a piece of the response on, which must not change any more. It
+// waits until the caller has dealt with the piece before, and drops this one
+// where the caller has left or ctx ends first: a caller that is slow to take
+// the response must not keep the function beyond its time.
+func (c *Call) Write(ctx context.Context, p []byte) {
+	select {
+	case c.data <- p:
+	case <-c.left:
+	case <-ctx.Done():
 	}
-	return len(p), nil
 }
 
 // Finish answers the caller. Only the first of Finish and Fail counts.
@@ -42,24 +43,11 @@ func (c *Call) Finish(r *Result) { c.end(r, nil) }
 func (c *Call) Fail(err error) { c.end(nil, err) }
 
 func (c *Call) end(r *Result, err error) {
-	c.mu.Lock()
-	first := !c.finished
-	if first {
-		c.finished = true
-		c.w, c.result, c.err = nil, r, err
-	}
-	c.mu.Unlock()
-	if first {
+	c.once.Do(func() {
+		c.result, c.err = r, err
 		if c.onEnd != nil {
 			c.onEnd()
 		}
 		close(c.done)
-	}
-}
-
-// leave cuts the writer off; after it no Write reaches it.
-func (c *Call) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.w = nil
+	})
 }

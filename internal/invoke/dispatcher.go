@@ -89,16 +89,22 @@ func New(opts Options) *Dispatcher {
 // returns its error and does not touch w any more, while the function runs on.
 // Throttles and other refusals are *aws.Error.
 func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Result, error) {
-	call := newCall(w)
+	call := newCall()
 	if !d.spawn(func() { d.run(req, call) }) {
 		return nil, errClosing()
 	}
-	select {
-	case <-call.done:
-		return call.result, call.err
-	case <-ctx.Done():
-		call.leave()
-		return nil, ctx.Err()
+	for {
+		select {
+		case p := <-call.data:
+			if _, err := w.Write(p); err != nil {
+				w = io.Discard // a broken caller must not disturb the function
+			}
+		case <-call.done:
+			return call.result, call.err
+		case <-ctx.Done():
+			close(call.left)
+			return nil, ctx.Err()
+		}
 	}
 }
 

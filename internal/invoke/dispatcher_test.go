@@ -82,7 +82,7 @@ func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
 	} else {
 		time.Sleep(e.s.runTime)
 	}
-	fmt.Fprintf(call, "env %d", e.n)
+	call.Write(ctx, fmt.Appendf(nil, "env %d", e.n))
 	call.Finish(&Result{})
 	time.Sleep(e.s.tail)
 	e.busy.Store(false)

@@ -165,7 +165,7 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 
 	e.stream.begin(req.RequestID, req.Tail)
 	e.log.start(began, req.RequestID)
-	r := &response{req: req, call: call}
+	r := &response{ctx: ictx, req: req, call: call}
 	fail, err := e.run(ictx, began, req, r)
 	if err != nil {
 		call.Fail(fmt.Errorf("invocation of %s: %w", e.v.ARN(), err))
@@ -183,7 +183,7 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 		memoryMB: e.v.MemoryMB, maxMemory: e.maxMemory(fail), failure: fail,
 	})
 	e.initDuration = 0
-	r.deliver(e.stream.end())
+	r.answer(e.stream.end())
 	if fail != nil && fail.platform {
 		return false
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"context"
 
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
@@ -15,6 +16,7 @@ const maxResponse = proto.MaxPayload
 // A buffered response is held back until it is whole, since a failure replaces
 // it; a streamed one is passed on as it comes.
 type response struct {
+	ctx  context.Context // of the invocation: ends at its deadline
 	req  *invoke.Request
 	call *invoke.Call
 
@@ -33,7 +35,8 @@ func (r *response) Start(s proto.ResponseStart) { r.contentType = s.ContentType 
 func (r *response) Write(p []byte) (int, error) {
 	if r.req.Streaming {
 		r.sent = true
-		return r.call.Write(p)
+		r.call.Write(r.ctx, bytes.Clone(p))
+		return len(p), nil
 	}
 	return r.held.Write(p)
 }
@@ -43,7 +46,7 @@ func (r *response) End(e *host.RuntimeError) {
 	if e != nil {
 		r.fail(runtimeFailure(e))
 	} else {
-		r.call.Write(r.held.Bytes())
+		r.deliver(r.held.Bytes())
 		r.finish(&invoke.Result{ContentType: r.contentType})
 	}
 }
@@ -59,7 +62,7 @@ func (r *response) fail(f *failure) {
 		r.finish(&invoke.Result{ErrorType: f.payloadType, ErrorDetails: string(payload)})
 		return
 	}
-	r.call.Write(payload)
+	r.deliver(payload)
 	r.finish(&invoke.Result{FunctionError: "Unhandled", ContentType: "application/json"})
 }
 
@@ -70,8 +73,11 @@ func (r *response) finish(result *invoke.Result) {
 	}
 }
 
-// deliver answers a caller who waited for the log as well.
-func (r *response) deliver(tail []byte) {
+// deliver writes all that there is, to a caller who has nothing else to do.
+func (r *response) deliver(p []byte) { r.call.Write(context.Background(), p) }
+
+// answer answers a caller who waited for the log as well.
+func (r *response) answer(tail []byte) {
 	if r.req.Tail {
 		r.result.LogTail = tail
 		r.call.Finish(r.result)

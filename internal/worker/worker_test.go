@@ -349,6 +349,39 @@ func TestResponseOverTheLimitIsRefused(t *testing.T) {
 	}
 }
 
+// stalled is a caller that does not take the response.
+type stalled struct{ until chan struct{} }
+
+func (s stalled) Write(p []byte) (int, error) {
+	<-s.until
+	return len(p), nil
+}
+
+func TestCallerThatStallsDoesNotKeepTheFunctionBeyondItsTimeout(t *testing.T) {
+	b := newBench(t)
+	v := b.function(t)
+	v.Timeout = time.Second
+	caller := stalled{make(chan struct{})}
+	type outcome struct {
+		res *invoke.Result
+		err error
+	}
+	answer := make(chan outcome)
+	go func() {
+		res, err := b.Invoke(context.Background(), &invoke.Request{
+			Version: v, RequestID: requestID, Payload: []byte(`{"do":"stream","arg":"first"}`), Streaming: true,
+		}, caller)
+		answer <- outcome{res, err}
+	}()
+	waitFor(t, func() bool {
+		return strings.Contains(b.logs.text(), "Status: timeout") && b.InUse(v.FunctionARN()) == 0
+	})
+	close(caller.until)
+	if o := <-answer; o.err != nil || o.res.ErrorType != "Sandbox.Timedout" {
+		t.Errorf("the caller got %+v, %v", o.res, o.err)
+	}
+}
+
 func TestIdleEnvironmentIsFrozenAndGoesOn(t *testing.T) {
 	b := newBench(t)
 	v := b.function(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -69,6 +70,8 @@ func handle(ctx context.Context, e event) (any, error) {
 		return fmt.Sprint(os.Getuid(), ":", os.Getgid(), " ", dir), err
 	case "response":
 		return strings.Repeat("x", e.N), nil
+	case "stream": // without an end
+		return io.MultiReader(strings.NewReader(e.Arg), endless{}), nil
 	case "background":
 		go func() {
 			for {
@@ -83,6 +86,13 @@ func handle(ctx context.Context, e event) (any, error) {
 		return map[string]any{"id": lc.AwsRequestID, "arn": lc.InvokedFunctionArn, "left": time.Until(deadline).Milliseconds(), "name": lambdacontext.FunctionName, "memory": lambdacontext.MemoryLimitInMB}, nil
 	}
 	return nil, fmt.Errorf("do what? %q", e.Do)
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	time.Sleep(10 * time.Millisecond)
+	return len(p), nil
 }
 
 func main() {
