@@ -30,14 +30,15 @@ func main() {
 	defer stop()
 	duration := flag.Duration("duration", 5*time.Second, "of each load")
 	colds := flag.Int("colds", 10, "cold starts per runtime")
+	only := flag.String("only", "", "measure one thing: server, warm, cold or environments")
 	flag.Parse()
-	if err := run(ctx, *duration, *colds); err != nil {
+	if err := run(ctx, *duration, *colds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, duration time.Duration, colds int) (err error) {
+func run(ctx context.Context, duration time.Duration, colds int, only string) (err error) {
 	dir, err := os.MkdirTemp("", "lapwing-bench-")
 	if err != nil {
 		return err
@@ -58,9 +59,15 @@ func run(ctx context.Context, duration time.Duration, colds int) (err error) {
 	}
 	b := &bench{server: s, node: node, dir: dir, duration: duration, colds: colds}
 	fmt.Printf("%d CPUs, functions of %d MB, %v a load, 1 KB of JSON each way, SigV4 in all requests\n\n", runtime.NumCPU(), memoryMB, duration)
-	for _, step := range []func(context.Context) error{b.memoryOfServer, b.warm, b.cold, b.memoryOfEnvironments} {
-		if err := step(ctx); err != nil {
-			return fmt.Errorf("%w\nserver:\n%s", err, s.Log())
+	for _, step := range []struct {
+		name string
+		run  func(context.Context) error
+	}{{"server", b.memoryOfServer}, {"warm", b.warm}, {"cold", b.cold}, {"environments", b.memoryOfEnvironments}} {
+		if only != "" && only != step.name {
+			continue
+		}
+		if err := step.run(ctx); err != nil {
+			return fmt.Errorf("%s: %w\nserver:\n%s", step.name, err, s.Log())
 		}
 	}
 	return nil
