@@ -21,8 +21,11 @@ func (s *Service) PutFunctionConcurrency(ctx context.Context, in *api.PutFunctio
 	s.reservations.Lock()
 	defer s.reservations.Unlock()
 	err = s.modifyFunction(ctx, ref, func(f *functionRecord) error {
-		others := s.entries.reservedIn(ref.region) - s.entries.get(ref.functionKey).reserved()
-		if others+n > s.opts.Concurrency-minUnreserved {
+		own := s.entries.get(ref.functionKey).reserved()
+		others := s.entries.reservedIn(ref.region) - own
+		// To reserve less is right even where, since the account's limit was
+		// lowered, too much is reserved.
+		if n > own && others+n > s.opts.Concurrency-minUnreserved {
 			return invalidParameter("Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its minimum value of [%d].", minUnreserved)
 		}
 		f.ReservedConcurrency = &n

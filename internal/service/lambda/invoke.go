@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"iter"
 	"net/http"
+	"unicode/utf8"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
@@ -135,6 +137,9 @@ func (s *Service) route(ref reference) (*route, *target, error) {
 
 // checkJSON tells whether b is one JSON value, and if not why.
 func checkJSON(b []byte) error {
+	if !utf8.Valid(b) { // which package json lets pass
+		return errors.New("invalid UTF-8")
+	}
 	if json.Valid(b) {
 		return nil
 	}

@@ -64,6 +64,7 @@ func TestInvokeErrors(t *testing.T) {
 		{"other Region", api.InvokeInput{FunctionName: aws.Ptr("arn:aws:lambda:us-east-1:" + testAccount + ":function:hello")}, codeNotFound, "Functions from 'us-east-1' are not reachable"},
 		{"not JSON", api.InvokeInput{Payload: []byte("{a")}, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload into json: "},
 		{"two values", api.InvokeInput{Payload: []byte("1 2")}, "InvalidRequestContentException", "Could not parse request body into json"},
+		{"not UTF-8", api.InvokeInput{Payload: []byte("\"\xff\"")}, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload into json: invalid UTF-8"},
 		{"too large", api.InvokeInput{Payload: make([]byte, maxPayload+1)}, "RequestTooLargeException", "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"},
 		{"client context", api.InvokeInput{ClientContext: aws.Ptr("%")}, "InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object."},
 		{"client context too large", api.InvokeInput{ClientContext: aws.Ptr(strings.Repeat("a", maxClientContext+1))}, "InvalidRequestContentException", "at most 3583 bytes"},

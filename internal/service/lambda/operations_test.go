@@ -474,6 +474,24 @@ func TestReservedConcurrency(t *testing.T) {
 	}
 }
 
+func TestReservationsCanShrinkUnderALoweredLimit(t *testing.T) {
+	f := newFixture(t)
+	f.create("hello")
+	put := func(n int32) error {
+		_, err := f.PutFunctionConcurrency(f.ctx(), &api.PutFunctionConcurrencyInput{FunctionName: aws.Ptr("hello"), ReservedConcurrentExecutions: &n})
+		return err
+	}
+	if err := put(900); err != nil {
+		t.Fatal(err)
+	}
+	f.opts.Concurrency = 150
+	f.reopen()
+	if err := put(100); err != nil {
+		t.Error(err)
+	}
+	wantError(t, put(101), codeInvalid, "decreases account's UnreservedConcurrentExecution below its minimum value of [100].")
+}
+
 func TestListsInPages(t *testing.T) {
 	f := newFixture(t)
 	ctx := f.ctx()
@@ -536,6 +554,14 @@ func TestListsInPages(t *testing.T) {
 	}
 	_, err := f.ListVersionsByFunction(ctx, &api.ListVersionsByFunctionInput{FunctionName: aws.Ptr("f1"), Marker: aws.Ptr("x")})
 	wantError(t, err, codeInvalid, "Marker")
+
+	// Some clients send the parameter even where they have none.
+	if out, err := f.ListFunctions(ctx, &api.ListFunctionsInput{Marker: aws.Ptr("")}); err != nil || len(out.Functions) != 5 {
+		t.Errorf("empty marker: %v %v", out, err)
+	}
+	if out, err := f.ListVersionsByFunction(ctx, &api.ListVersionsByFunctionInput{FunctionName: aws.Ptr("f1"), Marker: aws.Ptr("")}); err != nil || len(out.Versions) != 3 {
+		t.Errorf("empty marker: %v %v", out, err)
+	}
 
 	other := aws.WithRequest(t.Context(), &aws.Request{Region: "us-east-1"})
 	if out, err := f.ListFunctions(other, &api.ListFunctionsInput{}); err != nil || len(out.Functions) != 0 {

@@ -105,7 +105,7 @@ func encodeMarker(name string, v resolvedVersion) string {
 }
 
 func decodeMarker(marker *string) (name string, ordinal int, err error) {
-	if marker == nil {
+	if aws.Value(marker) == "" {
 		return "", 0, nil
 	}
 	b, err := base64.RawURLEncoding.DecodeString(*marker)

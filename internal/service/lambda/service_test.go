@@ -138,6 +138,9 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 		{"reserved variables", func(in *api.CreateFunctionInput) {
 			in.Environment = &api.Environment{Variables: map[string]string{"AWS_REGION": "x", "_HANDLER": "y", "OK": "z"}}
 		}, codeInvalid, "contains reserved keys that are currently not supported for modification. Reserved keys used in this request: AWS_REGION, _HANDLER"},
+		{"variable that no process can have", func(in *api.CreateFunctionInput) {
+			in.Environment = &api.Environment{Variables: map[string]string{"OK": "a\x00b"}}
+		}, codeInvalid, "the value of OK contains a NUL character"},
 		{"log level with text", func(in *api.CreateFunctionInput) {
 			in.LoggingConfig = &api.LoggingConfig{SystemLogLevel: "DEBUG"}
 		}, codeInvalid, `LogLevel is not supported when LogFormat is set to "Text".`},

@@ -192,7 +192,10 @@ func checkEnvironment(variables map[string]string) error {
 		slices.Sort(reserved)
 		return invalidParameter("Lambda was unable to configure your environment variables because the environment variables you have provided contains reserved keys that are currently not supported for modification. Reserved keys used in this request: %s", strings.Join(reserved, ", "))
 	}
-	for name := range variables {
+	for name, value := range variables {
+		if strings.ContainsRune(value, 0) { // no process can have such a one
+			return invalidParameter("Lambda was unable to configure your environment variables because the value of %s contains a NUL character.", name)
+		}
 		if !variablePattern.MatchString(name) {
 			return validation("Value at 'environment.variables' failed to satisfy constraint: Map keys must satisfy constraint: [Member must satisfy regular expression pattern: [a-zA-Z]([a-zA-Z0-9_])+, Member must not be null]")
 		}

@@ -98,7 +98,7 @@ func (s *Service) ListVersionsByFunction(ctx context.Context, in *api.ListVersio
 	}
 	all := e.allVersions()
 	from := 0
-	if in.Marker != nil {
+	if aws.Value(in.Marker) != "" {
 		n, err := strconv.Atoi(*in.Marker)
 		if err != nil {
 			return nil, invalidMarker()
