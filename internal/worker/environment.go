@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -47,7 +48,7 @@ type environment struct {
 	busy   bool
 	frozen bool
 	closed bool
-	broken bool // cannot be frozen or thawed
+	broken bool // failed, or cannot be frozen or thawed: killed without ceremony
 	timer  *time.Timer
 }
 
@@ -59,7 +60,8 @@ func (w *Worker) newEnvironment(v *function.Version) (*environment, error) {
 	var b [16]byte
 	rand.Read(b[:])
 	e := &environment{w: w, v: v, runtime: rt, id: hex.EncodeToString(b[:]), busy: true}
-	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, time.Now()), log: w.log}
+	now := time.Now()
+	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, now), began: now, log: w.log}
 	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id}
 	return e, nil
 }
@@ -70,12 +72,12 @@ func (e *environment) Log(l proto.Log, msg []byte) { e.stream.function(l, msg) }
 // init runs the Init phase. Only a fault of the platform is an error; a runtime
 // that fails to initialise leaves the environment without a sandbox.
 func (e *environment) init(ctx context.Context) error {
-	e.log.initStart(time.Now(), phaseInit)
 	in, err := e.w.boot(ctx, e)
 	if err != nil {
-		return err
+		return err // it has never been: no line in the log
 	}
 	e.in = in
+	e.log.initStart(e.stream.began, phaseInit)
 	ictx, cancel := context.WithTimeoutCause(ctx, initTimeout, errInitTimeout)
 	defer cancel()
 	began := time.Now()
@@ -170,6 +172,7 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	if err != nil {
 		call.Fail(fmt.Errorf("invocation of %s: %w", e.v.ARN(), err))
 		e.stream.end()
+		e.fail()
 		return false
 	}
 	ended := time.Now()
@@ -185,6 +188,7 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	e.initDuration = 0
 	r.answer(e.stream.end())
 	if fail != nil && fail.platform {
+		e.fail()
 		return false
 	}
 	e.park()
@@ -220,7 +224,7 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 		RequestID:          req.RequestID,
 		DeadlineMs:         began.Add(e.v.Timeout).UnixMilli(),
 		InvokedFunctionARN: req.InvokedARN,
-		TraceID:            req.TraceID,
+		TraceID:            cmp.Or(req.TraceID, newTraceID(began)),
 		ClientContext:      req.ClientContext,
 		Streaming:          req.Streaming,
 	}, req.Payload, r)
@@ -235,6 +239,14 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: out.Exit}), nil
 	}
 	return nil, nil
+}
+
+// newTraceID returns the trace header of an invocation that brought none: it is
+// not sampled, but tracing libraries rely on it.
+func newTraceID(t time.Time) string {
+	var b [20]byte
+	rand.Read(b[:])
+	return fmt.Sprintf("Root=1-%08x-%x;Parent=%x;Sampled=0", uint32(t.Unix()), b[:12], b[12:])
 }
 
 // suppressedInit repeats a failed Init within an invocation and its timeout.
@@ -268,6 +280,14 @@ func (e *environment) maxMemory(f *failure) int {
 	return min(peak, e.v.MemoryMB)
 }
 
+// fail notes that the environment is of no more use. It gets no Shutdown phase
+// then, as on Lambda where a function has no extensions.
+func (e *environment) fail() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.broken = true
+}
+
 // Alive implements invoke.Environment.
 func (e *environment) Alive() bool {
 	e.mu.Lock()
@@ -275,14 +295,15 @@ func (e *environment) Alive() bool {
 	return !e.broken && (e.in == nil || e.in.alive())
 }
 
-// Close implements invoke.Environment: SIGTERM for the runtime, SIGKILL when
-// its time is over, and then everything is removed.
+// Close implements invoke.Environment: SIGTERM for the runtime, unless it has
+// failed, SIGKILL when its time is over, and then everything is removed.
 func (e *environment) Close() {
 	e.unpark()
 	e.mu.Lock()
 	e.closed = true
+	broken := e.broken
 	e.mu.Unlock()
-	if e.in != nil && e.in.alive() {
+	if !broken && e.in != nil && e.in.alive() {
 		deadline := time.Now().Add(shutdownBudget)
 		ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(shutdownBudget))
 		// An error only means that it had to be killed.

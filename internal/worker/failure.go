@@ -59,7 +59,10 @@ func crashFailure() *failure {
 
 // runtimeFailure is what the runtime reported, or its exit.
 func runtimeFailure(e *host.RuntimeError) *failure {
-	f := &failure{status: "error", errorType: e.Type, document: e.Body, payloadType: e.Type}
+	f := &failure{
+		status: "error", errorType: e.Type, document: e.Body, payloadType: e.Type,
+		message: "Unknown application error occurred", // Lambda's words where nothing is known
+	}
 	if e.Exit != nil {
 		f.platform = true
 		f.message = host.ExitMessage(e.Exit)
@@ -69,7 +72,7 @@ func runtimeFailure(e *host.RuntimeError) *failure {
 
 // payload returns the error document that the caller gets.
 func (f *failure) payload(requestID string) []byte {
-	if f.document != nil {
+	if len(f.document) > 0 {
 		return f.document
 	}
 	message := f.message

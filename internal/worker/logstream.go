@@ -25,12 +25,17 @@ const (
 // levels orders the log levels of Lambda's advanced logging controls.
 var levels = map[string]int{"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "FATAL": 5}
 
+// defaultLevel is the level of what tells none (Lambda developer guide,
+// "Configuring JSON and plain text log formats").
+const defaultLevel = "INFO"
+
 // logStream is the log stream of one environment. Lines go to the store in
 // small batches, so that writing a line costs an invocation next to nothing.
 type logStream struct {
 	store  Logs
 	config function.Logging
 	name   string
+	began  time.Time // of the environment
 	log    *slog.Logger
 
 	mu        sync.Mutex
@@ -74,25 +79,40 @@ func (l *logStream) end() []byte {
 // function takes a line that the function or an extension printed.
 func (l *logStream) function(meta proto.Log, msg []byte) {
 	t := time.UnixMicro(meta.TimeUs)
+	if now := time.Now(); t.After(now) || t.Before(l.began) {
+		t = now // the function can claim any time
+	}
 	if l.config.Format != "JSON" {
 		l.add(t, string(msg)+"\n")
 		return
 	}
 	level, line := meta.Level, string(msg)
 	var record struct {
-		Level    string `json:"level"`
-		LogLevel string `json:"log_level"`
+		Level    json.RawMessage `json:"level"` // a number, for some libraries
+		LogLevel json.RawMessage `json:"log_level"`
 	}
 	if len(msg) > 0 && msg[0] == '{' && json.Unmarshal(msg, &record) == nil {
-		level = strings.ToUpper(firstOf(record.Level, record.LogLevel, level))
+		level = firstOf(levelName(record.Level), levelName(record.LogLevel), level)
 	} else {
-		level = firstOf(level, "INFO")
-		line = l.wrap(t, level, line)
+		line = l.wrap(t, firstOf(level, defaultLevel), line)
 	}
-	if n, known := levels[level]; known && n < levels[firstOf(l.config.ApplicationLevel, "INFO")] {
+	n, known := levels[level]
+	if !known {
+		n = levels[defaultLevel]
+	}
+	if n < levels[firstOf(l.config.ApplicationLevel, defaultLevel)] {
 		return
 	}
 	l.add(t, line)
+}
+
+// levelName returns the level that a JSON value names, if it is a string.
+func levelName(v json.RawMessage) string {
+	var s string
+	if len(v) == 0 || json.Unmarshal(v, &s) != nil {
+		return ""
+	}
+	return strings.ToUpper(s)
 }
 
 // wrap makes a JSON line of a text line, as Lambda does in the JSON log format.

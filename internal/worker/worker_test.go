@@ -269,7 +269,30 @@ func TestFailureOfTheRuntime(t *testing.T) {
 				t.Errorf("REPORT lacks %q:\n%s", c.report, res.LogTail)
 			}
 			b.expect(t, v, `{"do":"count"}`, "1")
+			if strings.Contains(b.logs.text(), "SIGTERM") {
+				t.Error("a runtime that has failed got SIGTERM")
+			}
 		})
+	}
+}
+
+func TestErrorWithoutADocument(t *testing.T) {
+	b := newBench(t)
+	v := b.custom(t, map[string]string{"bootstrap": `#!/bin/bash
+exec 3<>/dev/tcp/127.0.0.1/9001
+printf 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n' >&3
+while read -r line <&3 && [ "$line" != $'\r' ]; do
+	case $line in
+	Lambda-Runtime-Aws-Request-Id*) id=${line#*: }; id=${id%$'\r'} ;;
+	Lambda-Runtime-Trace-Id*) echo "trace ${line#*: }" ;;
+	esac
+done
+read -r -n 2 <&3
+printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort' "$id" >&3
+`})
+	res := b.expect(t, v, `{}`, `{"errorType":"Runtime.TruncatedResponse","errorMessage":"RequestId: `+requestID+` Error: Unknown application error occurred"}`)
+	if !regexp.MustCompile(`trace Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0\s`).Match(res.LogTail) {
+		t.Errorf("no trace header:\n%s", res.LogTail)
 	}
 }
 

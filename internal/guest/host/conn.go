@@ -217,9 +217,7 @@ func (c *Conn) begin(iv *invocation) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.err != nil:
-		return c.err
-	case c.exit != nil || c.initFailed():
+	case c.err != nil || c.exit != nil || c.initFailed():
 		return ErrExited
 	case c.inv != nil:
 		return ErrBusy
