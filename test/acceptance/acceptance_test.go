@@ -27,7 +27,13 @@ import (
 
 func start(t *testing.T) *harness.Server {
 	t.Helper()
-	s, err := harness.Start(filepath.Join(t.TempDir(), "data"))
+	return startWith(t)
+}
+
+// startWith starts a server with further flags.
+func startWith(t *testing.T, args ...string) *harness.Server {
+	t.Helper()
+	s, err := harness.Start(filepath.Join(t.TempDir(), "data"), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,33 +45,51 @@ func start(t *testing.T) *harness.Server {
 	return s
 }
 
-var goFunction = sync.OnceValues(func() (string, error) {
+// builds holds the built programs of testdata by name.
+var builds = map[string]func() (string, error){
+	"function": sync.OnceValues(func() (string, error) { return build("function") }),
+	"probe":    sync.OnceValues(func() (string, error) { return build("probe") }),
+}
+
+func build(name string) (string, error) {
 	dir, err := os.MkdirTemp("", "lapwing-acceptance-")
 	if err != nil {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bootstrap"), "./testdata/function")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bootstrap"), "./testdata/"+name)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "bootstrap"))
 	return string(b), err
-})
+}
 
 // deploy creates the Go test function and waits until it is active.
 func deploy(t *testing.T, s *harness.Server, name string) *lambda.Client {
 	t.Helper()
-	bootstrap, err := goFunction()
+	return deployProgram(t, s, name, "function", 128)
+}
+
+// deployProgram creates a function of a program in testdata.
+func deployProgram(t *testing.T, s *harness.Server, name, program string, memory int32) *lambda.Client {
+	t.Helper()
+	bootstrap, err := builds[program]()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return deployFiles(t, s, name, memory, map[string]string{"bootstrap*": bootstrap})
+}
+
+// deployFiles creates a function and waits until it is active.
+func deployFiles(t *testing.T, s *harness.Server, name string, memory int32, files map[string]string) *lambda.Client {
+	t.Helper()
 	c := lambda.NewFromConfig(s.Config())
-	_, err = c.CreateFunction(t.Context(), &lambda.CreateFunctionInput{
-		FunctionName: &name, Runtime: types.RuntimeProvidedal2023, Handler: aws.String("x"), MemorySize: aws.Int32(128), Timeout: aws.Int32(60),
+	_, err := c.CreateFunction(t.Context(), &lambda.CreateFunctionInput{
+		FunctionName: &name, Runtime: types.RuntimeProvidedal2023, Handler: aws.String("x"), MemorySize: &memory, Timeout: aws.Int32(60),
 		Role: aws.String("arn:aws:iam::" + s.Account() + ":role/r"),
-		Code: &types.FunctionCode{ZipFile: harness.Zip(map[string]string{"bootstrap*": bootstrap})},
+		Code: &types.FunctionCode{ZipFile: harness.Zip(files)},
 	})
 	if err != nil {
 		t.Fatal(err)
