@@ -94,6 +94,9 @@ func up(ctx context.Context, o upOptions) error {
 	}
 	fmt.Fprintf(os.Stderr, "Lapwing %s is ready at %s (region %s, account %s).\n", version, s.endpoint.URL, s.endpoint.Region, s.credentials.AccountID())
 	fmt.Fprintf(os.Stderr, "Point AWS clients at it:  eval \"$(%s env --data %s)\"\n", os.Args[0], o.data)
+	if err := forgetStart(); err != nil {
+		logger.Warn("memory of the start was not given back", "error", err)
+	}
 	err = s.wait(ctx)
 	logger.Info("stopping: waiting for the requests and invocations under way")
 	return s.close(err)
