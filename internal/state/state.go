@@ -55,8 +55,9 @@ const formatVersion = 1
 const (
 	startTimeout   = 30 * time.Second
 	requestTimeout = 30 * time.Second // where the caller's context sets no end
-	// MaxValueSize is how large a record may be as JSON, in bytes.
-	MaxValueSize = 1 << 20
+	// MaxValueSize is how large a record may be as JSON, in bytes. The largest
+	// are those of objects that were uploaded in 10,000 parts.
+	MaxValueSize = 2 << 20
 )
 
 // ErrInUse is why Open fails where another process has the directory open.

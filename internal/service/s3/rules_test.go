@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"encoding/json"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/s3"
+	"lapwing.dev/lapwing/internal/state"
 )
 
 // members iterates over the names of a generated structure's members.
@@ -282,4 +284,16 @@ func FuzzRange(f *testing.F) {
 			t.Errorf("%q of %d: %+v", header, size, span)
 		}
 	})
+}
+
+func TestLargestMultipartObjectFitsIntoItsRecord(t *testing.T) {
+	v := version{Upload: strings.Repeat("U", 52), description: description{Metadata: map[string]string{"m": strings.Repeat("&", maxMetadata)}}}
+	v.Multipart = true
+	v.Checksum = &checksum{Algorithm: "SHA512", Value: strings.Repeat("s", 94), Type: composite}
+	for range maxParts {
+		v.Blobs = append(v.Blobs, extent{Digest: state.Digest(strings.Repeat("d", 64)), Size: maxBody, Sum: strings.Repeat("s", 88)})
+	}
+	if b, err := json.Marshal(v); err != nil || len(b) > state.MaxValueSize {
+		t.Errorf("%d bytes of at most %d, %v", len(b), state.MaxValueSize, err)
+	}
 }
