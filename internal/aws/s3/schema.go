@@ -84,6 +84,7 @@ const (
 	shapeDataRedundancy
 	shapeDelete
 	shapeDeleteBucketRequest
+	shapeDeleteBucketTaggingRequest
 	shapeDeleteMarker
 	shapeDeleteMarkerEntry
 	shapeDeleteMarkerVersionId
@@ -107,6 +108,8 @@ const (
 	shapeFetchOwner
 	shapeGetBucketLocationOutput
 	shapeGetBucketLocationRequest
+	shapeGetBucketTaggingOutput
+	shapeGetBucketTaggingRequest
 	shapeGetBucketVersioningOutput
 	shapeGetBucketVersioningRequest
 	shapeGetObjectAttributesOutput
@@ -212,6 +215,7 @@ const (
 	shapePartsCount
 	shapePartsList
 	shapePrefix
+	shapePutBucketTaggingRequest
 	shapePutBucketVersioningRequest
 	shapePutObjectOutput
 	shapePutObjectRequest
@@ -261,7 +265,7 @@ const (
 	shapeWriteOffsetBytes
 )
 
-var shapes [252]schema.Shape
+var shapes [256]schema.Shape
 
 func init() {
 	{
@@ -863,6 +867,14 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeleteBucketTaggingRequest]
+		s.Name, s.Kind = "DeleteBucketTaggingRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
 		s := &shapes[shapeDeleteMarker]
 		s.Name, s.Kind = "DeleteMarker", schema.Boolean
 	}
@@ -1022,6 +1034,21 @@ func init() {
 	{
 		s := &shapes[shapeGetBucketLocationRequest]
 		s.Name, s.Kind = "GetBucketLocationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketTaggingOutput]
+		s.Name, s.Kind = "GetBucketTaggingOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "TagSet", Index: 0, Shape: &shapes[shapeTagSet], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketTaggingRequest]
+		s.Name, s.Kind = "GetBucketTaggingRequest", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
 			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
@@ -1909,6 +1936,17 @@ func init() {
 	{
 		s := &shapes[shapePrefix]
 		s.Name, s.Kind = "Prefix", schema.String
+	}
+	{
+		s := &shapes[shapePutBucketTaggingRequest]
+		s.Name, s.Kind = "PutBucketTaggingRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ContentMD5", Index: 1, Shape: &shapes[shapeContentMD5], Location: schema.Header, LocationName: "Content-MD5"},
+			{Name: "ChecksumAlgorithm", Index: 2, Shape: &shapes[shapeChecksumAlgorithm], Location: schema.Header, LocationName: "x-amz-sdk-checksum-algorithm"},
+			{Name: "Tagging", Index: 3, Shape: &shapes[shapeTagging], Required: true, Location: schema.Payload, XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", XMLPrefix: ""},
+			{Name: "ExpectedBucketOwner", Index: 4, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
 	}
 	{
 		s := &shapes[shapePutBucketVersioningRequest]

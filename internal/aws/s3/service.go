@@ -19,10 +19,12 @@ type API interface {
 	CreateBucket(ctx context.Context, in *CreateBucketInput) (*CreateBucketOutput, error)
 	CreateMultipartUpload(ctx context.Context, in *CreateMultipartUploadInput) (*CreateMultipartUploadOutput, error)
 	DeleteBucket(ctx context.Context, in *DeleteBucketInput) (*DeleteBucketOutput, error)
+	DeleteBucketTagging(ctx context.Context, in *DeleteBucketTaggingInput) (*DeleteBucketTaggingOutput, error)
 	DeleteObject(ctx context.Context, in *DeleteObjectInput) (*DeleteObjectOutput, error)
 	DeleteObjectTagging(ctx context.Context, in *DeleteObjectTaggingInput) (*DeleteObjectTaggingOutput, error)
 	DeleteObjects(ctx context.Context, in *DeleteObjectsInput) (*DeleteObjectsOutput, error)
 	GetBucketLocation(ctx context.Context, in *GetBucketLocationInput) (*GetBucketLocationOutput, error)
+	GetBucketTagging(ctx context.Context, in *GetBucketTaggingInput) (*GetBucketTaggingOutput, error)
 	GetBucketVersioning(ctx context.Context, in *GetBucketVersioningInput) (*GetBucketVersioningOutput, error)
 	GetObject(ctx context.Context, in *GetObjectInput) (*GetObjectOutput, error)
 	GetObjectAttributes(ctx context.Context, in *GetObjectAttributesInput) (*GetObjectAttributesOutput, error)
@@ -35,6 +37,7 @@ type API interface {
 	ListObjects(ctx context.Context, in *ListObjectsInput) (*ListObjectsOutput, error)
 	ListObjectsV2(ctx context.Context, in *ListObjectsV2Input) (*ListObjectsV2Output, error)
 	ListParts(ctx context.Context, in *ListPartsInput) (*ListPartsOutput, error)
+	PutBucketTagging(ctx context.Context, in *PutBucketTaggingInput) (*PutBucketTaggingOutput, error)
 	PutBucketVersioning(ctx context.Context, in *PutBucketVersioningInput) (*PutBucketVersioningOutput, error)
 	PutObject(ctx context.Context, in *PutObjectInput) (*PutObjectOutput, error)
 	PutObjectTagging(ctx context.Context, in *PutObjectTaggingInput) (*PutObjectTaggingOutput, error)
@@ -55,10 +58,12 @@ func NewService(api API) *aws.Service {
 			{Name: "CreateBucket", Method: "PUT", URI: "/{Bucket}", Status: 200, Input: &shapes[shapeCreateBucketRequest], Output: &shapes[shapeCreateBucketOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateBucketInput) }, Call: aws.Handler(api.CreateBucket)},
 			{Name: "CreateMultipartUpload", Method: "POST", URI: "/{Bucket}/{Key+}?uploads", Status: 200, Input: &shapes[shapeCreateMultipartUploadRequest], Output: &shapes[shapeCreateMultipartUploadOutput], ResultWrapper: "", XMLRoot: "InitiateMultipartUploadResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateMultipartUploadInput) }, Call: aws.Handler(api.CreateMultipartUpload)},
 			{Name: "DeleteBucket", Method: "DELETE", URI: "/{Bucket}", Status: 204, Input: &shapes[shapeDeleteBucketRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteBucketInput) }, Call: aws.Handler(api.DeleteBucket)},
+			{Name: "DeleteBucketTagging", Method: "DELETE", URI: "/{Bucket}?tagging", Status: 204, Input: &shapes[shapeDeleteBucketTaggingRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteBucketTaggingInput) }, Call: aws.Handler(api.DeleteBucketTagging)},
 			{Name: "DeleteObject", Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204, Input: &shapes[shapeDeleteObjectRequest], Output: &shapes[shapeDeleteObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteObjectInput) }, Call: aws.Handler(api.DeleteObject)},
 			{Name: "DeleteObjectTagging", Method: "DELETE", URI: "/{Bucket}/{Key+}?tagging", Status: 204, Input: &shapes[shapeDeleteObjectTaggingRequest], Output: &shapes[shapeDeleteObjectTaggingOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteObjectTaggingInput) }, Call: aws.Handler(api.DeleteObjectTagging)},
 			{Name: "DeleteObjects", Method: "POST", URI: "/{Bucket}?delete", Status: 200, Input: &shapes[shapeDeleteObjectsRequest], Output: &shapes[shapeDeleteObjectsOutput], ResultWrapper: "", XMLRoot: "DeleteResult", MaxBody: 4194304, Gzip: false, New: func() any { return new(DeleteObjectsInput) }, Call: aws.Handler(api.DeleteObjects)},
 			{Name: "GetBucketLocation", Method: "GET", URI: "/{Bucket}?location", Status: 200, Input: &shapes[shapeGetBucketLocationRequest], Output: &shapes[shapeGetBucketLocationOutput], ResultWrapper: "", XMLRoot: "LocationConstraint", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketLocationInput) }, Call: aws.Handler(api.GetBucketLocation)},
+			{Name: "GetBucketTagging", Method: "GET", URI: "/{Bucket}?tagging", Status: 200, Input: &shapes[shapeGetBucketTaggingRequest], Output: &shapes[shapeGetBucketTaggingOutput], ResultWrapper: "", XMLRoot: "Tagging", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketTaggingInput) }, Call: aws.Handler(api.GetBucketTagging)},
 			{Name: "GetBucketVersioning", Method: "GET", URI: "/{Bucket}?versioning", Status: 200, Input: &shapes[shapeGetBucketVersioningRequest], Output: &shapes[shapeGetBucketVersioningOutput], ResultWrapper: "", XMLRoot: "VersioningConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketVersioningInput) }, Call: aws.Handler(api.GetBucketVersioning)},
 			{Name: "GetObject", Method: "GET", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeGetObjectRequest], Output: &shapes[shapeGetObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectInput) }, Call: aws.Handler(api.GetObject)},
 			{Name: "GetObjectAttributes", Method: "GET", URI: "/{Bucket}/{Key+}?attributes", Status: 200, Input: &shapes[shapeGetObjectAttributesRequest], Output: &shapes[shapeGetObjectAttributesOutput], ResultWrapper: "", XMLRoot: "GetObjectAttributesResponse", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectAttributesInput) }, Call: aws.Handler(api.GetObjectAttributes)},
@@ -71,6 +76,7 @@ func NewService(api API) *aws.Service {
 			{Name: "ListObjects", Method: "GET", URI: "/{Bucket}", Status: 200, Input: &shapes[shapeListObjectsRequest], Output: &shapes[shapeListObjectsOutput], ResultWrapper: "", XMLRoot: "ListBucketResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListObjectsInput) }, Call: aws.Handler(api.ListObjects)},
 			{Name: "ListObjectsV2", Method: "GET", URI: "/{Bucket}?list-type=2", Status: 200, Input: &shapes[shapeListObjectsV2Request], Output: &shapes[shapeListObjectsV2Output], ResultWrapper: "", XMLRoot: "ListBucketResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListObjectsV2Input) }, Call: aws.Handler(api.ListObjectsV2)},
 			{Name: "ListParts", Method: "GET", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeListPartsRequest], Output: &shapes[shapeListPartsOutput], ResultWrapper: "", XMLRoot: "ListPartsResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListPartsInput) }, Call: aws.Handler(api.ListParts)},
+			{Name: "PutBucketTagging", Method: "PUT", URI: "/{Bucket}?tagging", Status: 200, Input: &shapes[shapePutBucketTaggingRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketTaggingInput) }, Call: aws.Handler(api.PutBucketTagging)},
 			{Name: "PutBucketVersioning", Method: "PUT", URI: "/{Bucket}?versioning", Status: 200, Input: &shapes[shapePutBucketVersioningRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketVersioningInput) }, Call: aws.Handler(api.PutBucketVersioning)},
 			{Name: "PutObject", Method: "PUT", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapePutObjectRequest], Output: &shapes[shapePutObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 5368709120, Gzip: false, New: func() any { return new(PutObjectInput) }, Call: aws.Handler(api.PutObject)},
 			{Name: "PutObjectTagging", Method: "PUT", URI: "/{Bucket}/{Key+}?tagging", Status: 200, Input: &shapes[shapePutObjectTaggingRequest], Output: &shapes[shapePutObjectTaggingOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutObjectTaggingInput) }, Call: aws.Handler(api.PutObjectTagging)},
@@ -93,7 +99,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "DeleteBucketOwnershipControls", Method: "DELETE", URI: "/{Bucket}?ownershipControls"},
 			{Operation: "DeleteBucketPolicy", Method: "DELETE", URI: "/{Bucket}?policy"},
 			{Operation: "DeleteBucketReplication", Method: "DELETE", URI: "/{Bucket}?replication"},
-			{Operation: "DeleteBucketTagging", Method: "DELETE", URI: "/{Bucket}?tagging"},
 			{Operation: "DeleteBucketWebsite", Method: "DELETE", URI: "/{Bucket}?website"},
 			{Operation: "DeleteObjectAnnotation", Method: "DELETE", URI: "/{Bucket}/{Key+}?annotation", Query: []string{"annotationName"}},
 			{Operation: "DeletePublicAccessBlock", Method: "DELETE", URI: "/{Bucket}?publicAccessBlock"},
@@ -118,7 +123,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "GetBucketPolicyStatus", Method: "GET", URI: "/{Bucket}?policyStatus"},
 			{Operation: "GetBucketReplication", Method: "GET", URI: "/{Bucket}?replication"},
 			{Operation: "GetBucketRequestPayment", Method: "GET", URI: "/{Bucket}?requestPayment"},
-			{Operation: "GetBucketTagging", Method: "GET", URI: "/{Bucket}?tagging"},
 			{Operation: "GetBucketWebsite", Method: "GET", URI: "/{Bucket}?website"},
 			{Operation: "GetObjectAcl", Method: "GET", URI: "/{Bucket}/{Key+}?acl"},
 			{Operation: "GetObjectAnnotation", Method: "GET", URI: "/{Bucket}/{Key+}?annotation", Query: []string{"annotationName"}},
@@ -151,7 +155,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "PutBucketPolicy", Method: "PUT", URI: "/{Bucket}?policy"},
 			{Operation: "PutBucketReplication", Method: "PUT", URI: "/{Bucket}?replication"},
 			{Operation: "PutBucketRequestPayment", Method: "PUT", URI: "/{Bucket}?requestPayment"},
-			{Operation: "PutBucketTagging", Method: "PUT", URI: "/{Bucket}?tagging"},
 			{Operation: "PutBucketWebsite", Method: "PUT", URI: "/{Bucket}?website"},
 			{Operation: "PutObjectAcl", Method: "PUT", URI: "/{Bucket}/{Key+}?acl"},
 			{Operation: "PutObjectAnnotation", Method: "PUT", URI: "/{Bucket}/{Key+}?annotation", Query: []string{"annotationName"}},

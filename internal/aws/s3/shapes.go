@@ -319,6 +319,12 @@ type DeleteBucketInput struct {
 	ExpectedBucketOwner *string
 }
 
+// DeleteBucketTaggingInput is the API's DeleteBucketTaggingRequest.
+type DeleteBucketTaggingInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
 // DeleteMarkerEntry is the API's DeleteMarkerEntry.
 type DeleteMarkerEntry struct {
 	Owner        *Owner
@@ -403,6 +409,17 @@ type GetBucketLocationOutput struct {
 
 // GetBucketLocationInput is the API's GetBucketLocationRequest.
 type GetBucketLocationInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketTaggingOutput is the API's GetBucketTaggingOutput.
+type GetBucketTaggingOutput struct {
+	TagSet []*Tag
+}
+
+// GetBucketTaggingInput is the API's GetBucketTaggingRequest.
+type GetBucketTaggingInput struct {
 	Bucket              *string
 	ExpectedBucketOwner *string
 }
@@ -904,6 +921,15 @@ type Part struct {
 	ChecksumXXHASH128 *string
 }
 
+// PutBucketTaggingInput is the API's PutBucketTaggingRequest.
+type PutBucketTaggingInput struct {
+	Bucket              *string
+	ContentMD5          *string
+	ChecksumAlgorithm   ChecksumAlgorithm
+	Tagging             *Tagging
+	ExpectedBucketOwner *string
+}
+
 // PutBucketVersioningInput is the API's PutBucketVersioningRequest.
 type PutBucketVersioningInput struct {
 	Bucket                  *string
@@ -1115,6 +1141,12 @@ type VersioningConfiguration struct {
 
 // DeleteBucketOutput has no members.
 type DeleteBucketOutput struct{}
+
+// DeleteBucketTaggingOutput has no members.
+type DeleteBucketTaggingOutput struct{}
+
+// PutBucketTaggingOutput has no members.
+type PutBucketTaggingOutput struct{}
 
 // PutBucketVersioningOutput has no members.
 type PutBucketVersioningOutput struct{}

@@ -55,7 +55,13 @@ func (s *Service) CreateBucket(ctx context.Context, in *api.CreateBucketInput) (
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.buckets.Create(ctx, name, bucket{Created: s.options.Now().UTC().Truncate(time.Millisecond), Region: region})
+	record := bucket{Created: s.options.Now().UTC().Truncate(time.Millisecond), Region: region}
+	if c := in.CreateBucketConfiguration; c != nil && len(c.Tags) > 0 {
+		if record.Tags, err = bucketTagsOf(c.Tags); err != nil {
+			return nil, err
+		}
+	}
+	_, err = s.buckets.Create(ctx, name, record)
 	if errors.Is(err, state.ErrExists) && s.region(ctx) != defaultRegion {
 		return nil, with(fail("BucketAlreadyOwnedByYou", "Your previous request to create the named bucket succeeded and you already own it."), "BucketName", name)
 	}
@@ -69,8 +75,8 @@ func (s *Service) CreateBucket(ctx context.Context, in *api.CreateBucketInput) (
 func (s *Service) placement(ctx context.Context, c *api.CreateBucketConfiguration) (string, error) {
 	region, wanted := s.region(ctx), ""
 	if c != nil {
-		if c.Bucket != nil || c.Location != nil || len(c.Tags) > 0 {
-			return "", notImplemented("CreateBucketConfiguration: directory buckets, bucket tags")
+		if c.Bucket != nil || c.Location != nil {
+			return "", notImplemented("CreateBucketConfiguration: directory buckets")
 		}
 		wanted = string(c.LocationConstraint)
 	}
@@ -189,17 +195,19 @@ func (s *Service) PutBucketVersioning(ctx context.Context, in *api.PutBucketVers
 	// Writers decide by it under this lock what a version is to be called.
 	s.existence.Lock()
 	defer s.existence.Unlock()
-	_, err := s.buckets.Modify(ctx, aws.Value(in.Bucket), func(b *bucket) error {
-		b.Versioning = status
+	return &api.PutBucketVersioningOutput{}, s.changeBucket(ctx, aws.Value(in.Bucket), func(b *bucket) { b.Versioning = status })
+}
+
+// changeBucket changes the record of a bucket.
+func (s *Service) changeBucket(ctx context.Context, name string, change func(*bucket)) error {
+	_, err := s.buckets.Modify(ctx, name, func(b *bucket) error {
+		change(b)
 		return nil
 	})
 	if errors.Is(err, state.ErrNotFound) {
-		err = noSuchBucket(aws.Value(in.Bucket))
+		err = noSuchBucket(name)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return &api.PutBucketVersioningOutput{}, nil
+	return err
 }
 
 // GetBucketVersioning returns the state of versioning: nothing if it has never

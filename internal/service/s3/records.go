@@ -15,6 +15,8 @@ type bucket struct {
 	Created    time.Time `json:"created"`
 	Region     string    `json:"region"`
 	Versioning string    `json:"versioning,omitempty"` // "", versioningEnabled or versioningSuspended
+	// Tags are nil where there is no tag set.
+	Tags map[string]string `json:"tags,omitempty"`
 }
 
 const (

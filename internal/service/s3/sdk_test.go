@@ -10,7 +10,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -288,6 +290,49 @@ func TestSDKErrors(t *testing.T) {
 	if l := must(c.ListBuckets(ctx, &s3.ListBucketsInput{MaxBuckets: awssdk.Int32(1)}))(t); len(l.Buckets) != 1 || *l.Buckets[0].Name != "bucket" || l.ContinuationToken == nil {
 		t.Errorf("buckets %+v", l)
 	}
+}
+
+func TestSDKBucketTags(t *testing.T) {
+	c, _ := client(t, false)
+	bucket, ctx := "bucket-with-tags", t.Context()
+	tag := func(key, value string) types.Tag { return types.Tag{Key: &key, Value: &value} }
+	_, err := c.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &bucket, CreateBucketConfiguration: &types.CreateBucketConfiguration{Tags: []types.Tag{tag("made", "with")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantTags := func(want ...types.Tag) {
+		t.Helper()
+		got, err := c.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &bucket})
+		if err != nil || !reflect.DeepEqual(got.TagSet, want) {
+			t.Errorf("tags %+v, %v, want %+v", got, err, want)
+		}
+	}
+	put := func(tags ...types.Tag) error {
+		_, err := c.PutBucketTagging(ctx, &s3.PutBucketTaggingInput{Bucket: &bucket, Tagging: &types.Tagging{TagSet: tags}})
+		return err
+	}
+	wantTags(tag("made", "with"))
+	if err := put(tag("b", ""), tag("a", "1")); err != nil {
+		t.Fatal(err)
+	}
+	wantTags(tag("a", "1"), tag("b", ""))
+
+	many := make([]types.Tag, maxBucketTags+1)
+	for i := range many {
+		many[i] = tag(strconv.Itoa(i), "")
+	}
+	wantAPIError(t, "too many tags", put(many...), "BadRequest", 400)
+	wantAPIError(t, "a tag twice", put(tag("a", "1"), tag("a", "2")), "InvalidTag", 400)
+	wantAPIError(t, "a tag of AWS's own", put(tag("aws:a", "1")), "InvalidTag", 400)
+	wantTags(tag("a", "1"), tag("b", ""))
+
+	if _, err := c.DeleteBucketTagging(ctx, &s3.DeleteBucketTaggingInput{Bucket: &bucket}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.GetBucketTagging(ctx, &s3.GetBucketTaggingInput{Bucket: &bucket})
+	wantAPIError(t, "no tags", err, "NoSuchTagSet", 404)
+	bucket = "no-such-bucket"
+	wantAPIError(t, "no bucket", put(tag("a", "1")), "NoSuchBucket", 404)
 }
 
 func TestSDKRanges(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -13,16 +14,43 @@ import (
 	"lapwing.dev/lapwing/internal/state"
 )
 
-// Limits of tags, from "Categorizing your objects using tags" in the Amazon S3
-// User Guide; lengths in characters.
+// Limits of tags, from "Categorizing your objects using tags" and "Using cost
+// allocation S3 bucket tags" in the Amazon S3 User Guide; lengths in characters.
 const (
 	maxObjectTags = 10
+	maxBucketTags = 50
 	maxTagKey     = 128
 	maxTagValue   = 256
 )
 
-// tagsOf checks a list of tags.
+// tagsOf checks a list of an object's tags.
 func tagsOf(list []*api.Tag) (map[string]string, error) {
+	tags, err := distinct(list)
+	if err != nil {
+		return nil, err
+	}
+	return tags, checkTags(tags)
+}
+
+// bucketTagsOf checks a list of a bucket's tags.
+func bucketTagsOf(list []*api.Tag) (map[string]string, error) {
+	tags, err := distinct(list)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(tags) > maxBucketTags:
+		return nil, fail("BadRequest", "Bucket tag count cannot be greater than %d", maxBucketTags)
+	}
+	for key := range tags {
+		if strings.HasPrefix(key, "aws:") {
+			return nil, with(fail("InvalidTag", "System tags cannot be added/updated by requester"), "TagKey", key)
+		}
+	}
+	return tags, checkTagTexts(tags)
+}
+
+// distinct makes a map of tags, whose keys must differ.
+func distinct(list []*api.Tag) (map[string]string, error) {
 	tags := make(map[string]string, len(list))
 	for _, t := range list {
 		if _, ok := tags[aws.Value(t.Key)]; ok {
@@ -30,7 +58,7 @@ func tagsOf(list []*api.Tag) (map[string]string, error) {
 		}
 		tags[aws.Value(t.Key)] = aws.Value(t.Value)
 	}
-	return tags, checkTags(tags)
+	return tags, nil
 }
 
 // parseTagging reads the x-amz-tagging header, which has the form of a query.
@@ -60,6 +88,10 @@ func checkTags(tags map[string]string) error {
 	if len(tags) > maxObjectTags {
 		return fail("BadRequest", "Object tags cannot be greater than %d", maxObjectTags)
 	}
+	return checkTagTexts(tags)
+}
+
+func checkTagTexts(tags map[string]string) error {
 	for key, value := range tags {
 		if n := utf8.RuneCountInString(key); n == 0 || n > maxTagKey || !utf8.ValidString(key) {
 			return with(fail("InvalidTag", "The TagKey you have provided is invalid"), "TagKey", key)
@@ -136,4 +168,39 @@ func (s *Service) setTags(ctx context.Context, bucketName, key, versionID string
 		err = noSuchKey(key)
 	}
 	return b.shownID(id), err
+}
+
+// GetBucketTagging returns the tags of a bucket.
+func (s *Service) GetBucketTagging(_ context.Context, in *api.GetBucketTaggingInput) (*api.GetBucketTaggingOutput, error) {
+	b, err := s.bucket(in, in.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	if len(b.Tags) == 0 {
+		return nil, with(fail("NoSuchTagSet", "The TagSet does not exist"), "BucketName", *in.Bucket)
+	}
+	return &api.GetBucketTaggingOutput{TagSet: tagSet(b.Tags)}, nil
+}
+
+// PutBucketTagging replaces the tags of a bucket.
+func (s *Service) PutBucketTagging(ctx context.Context, in *api.PutBucketTaggingInput) (*api.PutBucketTaggingOutput, error) {
+	if _, err := s.bucket(in, in.Bucket); err != nil {
+		return nil, err
+	}
+	if in.Tagging == nil {
+		return nil, malformedXML()
+	}
+	tags, err := bucketTagsOf(in.Tagging.TagSet)
+	if err != nil {
+		return nil, err
+	}
+	return &api.PutBucketTaggingOutput{}, s.changeBucket(ctx, *in.Bucket, func(b *bucket) { b.Tags = tags })
+}
+
+// DeleteBucketTagging removes the tags of a bucket.
+func (s *Service) DeleteBucketTagging(ctx context.Context, in *api.DeleteBucketTaggingInput) (*api.DeleteBucketTaggingOutput, error) {
+	if _, err := s.bucket(in, in.Bucket); err != nil {
+		return nil, err
+	}
+	return &api.DeleteBucketTaggingOutput{}, s.changeBucket(ctx, *in.Bucket, func(b *bucket) { b.Tags = nil })
 }
