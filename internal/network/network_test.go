@@ -349,6 +349,43 @@ func TestOneSandboxCannotUseUpConnectionTracking(t *testing.T) {
 	}
 }
 
+func TestOneSandboxCannotUseUpTheEndpointsConnections(t *testing.T) {
+	p := newWorld(t).open(t, nil)
+	l, err := p.Listen()
+	must(t, err)
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+	}()
+	a, b := p.acquire(t), p.acquire(t)
+	open := func(from *Attachment, n int) (opened int) {
+		must(t, from.ns.Do(func() error {
+			for range n {
+				c, err := net.DialTimeout("tcp4", p.endpoint().String(), 10*time.Second)
+				if err != nil {
+					return nil
+				}
+				t.Cleanup(func() { c.Close() })
+				opened++
+			}
+			return nil
+		}))
+		return opened
+	}
+	if n := open(a, maxCallsEach+100); n != maxCallsEach {
+		t.Errorf("%d connections, want %d", n, maxCallsEach)
+	}
+	if open(b, 1) != 1 {
+		t.Error("its neighbour does not reach the endpoint")
+	}
+}
+
 func TestEgressOff(t *testing.T) {
 	w := newWorld(t)
 	p := w.open(t, func(o *Options) { o.Egress = EgressOff })

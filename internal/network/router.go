@@ -24,6 +24,7 @@ const (
 	fromSandbox  = "s*"
 	defaultMTU   = 1500
 	maxConnsEach = 2048 // connections of one sandbox that are tracked at a time
+	maxCallsEach = 512  // of these, connections to the endpoint, which serves some thousands
 )
 
 // router is the namespace that all sandboxes are connected to.
@@ -82,6 +83,11 @@ func (r *router) filter(opts Options) error {
 	set.rule(in, from("lo"), accept())
 	set.rule(in, known(), accept())
 	here := netip.PrefixFrom(endpointAddr, 32)
+	calls, err := set.countPerSource("calls", maxCallsEach)
+	if err != nil {
+		return err
+	}
+	set.rule(in, from(fromSandbox), to(here), port(unix.IPPROTO_TCP, EndpointPort), calls, refuse())
 	set.rule(in, from(fromSandbox), to(here), port(unix.IPPROTO_TCP, EndpointPort), accept())
 	set.rule(in, from(fromSandbox), to(here), port(unix.IPPROTO_UDP, dnsPort), accept())
 	set.rule(in, from(fromSandbox), to(here), port(unix.IPPROTO_TCP, dnsPort), accept())
@@ -90,7 +96,7 @@ func (r *router) filter(opts Options) error {
 	forward := set.chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter, nftables.ChainPolicyDrop)
 	set.rule(forward, known(), accept())
 	set.rule(forward, notOut(uplinkName), refuse()) // neighbours
-	count, err := set.countPerSource(maxConnsEach)
+	count, err := set.countPerSource("connections", maxConnsEach)
 	if err != nil {
 		return err
 	}
@@ -108,8 +114,8 @@ func (r *router) filter(opts Options) error {
 
 // countPerSource returns a match of new connections of a source that has more
 // than n already: one function must not use up the table of all.
-func (r *ruleset) countPerSource(n uint32) ([]expr.Any, error) {
-	s := &nftables.Set{Table: r.table, Name: "connections", KeyType: nftables.TypeIPAddr, Dynamic: true, Size: 1 << 16}
+func (r *ruleset) countPerSource(name string, n uint32) ([]expr.Any, error) {
+	s := &nftables.Set{Table: r.table, Name: name, KeyType: nftables.TypeIPAddr, Dynamic: true, Size: 1 << 16}
 	if err := r.conn.AddSet(s, nil); err != nil {
 		return nil, err
 	}
