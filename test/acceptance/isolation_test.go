@@ -268,7 +268,7 @@ func TestFunctionsSeeNoFilesButTheirOwn(t *testing.T) {
 func TestForkBombAndMemoryHogLeaveTheNeighbourAlone(t *testing.T) {
 	s := start(t)
 	c := deploy(t, s, "neighbour")
-	deployProgram(t, s, "bomb", "probe", 256)
+	deployProgram(t, s, "bomb", "probe", 1769)
 	deployProgram(t, s, "hog", "probe", 256)
 	ask := func() string {
 		t.Helper()
@@ -280,7 +280,7 @@ func TestForkBombAndMemoryHogLeaveTheNeighbourAlone(t *testing.T) {
 	}
 	environment := ask()
 	for _, attack := range []struct{ name, event, fails string }{
-		{"bomb", `{"Do":"forkbomb","Seconds":5}`, ""},
+		{"bomb", `{"Do":"forkbomb","Seconds":10}`, ""},
 		{"hog", `{"Do":"memoryhog"}`, "Runtime."},
 	} {
 		done := make(chan string, 1)

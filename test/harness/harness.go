@@ -6,6 +6,8 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,7 +113,12 @@ func (s *Server) ready(began time.Time) bool {
 	if err != nil {
 		return false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	c, err := s.HTTPClient()
+	if err != nil {
+		return false
+	}
+	defer c.CloseIdleConnections()
+	resp, err := c.Do(req)
 	if err != nil {
 		return false
 	}
@@ -121,6 +128,23 @@ func (s *Server) ready(began time.Time) bool {
 
 // URL returns the endpoint.
 func (s *Server) URL() string { return s.Env["AWS_ENDPOINT_URL"] }
+
+// HTTPClient returns a client that trusts the server's certificate authority,
+// where it has one.
+func (s *Server) HTTPClient() (*http.Client, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	if file := s.Env["AWS_CA_BUNDLE"]; file != "" {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		t.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate", file)
+		}
+	}
+	return &http.Client{Transport: t}, nil
+}
 
 // Account returns the account id.
 func (s *Server) Account() string { return s.Env["LAPWING_ACCOUNT_ID"] }

@@ -53,7 +53,8 @@ func main() {
 		case "privileges":
 			return privileges(), nil
 		case "forkbomb":
-			return forkBomb(time.Duration(e.Seconds) * time.Second), nil
+			n, why := forkBomb(time.Duration(e.Seconds) * time.Second)
+			return map[string]any{"processes": n, "error": why}, nil
 		case "memoryhog":
 			return memoryHog(), nil
 		}
@@ -277,17 +278,18 @@ func readable(path string) error {
 	return err
 }
 
-// forkBomb starts as many processes as it can, and returns how many.
-func forkBomb(d time.Duration) int {
-	n := 0
+// forkBomb starts as many processes as it can, and returns how many, and why no
+// more.
+func forkBomb(d time.Duration) (n int, why string) {
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		if err := exec.Command("sleep", "60").Start(); err != nil {
+			why = err.Error()
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
 		n++
 	}
-	return n
+	return n, why
 }
 
 // memoryHog takes memory until it is stopped.
