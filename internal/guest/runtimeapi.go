@@ -62,7 +62,9 @@ func (g *guest) serve(r *http1.Request) http1.Response {
 
 // next answers with the next event, and waits until there is one.
 func (g *guest) next(r *http1.Request) http1.Response {
-	g.drainLogs() // what the function wrote before belongs before what follows
+	if !r.Pipelined { // else it was done for the request before
+		g.drainLogs() // what the function wrote before belongs before what follows
+	}
 	g.mu.Lock()
 	switch g.state {
 	case stateStarted, stateReady, stateResponseSent:

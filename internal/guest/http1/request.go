@@ -32,6 +32,8 @@ type Request struct {
 	Proto  string // HTTP/1.1 or HTTP/1.0
 	Header Fields
 	Body   *Body
+	// Pipelined tells that the request came together with the one before it.
+	Pipelined bool
 
 	close bool // the connection ends after the response
 	conn  net.Conn

@@ -12,6 +12,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -38,6 +39,8 @@ const (
 	// smallBody is the largest body that is copied behind its head so that
 	// both leave in one write.
 	smallBody = 32 * 1024
+	// holdFor is how long a response may wait for the one behind it.
+	holdFor = 2 * time.Millisecond
 )
 
 // Response is a whole response.
@@ -130,6 +133,8 @@ func (s *Server) remove(conn net.Conn) {
 func (s *Server) serve(conn net.Conn) {
 	defer s.remove(conn)
 	c := &serverConn{conn: conn, br: bufio.NewReaderSize(conn, readBuffer)}
+	defer c.flush()
+	pipelined := false
 	for {
 		req, err := c.readRequest()
 		if err != nil {
@@ -139,16 +144,24 @@ func (s *Server) serve(conn net.Conn) {
 			}
 			return
 		}
+		req.Pipelined = pipelined
 		resp := s.handler(req)
 		// Take the rest of the request before the answer: a client that still
 		// writes would otherwise not read it, or lose it to a reset.
 		if !req.Body.discard() {
 			req.close = true
 		}
-		if err := c.write(req, &resp); err != nil || req.close {
+		pipelined = !req.close && c.hasRequest()
+		if err := c.write(req, &resp, pipelined); err != nil || req.close {
 			return
 		}
 	}
+}
+
+// hasRequest tells whether another request without a body has come already.
+func (c *serverConn) hasRequest() bool {
+	b, _ := c.br.Peek(c.br.Buffered())
+	return bytes.HasPrefix(b, []byte("GET ")) && bytes.Contains(b, []byte("\r\n\r\n"))
 }
 
 // serverConn is one connection.
@@ -156,7 +169,10 @@ type serverConn struct {
 	conn net.Conn
 	br   *bufio.Reader
 	head []byte // the head of the request being read; reused
-	out  []byte // the head of the response; reused
+
+	mu   sync.Mutex
+	out  []byte      // responses on their way; reused
+	hold *time.Timer // sends them where no later response does
 }
 
 // refuse answers a request that could not be understood and gives the client a
@@ -167,7 +183,7 @@ func (c *serverConn) refuse(bad *badRequest) {
 		Header: Fields{{"Content-Type", "text/plain; charset=utf-8"}},
 		Body:   []byte(strconv.Itoa(bad.status) + " " + reason(bad.status) + ": " + bad.why + "\n"),
 	}
-	if c.write(&Request{Proto: "HTTP/1.1", close: true}, &resp) != nil {
+	if c.write(&Request{Proto: "HTTP/1.1", close: true}, &resp, false) != nil {
 		return
 	}
 	if w, ok := c.conn.(interface{ CloseWrite() error }); ok {
@@ -177,8 +193,14 @@ func (c *serverConn) refuse(bad *badRequest) {
 	io.Copy(io.Discard, io.LimitReader(c.conn, MaxHead))
 }
 
-func (c *serverConn) write(req *Request, resp *Response) error {
-	c.out = appendHead(c.out[:0], resp, req.close)
+// write sends a response, or holds it back for a moment where the next one may
+// take it along: a client that sends its next request without waiting for the
+// answer is not in a hurry for it, and each write wakes the client.
+func (c *serverConn) write(req *Request, resp *Response, hold bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	begin := len(c.out)
+	c.out = appendHead(c.out, resp, req.close)
 	if req.Proto == "HTTP/1.0" && !req.close {
 		c.out = append(c.out[:len(c.out)-2], "Connection: keep-alive\r\n\r\n"...)
 	}
@@ -186,13 +208,41 @@ func (c *serverConn) write(req *Request, resp *Response) error {
 	if req.Method == "HEAD" {
 		body = nil
 	}
-	var err error
 	if len(body) <= smallBody {
 		c.out = append(c.out, body...)
-		_, err = c.conn.Write(c.out)
-	} else {
-		_, err = (&net.Buffers{c.out, body}).WriteTo(c.conn)
+		if hold && begin == 0 {
+			if c.hold == nil {
+				c.hold = time.AfterFunc(holdFor, func() { c.flush() })
+			} else {
+				c.hold.Reset(holdFor)
+			}
+			return nil
+		}
+		return c.send()
 	}
+	head := c.out
+	c.out = c.out[:0]
+	_, err := (&net.Buffers{head, body}).WriteTo(c.conn)
+	return err
+}
+
+// flush sends what is held back.
+func (c *serverConn) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.out) == 0 {
+		return nil
+	}
+	return c.send()
+}
+
+// send writes c.out. c.mu is held.
+func (c *serverConn) send() error {
+	if c.hold != nil {
+		c.hold.Stop()
+	}
+	_, err := c.conn.Write(c.out)
+	c.out = c.out[:0]
 	return err
 }
 
