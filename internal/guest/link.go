@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
@@ -11,16 +12,54 @@ import (
 // link writes frames to the host. A failed write is not reported: the reader
 // of the same connection sees the end and ends the guest.
 type link struct {
-	mu  sync.Mutex
-	w   io.Writer
-	buf []byte
+	mu    sync.Mutex
+	w     io.Writer
+	buf   []byte
+	held  []byte      // frames that wait for the next one
+	timer *time.Timer // sends them where none comes
+}
+
+// holdFor is how long a frame may wait for the one behind it.
+const holdFor = time.Millisecond
+
+// hold sends whole frames together with the next one, which is about to come:
+// each write wakes the host.
+func (l *link) hold(frames []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = append(l.held, frames...)
+	if l.timer == nil {
+		l.timer = time.AfterFunc(holdFor, l.flush)
+	} else {
+		l.timer.Reset(holdFor)
+	}
+}
+
+// flush sends what is held.
+func (l *link) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.held) > 0 {
+		l.w.Write(l.begin())
+	}
+}
+
+// begin returns the start of what to write: what is held. l.mu is held.
+func (l *link) begin() []byte {
+	if len(l.held) == 0 {
+		return l.buf[:0]
+	}
+	l.timer.Stop()
+	b := append(l.buf[:0], l.held...)
+	l.held = l.held[:0]
+	return b
 }
 
 // json sends a frame with a JSON payload.
 func (l *link) json(t proto.Type, v any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buf = proto.AppendJSON(l.buf[:0], t, v)
+	l.buf = proto.AppendJSON(l.begin(), t, v)
 	l.w.Write(l.buf)
 }
 
@@ -28,7 +67,7 @@ func (l *link) json(t proto.Type, v any) {
 func (l *link) meta(t proto.Type, meta any, body []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buf = proto.AppendMeta(l.buf[:0], t, meta, len(body))
+	l.buf = proto.AppendMeta(l.begin(), t, meta, len(body))
 	if len(body) <= proto.MaxChunk {
 		l.buf = append(l.buf, body...)
 		l.w.Write(l.buf)
@@ -41,5 +80,9 @@ func (l *link) meta(t proto.Type, meta any, body []byte) {
 func (l *link) raw(frames []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.held) > 0 {
+		l.buf = append(l.begin(), frames...)
+		frames = l.buf
+	}
 	l.w.Write(frames)
 }

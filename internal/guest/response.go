@@ -63,7 +63,7 @@ func (g *guest) response(r *http1.Request, id string) http1.Response {
 		return failure(400, "InvalidFunctionResponseMode", "Invalid function response mode")
 	}
 	start := proto.ResponseStart{RequestID: id, ContentType: r.Header.Get("Content-Type"), Streaming: mode != ""}
-	switch err := g.forward(r.Body, start, ev.inv.MaxResponse()); {
+	switch err := g.forward(r, start, ev.inv.MaxResponse()); {
 	case errors.Is(err, errTooLarge):
 		return failure(413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size (%d bytes).", ev.inv.MaxResponse())
 	case err != nil:
@@ -79,8 +79,9 @@ var (
 
 // forward sends a response to the host, as far as its window allows. A small
 // response that has arrived whole leaves in one write.
-func (g *guest) forward(body *http1.Body, start proto.ResponseStart, limit int64) error {
+func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64) error {
 	var (
+		body  = r.Body
 		end   proto.ResponseEnd
 		total int64
 		chunk = make([]byte, chunkSize(body))
@@ -122,7 +123,14 @@ func (g *guest) forward(body *http1.Body, start proto.ResponseStart, limit int64
 	default:
 		end.ErrorType = truncated
 	}
-	g.link.raw(proto.AppendJSON(out, proto.TypeResponseEnd, end))
+	out = proto.AppendJSON(out, proto.TypeResponseEnd, end)
+	if rerr == nil && r.HasNext() {
+		// The runtime has asked for the next event too: the word of that goes
+		// with the response.
+		g.link.hold(out)
+	} else {
+		g.link.raw(out)
+	}
 	return rerr
 }
 

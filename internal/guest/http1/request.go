@@ -39,6 +39,10 @@ type Request struct {
 	conn  net.Conn
 }
 
+// HasNext tells, once the body has been read, whether the client has sent its
+// next request too.
+func (r *Request) HasNext() bool { return !r.close && r.Body.c != nil && r.Body.c.hasRequest() }
+
 // Gone reports whether the client has closed its end of the connection, so
 // that a response would be lost.
 func (r *Request) Gone() bool {
