@@ -329,7 +329,7 @@ func (g *Gateway) fail(w *response, r *http.Request, x *exchange, err error) {
 		e, ok = f.In(dialectOf(x.service)), true
 	}
 	switch {
-	case !ok && r.Context().Err() != nil:
+	case r.Context().Err() != nil && (!ok || errors.Is(err, context.Canceled)):
 		// The client has left: there is nobody to answer and nothing amiss.
 		e = internalFailure(x.service)
 	case !ok:

@@ -567,6 +567,38 @@ func TestSlowFunctionsAreNoStall(t *testing.T) {
 	}
 }
 
+// abandonedLambda reports that its caller has left as a fault of its own.
+type abandonedLambda struct {
+	fakeLambda
+	left chan struct{}
+}
+
+func (l abandonedLambda) Invoke(ctx context.Context, _ *lambda.InvokeInput) (*lambda.InvokeOutput, error) {
+	defer close(l.left)
+	<-ctx.Done()
+	return nil, lambda.NewServiceException("internal").WithCause(ctx.Err())
+}
+
+func TestClientsThatLeaveAreNoFault(t *testing.T) {
+	l := abandonedLambda{left: make(chan struct{})}
+	b := newBed(t, slog.LevelDebug, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(l)} })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := sdklambda.NewFromConfig(b.root()).Invoke(ctx, &sdklambda.InvokeInput{FunctionName: aws.Ptr("f")}); err == nil {
+		t.Error("answered")
+	}
+	<-l.left
+	for range 500 {
+		if strings.Contains(b.log.String(), "status=") {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if log := b.log.String(); !strings.Contains(log, "status=") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
 func BenchmarkInvokeThroughGateway(b *testing.B) {
 	bed := newBed(b, slog.LevelInfo, nil)
 	body := []byte(`{"key1":"value1"}`)
