@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -503,6 +504,38 @@ func TestListsHavePages(t *testing.T) {
 	wantError(t, err, "ValidationError", "Invalid Marker.")
 	_, err = b.ListUsers(ctx, &sdkiam.ListUsersInput{MaxItems: aws.Ptr(int32(1001))})
 	wantError(t, err, "ValidationError", "maxItems")
+}
+
+// Scripts index the lists of an answer without asking whether they are there.
+func TestEmptyListsAreThere(t *testing.T) {
+	b, ctx := newBed(t), t.Context()
+	user, role := b.createUser("u").UserName, b.createRole("r").RoleName
+	policy := b.createPolicy("p")
+	there := func(what string, list any, err error) {
+		t.Helper()
+		must(t, err)
+		if reflect.ValueOf(list).IsNil() {
+			t.Errorf("no empty list of %s", what)
+		}
+	}
+	keys, err := b.ListAccessKeys(ctx, &sdkiam.ListAccessKeysInput{UserName: user})
+	there("access keys", keys.AccessKeyMetadata, err)
+	inline, err := b.ListUserPolicies(ctx, &sdkiam.ListUserPoliciesInput{UserName: user})
+	there("user's inline policies", inline.PolicyNames, err)
+	inlineOfRole, err := b.ListRolePolicies(ctx, &sdkiam.ListRolePoliciesInput{RoleName: role})
+	there("role's inline policies", inlineOfRole.PolicyNames, err)
+	attached, err := b.ListAttachedRolePolicies(ctx, &sdkiam.ListAttachedRolePoliciesInput{RoleName: role})
+	there("attached policies", attached.AttachedPolicies, err)
+	profiles, err := b.ListInstanceProfilesForRole(ctx, &sdkiam.ListInstanceProfilesForRoleInput{RoleName: role})
+	there("instance profiles", profiles.InstanceProfiles, err)
+	aliases, err := b.ListAccountAliases(ctx, &sdkiam.ListAccountAliasesInput{})
+	there("account aliases", aliases.AccountAliases, err)
+	entities, err := b.ListEntitiesForPolicy(ctx, &sdkiam.ListEntitiesForPolicyInput{PolicyArn: &policy})
+	there("users of a policy", entities.PolicyUsers, err)
+	there("roles of a policy", entities.PolicyRoles, err)
+	there("groups of a policy", entities.PolicyGroups, err)
+	tags, err := b.ListRoleTags(ctx, &sdkiam.ListRoleTagsInput{RoleName: role})
+	there("tags", tags.Tags, err)
 }
 
 func TestTags(t *testing.T) {

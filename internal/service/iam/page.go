@@ -13,7 +13,7 @@ const defaultPage = 100
 
 // page is one page of a list.
 type page[T any] struct {
-	items     []T
+	items     []T // never nil: clients want empty lists rather than none
 	truncated *bool
 	marker    *string // of the next page
 }
@@ -22,7 +22,7 @@ type page[T any] struct {
 // their keys. A marker holds the last key of the page before, so pages neither
 // repeat nor skip items that stay while others come and go.
 func paginate[T any](items []T, key func(T) string, marker *string, max *int32) (page[T], error) {
-	items = slices.Clone(items)
+	items = append([]T{}, items...)
 	slices.SortFunc(items, func(a, b T) int { return strings.Compare(key(a), key(b)) })
 	if marker != nil {
 		last, err := base64.RawURLEncoding.DecodeString(*marker)

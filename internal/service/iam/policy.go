@@ -372,7 +372,10 @@ func (s *Service) ListEntitiesForPolicy(_ context.Context, in *iam.ListEntitiesF
 	if err != nil {
 		return nil, err
 	}
-	out := &iam.ListEntitiesForPolicyOutput{IsTruncated: p.truncated, Marker: p.marker}
+	out := &iam.ListEntitiesForPolicyOutput{
+		IsTruncated: p.truncated, Marker: p.marker,
+		PolicyUsers: []*iam.PolicyUser{}, PolicyRoles: []*iam.PolicyRole{}, PolicyGroups: []*iam.PolicyGroup{},
+	}
 	for _, e := range p.items {
 		if e.user != nil {
 			out.PolicyUsers = append(out.PolicyUsers, e.user)

@@ -241,7 +241,7 @@ func (s *Service) ListRolePolicies(_ context.Context, in *iam.ListRolePoliciesIn
 // profiles, so a role is in none; clients ask before they delete it.
 func (s *Service) ListInstanceProfilesForRole(_ context.Context, in *iam.ListInstanceProfilesForRoleInput) (*iam.ListInstanceProfilesForRoleOutput, error) {
 	_, err := s.roles.find(in.RoleName)
-	return &iam.ListInstanceProfilesForRoleOutput{IsTruncated: aws.Ptr(false)}, err
+	return &iam.ListInstanceProfilesForRoleOutput{InstanceProfiles: []*iam.InstanceProfile{}, IsTruncated: aws.Ptr(false)}, err
 }
 
 // TagRole implements iam.API.

@@ -51,5 +51,5 @@ func (s *Service) GetAccountSummary(context.Context, *iam.GetAccountSummaryInput
 // ListAccountAliases implements iam.API. The account has no alias, as long as
 // none can be created.
 func (s *Service) ListAccountAliases(context.Context, *iam.ListAccountAliasesInput) (*iam.ListAccountAliasesOutput, error) {
-	return &iam.ListAccountAliasesOutput{IsTruncated: aws.Ptr(false)}, nil
+	return &iam.ListAccountAliasesOutput{AccountAliases: []string{}, IsTruncated: aws.Ptr(false)}, nil
 }
