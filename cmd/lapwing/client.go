@@ -19,6 +19,7 @@ import (
 	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/smithy-go"
 
+	"lapwing.dev/lapwing/cmd/lapwing/sdk"
 	"lapwing.dev/lapwing/internal/credentials"
 )
 
@@ -99,7 +100,7 @@ func client(data string) (aws.Config, error) {
 		Region:       ep.Region,
 		BaseEndpoint: aws.String(ep.URL),
 		Credentials:  sdkcredentials.NewStaticCredentialsProvider(root.AccessKeyID, root.SecretAccessKey, ""),
-		HTTPClient:   hc,
+		HTTPClient:   sdk.OwnBodies(hc),
 		// A throttle or a refusal is for the user to see, not to wait out.
 		Retryer: func() aws.Retryer { return aws.NopRetryer{} },
 	}, nil

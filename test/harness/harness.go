@@ -19,7 +19,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"lapwing.dev/lapwing/cmd/lapwing/sdk"
 )
 
 // Server is one running lapwing.
@@ -155,6 +158,7 @@ func (s *Server) Config() aws.Config {
 		Region:       s.Env["AWS_REGION"],
 		BaseEndpoint: aws.String(s.URL()),
 		Credentials:  credentials.NewStaticCredentialsProvider(s.Env["AWS_ACCESS_KEY_ID"], s.Env["AWS_SECRET_ACCESS_KEY"], ""),
+		HTTPClient:   sdk.OwnBodies(awshttp.NewBuildableClient()),
 		Retryer:      func() aws.Retryer { return aws.NopRetryer{} },
 	}
 }
