@@ -117,7 +117,7 @@ func explain(err error, data, hint string) error {
 		where = ep.URL
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("Lapwing is not running: nothing listens at %s. Start it with `lapwing up --data %s`", where, data)
+		return fmt.Errorf("no Lapwing is running: nothing listens at %s. Start it with `lapwing up --data %s`", where, data)
 	}
 	api, ok := errors.AsType[smithy.APIError](err)
 	if !ok {

@@ -269,9 +269,9 @@ func AddRuntimes(data string, ids ...string) error {
 		return err
 	}
 	link := exec.Command("cp", "-al", filepath.Join(cache, "runtimes", "added"), filepath.Join(data, "runtimes", "added"))
-	if out, err := link.CombinedOutput(); err != nil {
+	if link.Run() != nil { // another file system, perhaps
 		link = exec.Command("cp", "-a", filepath.Join(cache, "runtimes", "added"), filepath.Join(data, "runtimes", "added"))
-		if out, err = link.CombinedOutput(); err != nil {
+		if out, err := link.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", link.Args, err, out)
 		}
 	}
