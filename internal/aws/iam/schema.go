@@ -49,6 +49,7 @@ const (
 	shapeGetUserPolicyResponse
 	shapeGetUserRequest
 	shapeGetUserResponse
+	shapeGroup
 	shapeInstanceProfile
 	shapeListAccessKeysRequest
 	shapeListAccessKeysResponse
@@ -60,6 +61,8 @@ const (
 	shapeListAttachedUserPoliciesResponse
 	shapeListEntitiesForPolicyRequest
 	shapeListEntitiesForPolicyResponse
+	shapeListGroupsForUserRequest
+	shapeListGroupsForUserResponse
 	shapeListInstanceProfilesForRoleRequest
 	shapeListInstanceProfilesForRoleResponse
 	shapeListPoliciesRequest
@@ -121,6 +124,7 @@ const (
 	shapeBooleanType
 	shapeDateType
 	shapeExistingUserNameType
+	shapeGroupListType
 	shapeGroupNameType
 	shapeIdType
 	shapeInstanceProfileListType
@@ -156,7 +160,7 @@ const (
 	shapeUserNameType
 )
 
-var shapes [147]schema.Shape
+var shapes [151]schema.Shape
 
 func init() {
 	{
@@ -494,6 +498,17 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeGroup]
+		s.Name, s.Kind = "Group", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Path", Index: 0, Shape: &shapes[shapePathType], Required: true},
+			{Name: "GroupName", Index: 1, Shape: &shapes[shapeGroupNameType], Required: true},
+			{Name: "GroupId", Index: 2, Shape: &shapes[shapeIdType], Required: true},
+			{Name: "Arn", Index: 3, Shape: &shapes[shapeArnType], Required: true},
+			{Name: "CreateDate", Index: 4, Shape: &shapes[shapeDateType], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeInstanceProfile]
 		s.Name, s.Kind = "InstanceProfile", schema.Structure
 		s.Members = []schema.Member{
@@ -600,6 +615,24 @@ func init() {
 			{Name: "PolicyRoles", Index: 2, Shape: &shapes[shapePolicyRoleListType]},
 			{Name: "IsTruncated", Index: 3, Shape: &shapes[shapeBooleanType]},
 			{Name: "Marker", Index: 4, Shape: &shapes[shapeResponseMarkerType]},
+		}
+	}
+	{
+		s := &shapes[shapeListGroupsForUserRequest]
+		s.Name, s.Kind = "ListGroupsForUserRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeExistingUserNameType], Required: true},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeMarkerType]},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxItemsType]},
+		}
+	}
+	{
+		s := &shapes[shapeListGroupsForUserResponse]
+		s.Name, s.Kind = "ListGroupsForUserResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Groups", Index: 0, Shape: &shapes[shapeGroupListType], Required: true},
+			{Name: "IsTruncated", Index: 1, Shape: &shapes[shapeBooleanType]},
+			{Name: "Marker", Index: 2, Shape: &shapes[shapeResponseMarkerType]},
 		}
 	}
 	{
@@ -1094,6 +1127,11 @@ func init() {
 		s.Pattern = "[\\w+=,.@-]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeGroupListType]
+		s.Name, s.Kind = "groupListType", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeGroup]}
 	}
 	{
 		s := &shapes[shapeGroupNameType]

@@ -253,6 +253,15 @@ type GetUserOutput struct {
 	User *User
 }
 
+// Group is the API's Group.
+type Group struct {
+	Path       *string
+	GroupName  *string
+	GroupId    *string
+	Arn        *string
+	CreateDate *time.Time
+}
+
 // InstanceProfile is the API's InstanceProfile.
 type InstanceProfile struct {
 	Path                *string
@@ -338,6 +347,20 @@ type ListEntitiesForPolicyOutput struct {
 	PolicyRoles  []*PolicyRole
 	IsTruncated  *bool
 	Marker       *string
+}
+
+// ListGroupsForUserInput is the API's ListGroupsForUserRequest.
+type ListGroupsForUserInput struct {
+	UserName *string
+	Marker   *string
+	MaxItems *int32
+}
+
+// ListGroupsForUserOutput is the API's ListGroupsForUserResponse.
+type ListGroupsForUserOutput struct {
+	Groups      []*Group
+	IsTruncated *bool
+	Marker      *string
 }
 
 // ListInstanceProfilesForRoleInput is the API's ListInstanceProfilesForRoleRequest.

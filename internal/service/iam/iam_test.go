@@ -526,6 +526,8 @@ func TestEmptyListsAreThere(t *testing.T) {
 	there("role's inline policies", inlineOfRole.PolicyNames, err)
 	attached, err := b.ListAttachedRolePolicies(ctx, &sdkiam.ListAttachedRolePoliciesInput{RoleName: role})
 	there("attached policies", attached.AttachedPolicies, err)
+	groups, err := b.ListGroupsForUser(ctx, &sdkiam.ListGroupsForUserInput{UserName: user})
+	there("groups", groups.Groups, err)
 	profiles, err := b.ListInstanceProfilesForRole(ctx, &sdkiam.ListInstanceProfilesForRoleInput{RoleName: role})
 	there("instance profiles", profiles.InstanceProfiles, err)
 	aliases, err := b.ListAccountAliases(ctx, &sdkiam.ListAccountAliasesInput{})

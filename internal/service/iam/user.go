@@ -266,6 +266,13 @@ func (s *Service) ListUserPolicies(_ context.Context, in *iam.ListUserPoliciesIn
 	return &iam.ListUserPoliciesOutput{PolicyNames: p.items, IsTruncated: p.truncated, Marker: p.marker}, nil
 }
 
+// ListGroupsForUser implements iam.API. There are no groups, so a user is in
+// none; clients ask before they delete it.
+func (s *Service) ListGroupsForUser(_ context.Context, in *iam.ListGroupsForUserInput) (*iam.ListGroupsForUserOutput, error) {
+	_, err := s.users.find(in.UserName)
+	return &iam.ListGroupsForUserOutput{Groups: []*iam.Group{}, IsTruncated: aws.Ptr(false)}, err
+}
+
 // TagUser implements iam.API.
 func (s *Service) TagUser(ctx context.Context, in *iam.TagUserInput) (*iam.TagUserOutput, error) {
 	s.mu.Lock()
