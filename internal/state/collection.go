@@ -309,6 +309,8 @@ func (c *Collection[T]) Delete(ctx context.Context, key string, revision uint64)
 // returned as it is and nothing is written. A key without a record is
 // ErrNotFound.
 func (c *Collection[T]) Modify(ctx context.Context, key string, change func(*T) error) (Item[T], error) {
+	ctx, cancel := c.store.bounded(ctx)
+	defer cancel()
 	for {
 		v := c.model.current.Load()
 		item, ok := v.get(key)
@@ -373,6 +375,8 @@ func (c *Collection[T]) publish(ctx context.Context, key string, data []byte, he
 		return 0, c.fail(key, err)
 	}
 	header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
+	ctx, cancel := c.store.bounded(ctx)
+	defer cancel()
 	ack, err := c.store.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Header: header, Data: data})
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 type record struct {
@@ -220,6 +221,25 @@ func TestOneCreateWinsAlsoOverADeletion(t *testing.T) {
 		if err := c.Delete(ctx, "k", item.Revision); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+func TestWritesEndWhereMemoryNeverComesUpWithTheStore(t *testing.T) {
+	s := open(t, t.TempDir())
+	s.timeout = 100 * time.Millisecond
+	c := collect(t, s)
+	ctx := context.WithoutCancel(t.Context()) // sets no end
+	if _, err := c.Create(ctx, "k", record{}); err != nil {
+		t.Fatal(err)
+	}
+	stale := c.model.current.Load()
+	if _, err := c.Put(ctx, "k", record{Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c.model.current.Store(stale)
+	_, err := c.Modify(ctx, "k", func(*record) error { return nil })
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want %v", err, context.DeadlineExceeded)
 	}
 }
 

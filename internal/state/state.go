@@ -97,6 +97,7 @@ type Store struct {
 	// markerTTL is how long the mark of a deletion stays in a bucket, for
 	// watches elsewhere to see it.
 	markerTTL time.Duration
+	timeout   time.Duration // requestTimeout
 
 	mu          sync.Mutex
 	collections map[string]closer
@@ -111,7 +112,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{log: o.Logger, dir: o.Dir, markerTTL: time.Hour, collections: map[string]closer{}}
+	s := &Store{log: o.Logger, dir: o.Dir, markerTTL: time.Hour, timeout: requestTimeout, collections: map[string]closer{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -176,6 +177,15 @@ func (s *Store) startServer(dir string) error {
 	}
 	s.js, err = jetstream.New(s.conn, jetstream.WithDefaultTimeout(requestTimeout))
 	return err
+}
+
+// bounded gives a context that sets no end one: a store that does not answer
+// must not hold up its callers, and what they have locked, for good.
+func (s *Store) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.timeout)
 }
 
 // Blobs returns the set of blobs that nobody owns alone: its users never delete
