@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
 
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/sigv4"
@@ -92,6 +93,7 @@ type Gateway struct {
 	names    string                    // of all services, for messages
 	extra    []extraHandler
 	stall    time.Duration
+	uploads  *semaphore.Weighted // bytes of large bodies
 }
 
 type extraHandler struct {
@@ -113,6 +115,7 @@ func New(o Options) *Gateway {
 	}
 	g := &Gateway{
 		options: o, verifier: sigv4.NewVerifier(o.Now), domains: []string{"localhost"}, stall: defaultStall,
+		uploads:  semaphore.NewWeighted(uploadMemory),
 		services: map[string][]*aws.Service{}, prefixes: map[string]*aws.Service{},
 	}
 	for _, d := range o.Domains {
@@ -203,6 +206,11 @@ func (g *Gateway) serve(w *response, r *http.Request, x *exchange) error {
 	if x.call != nil {
 		limit = x.call.Operation.MaxBody
 	}
+	release, err := g.takeTurn(r, x, limit)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := g.verify(r, x, auth, secret, limit); err != nil {
 		return err
 	}
@@ -266,6 +274,32 @@ func (g *Gateway) verify(r *http.Request, x *exchange, auth *sigv4.Authorization
 			return x.call.TooLarge(max(r.ContentLength, limit+1))
 		},
 	})
+}
+
+// Bodies of operations that allow more than largeBody are held in memory whole,
+// several times over while they are decoded, as code packages are. They take
+// turns, so that uploadMemory bytes of them are there at once and a handful of
+// clients cannot use up the host's memory. S3 reads its bodies as streams.
+const (
+	largeBody    = 16 << 20
+	uploadMemory = 160 << 20
+	smallUpload  = 1 << 20 // passes without waiting
+)
+
+// takeTurn waits until there is memory for the request's body.
+func (g *Gateway) takeTurn(r *http.Request, x *exchange, limit int64) (release func(), err error) {
+	size := r.ContentLength
+	if size < 0 || size > limit {
+		size = limit
+	}
+	if limit <= largeBody || size <= smallUpload || dialectOf(x.service) == sigv4.S3 {
+		return func() {}, nil
+	}
+	size = min(size, uploadMemory)
+	if err := g.uploads.Acquire(r.Context(), size); err != nil {
+		return nil, err
+	}
+	return func() { g.uploads.Release(size) }, nil
 }
 
 // request puts together what a service may want to know.

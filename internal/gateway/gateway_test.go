@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	sdks3 "github.com/aws/aws-sdk-go-v2/service/s3"
 	sdksts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	"golang.org/x/sync/semaphore"
 
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/lambda"
@@ -596,6 +598,44 @@ func TestClientsThatLeaveAreNoFault(t *testing.T) {
 	}
 	if log := b.log.String(); !strings.Contains(log, "status=") || strings.Contains(log, "level=ERROR") {
 		t.Errorf("log:\n%s", log)
+	}
+}
+
+// countingLambda counts the updates that are under way.
+type countingLambda struct {
+	fakeLambda
+	now, most *atomic.Int32
+}
+
+func (l countingLambda) UpdateFunctionCode(context.Context, *lambda.UpdateFunctionCodeInput) (*lambda.UpdateFunctionCodeOutput, error) {
+	n := l.now.Add(1)
+	defer l.now.Add(-1)
+	for most := l.most.Load(); n > most && !l.most.CompareAndSwap(most, n); most = l.most.Load() {
+	}
+	time.Sleep(20 * time.Millisecond)
+	return &lambda.UpdateFunctionCodeOutput{}, nil
+}
+
+func TestLargeUploadsTakeTurns(t *testing.T) {
+	l := countingLambda{now: new(atomic.Int32), most: new(atomic.Int32)}
+	b := newBed(t, slog.LevelInfo, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(l)} })
+	b.gateway.uploads = semaphore.NewWeighted(3 * smallUpload) // room for one of them
+	client := sdklambda.NewFromConfig(b.root())
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			_, err := client.UpdateFunctionCode(t.Context(), &sdklambda.UpdateFunctionCodeInput{FunctionName: aws.Ptr("f"), ZipFile: make([]byte, 3*smallUpload/2)})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if most := l.most.Load(); most != 1 {
+		t.Errorf("%d large bodies at once", most)
+	}
+	if !b.gateway.uploads.TryAcquire(3 * smallUpload) {
+		t.Error("a turn did not end")
 	}
 }
 
