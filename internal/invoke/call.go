@@ -7,7 +7,8 @@ import (
 
 // Call is the caller's end of one invocation. The caller may leave before the
 // invocation is over: Lambda does not stop a function because its client went
-// away, so from then on what the environment writes is dropped.
+// away, so from then on what the environment writes is dropped. The zero Call
+// has no caller at all.
 type Call struct {
 	data  chan []byte   // to the caller, who alone writes to its writer
 	left  chan struct{} // closed when the caller has left
@@ -28,6 +29,9 @@ func newCall() *Call {
 // where the caller has left or ctx ends first: a caller that is slow to take
 // the response must not keep the function beyond its time.
 func (c *Call) Write(ctx context.Context, p []byte) {
+	if c.data == nil {
+		return
+	}
 	select {
 	case c.data <- p:
 	case <-c.left:
@@ -48,6 +52,8 @@ func (c *Call) end(r *Result, err error) {
 		if c.onEnd != nil {
 			c.onEnd()
 		}
-		close(c.done)
+		if c.done != nil {
+			close(c.done)
+		}
 	})
 }
