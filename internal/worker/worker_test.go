@@ -66,8 +66,9 @@ func (noCredentials) Issue(role, session string, ttl time.Duration) (credentials
 // bench is a dispatcher over a worker with real sandboxes.
 type bench struct {
 	*invoke.Dispatcher
-	logs *memoryLogs
-	dir  string
+	worker *Worker
+	logs   *memoryLogs
+	dir    string
 }
 
 func newBench(t testing.TB) *bench {
@@ -91,6 +92,7 @@ func newBench(t testing.TB) *bench {
 	}
 	b := &bench{logs: &memoryLogs{}, dir: dir}
 	w := New(Options{Driver: driver, Networks: noNetwork{}, Runtimes: rts, Logs: b.logs, Credentials: noCredentials{}, Logger: logger})
+	b.worker = w
 	b.Dispatcher = invoke.New(invoke.Options{Starter: w, Logger: logger})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -308,6 +310,35 @@ func TestFailedInitIsRepeatedWithinTheInvocation(t *testing.T) {
 	waitFor(t, func() bool { return strings.Count(b.logs.text(), "failing on purpose") == 2 })
 	if log := b.logs.text(); strings.Count(log, "INIT_REPORT Init Duration:") != 2 || !strings.Contains(log, "Phase: init\tStatus: error\tError Type: Runtime.ExitError") {
 		t.Errorf("log:\n%s", log)
+	}
+}
+
+// The dispatcher asks whether an environment is alive before it uses one, but the
+// runtime may end just after that.
+func TestRuntimeThatEndedBetweenInvocationsIsReplaced(t *testing.T) {
+	b := newBench(t)
+	env, err := b.worker.Start(t.Context(), b.function(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer env.Close()
+	e := env.(*environment)
+	e.unpark()
+	run := func(payload string) string {
+		t.Helper()
+		req := &invoke.Request{RequestID: requestID, Payload: []byte(payload), Tail: true}
+		r := &response{req: req, call: new(invoke.Call)}
+		if fail, err := e.run(t.Context(), time.Now(), req, r); fail != nil || err != nil {
+			t.Fatalf("%s: %+v, %v", payload, fail, err)
+		}
+		return r.held.String()
+	}
+	if got := run(`{"do":"exit soon"}`); got != "null" {
+		t.Errorf("got %s", got)
+	}
+	waitFor(t, func() bool { return !e.Alive() })
+	if got := run(`{"do":"count"}`); got != "1" {
+		t.Errorf("a new runtime counts to %s", got)
 	}
 }
 
