@@ -18,7 +18,6 @@ import (
 	"os"
 	"sync"
 	"syscall"
-	"time"
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
@@ -44,13 +43,12 @@ type guest struct {
 	granted int        // bytes of response data that the host still takes
 	ending  bool       // shutting down: nothing waits any more
 
-	start     *proto.Start
-	startedAt time.Time
-	procs     map[int]*process
-	reaping   bool // the goroutine that reaps runs
-	runtime   *process
-	dead      bool // RuntimeExit was sent
-	logs      []*logPipe
+	start   *proto.Start
+	procs   map[int]*process
+	reaping bool // the goroutine that reaps runs
+	runtime *process
+	dead    bool // RuntimeExit was sent
+	logs    []*logPipe
 
 	state    runtimeState
 	initOver bool
@@ -144,7 +142,7 @@ func (g *guest) handleStart(f proto.Frame) error {
 		g.mu.Unlock()
 		return errors.New("guest: second start")
 	}
-	g.start, g.startedAt = s, time.Now()
+	g.start = s
 	g.mu.Unlock()
 	g.startProcesses()
 	return nil
@@ -218,7 +216,7 @@ func (g *guest) settle() {
 		g.initOver = true
 		g.closed = true
 		g.flushLogs()
-		g.link.json(proto.TypeInitDone, proto.InitDone{DurationUs: time.Since(g.startedAt).Microseconds()})
+		g.link.raw(proto.AppendData(nil, proto.TypeInitDone, 0))
 	case g.event != nil && g.event.ended:
 		g.flushLogs()
 		g.link.json(proto.TypeInvokeDone, proto.InvokeDone{RequestID: g.event.inv.RequestID})

@@ -81,26 +81,26 @@ func (e *environment) init(ctx context.Context) error {
 	ictx, cancel := context.WithTimeoutCause(ctx, initTimeout, errInitTimeout)
 	defer cancel()
 	began := time.Now()
-	res, fail, err := e.startRuntime(ictx)
-	switch {
-	case err != nil:
+	fail, err := e.startRuntime(ictx)
+	if err != nil {
 		return err
-	case fail != nil:
-		e.log.initReport(time.Now(), phaseInit, time.Since(began), fail)
+	}
+	took := time.Since(began)
+	e.log.initReport(began.Add(took), phaseInit, took, fail)
+	if fail != nil {
 		e.reset()
-	default:
-		e.initDuration = res.Duration
-		e.log.initReport(time.Now(), phaseInit, res.Duration, nil)
+	} else {
+		e.initDuration = took
 		e.park()
 	}
 	return nil
 }
 
 // startRuntime starts the runtime in a sandbox that has just booted.
-func (e *environment) startRuntime(ctx context.Context) (host.InitResult, *failure, error) {
+func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, credentialsTTL)
 	if err != nil {
-		return host.InitResult{}, nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
+		return nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
 	}
 	env := variables(e.v, e.runtime, e.stream.name, e.in.network.Endpoint, creds)
 	res, err := e.in.conn.Start(ctx, proto.Start{
@@ -117,17 +117,16 @@ func (e *environment) startRuntime(ctx context.Context) (host.InitResult, *failu
 	})
 	switch {
 	case err != nil:
-		fail, err := e.fault(ctx, err)
-		return res, fail, err
+		return e.fault(ctx, err)
 	case res.Err != nil:
 		f := runtimeFailure(res.Err)
 		f.platform = true
-		return res, f, nil
+		return f, nil
 	}
 	if err := e.in.sandbox.EndBoost(); err != nil {
-		return res, nil, fmt.Errorf("CPU share of %s: %w", e.v.ARN(), err)
+		return nil, fmt.Errorf("CPU share of %s: %w", e.v.ARN(), err)
 	}
-	return res, nil, nil
+	return nil, nil
 }
 
 // fault tells what a failed connection to the guest means: a time-out, an
@@ -257,7 +256,7 @@ func (e *environment) suppressedInit(ctx context.Context) (*failure, error) {
 	}
 	e.in = in
 	began := time.Now()
-	_, fail, err := e.startRuntime(ctx)
+	fail, err := e.startRuntime(ctx)
 	if fail != nil {
 		e.log.initReport(time.Now(), phaseInvoke, time.Since(began), fail)
 	}

@@ -80,8 +80,7 @@ func ExitMessage(e *proto.RuntimeExit) string {
 
 // InitResult tells how the initialisation of a runtime ended.
 type InitResult struct {
-	Duration time.Duration
-	Err      *RuntimeError // nil where the runtime is ready
+	Err *RuntimeError // nil where the runtime is ready
 }
 
 // Outcome tells how an invocation ended.

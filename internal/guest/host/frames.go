@@ -3,7 +3,6 @@ package host
 import (
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
@@ -57,11 +56,7 @@ func (c *Conn) handle(f proto.Frame) error {
 	case proto.TypeHello:
 		return c.handleHello(f)
 	case proto.TypeInitDone:
-		var d proto.InitDone
-		if err := f.Decode(&d); err != nil {
-			return err
-		}
-		return c.initOver(InitResult{Duration: time.Duration(d.DurationUs) * time.Microsecond})
+		return c.initOver(InitResult{})
 	case proto.TypeInitError:
 		return c.handleInitError(f)
 	case proto.TypeRuntimeExit:

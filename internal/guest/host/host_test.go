@@ -53,7 +53,7 @@ func data(n int) []byte {
 
 var (
 	hello      = proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
-	initDone   = proto.AppendJSON(nil, proto.TypeInitDone, proto.InitDone{DurationUs: 5})
+	initDone   = proto.AppendData(nil, proto.TypeInitDone, 0)
 	start      = proto.AppendJSON(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
 	end        = proto.AppendJSON(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
 	invokeDone = proto.AppendJSON(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})

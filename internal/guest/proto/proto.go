@@ -56,7 +56,7 @@ const (
 // Frames from guest to host.
 const (
 	TypeHello         Type = 64 // JSON Hello: lapwing-init is up
-	TypeInitDone      Type = 65 // JSON InitDone: the runtime asked for its first event
+	TypeInitDone      Type = 65 // empty: the runtime asked for its first event
 	TypeInitError     Type = 66 // meta ErrorMeta, body as the runtime posted it
 	TypeResponseStart Type = 67 // JSON ResponseStart
 	TypeResponseData  Type = 68 // raw bytes, at most MaxChunk
@@ -101,7 +101,8 @@ type Invocation struct {
 	TenantID           string `json:"tenantId,omitempty"`
 	ContentType        string `json:"contentType,omitempty"`
 	// Streaming is set for InvokeWithResponseStream: the response may have up
-	// to MaxStream bytes rather than MaxPayload. Response data are forwarded as they arrive in either mode.
+	// to MaxStream bytes rather than MaxPayload. Response data are forwarded as
+	// they arrive in either mode.
 	Streaming bool `json:"streaming,omitempty"`
 }
 
@@ -128,11 +129,6 @@ type Shutdown struct {
 // Hello is the guest's first frame.
 type Hello struct {
 	Version int `json:"version"`
-}
-
-// InitDone tells that initialisation is over.
-type InitDone struct {
-	DurationUs int64 `json:"durationUs"` // since Start was received
 }
 
 // ErrorMeta is the meta of an error that the runtime posted.
