@@ -45,7 +45,7 @@ func startWith(t *testing.T, args ...string) *harness.Server {
 	return s
 }
 
-// builds holds the built programs of testdata by name.
+// builds holds the built test programs by name.
 var builds = map[string]func() (string, error){
 	"function": sync.OnceValues(func() (string, error) { return build("function") }),
 	"probe":    sync.OnceValues(func() (string, error) { return build("probe") }),
@@ -57,7 +57,7 @@ func build(name string) (string, error) {
 		return "", err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bootstrap"), "./testdata/"+name)
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bootstrap"), "./"+name)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
@@ -72,7 +72,7 @@ func deploy(t *testing.T, s *harness.Server, name string) *lambda.Client {
 	return deployProgram(t, s, name, "function", 128)
 }
 
-// deployProgram creates a function of a program in testdata.
+// deployProgram creates a function of a test program.
 func deployProgram(t *testing.T, s *harness.Server, name, program string, memory int32) *lambda.Client {
 	t.Helper()
 	bootstrap, err := builds[program]()

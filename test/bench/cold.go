@@ -131,7 +131,7 @@ func nativeStart(ctx context.Context, command []string, n int) (time.Duration, e
 // buildGo builds the Go function and returns its program.
 func buildGo(ctx context.Context, dir string) (string, error) {
 	path := filepath.Join(dir, "bootstrap")
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", path, "./test/bench/testdata/function")
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", path, "./test/bench/function")
 	root, err := harness.Root()
 	if err != nil {
 		return "", err

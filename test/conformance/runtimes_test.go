@@ -292,7 +292,7 @@ func wantEnv(t *testing.T, o outcome) {
 func buildGo(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bootstrap")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "./testdata/function")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "./function")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
