@@ -159,7 +159,9 @@ func (e *environment) ranOutOfMemory() bool {
 
 // Invoke implements invoke.Environment.
 func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *invoke.Call) bool {
-	e.unpark()
+	if !e.unpark() {
+		e.reset() // the invocation gets a new runtime, as after a failed Init
+	}
 	began := time.Now()
 	ictx, cancel := context.WithDeadlineCause(ctx, began.Add(e.v.Timeout), errTimeout)
 	defer cancel()
@@ -350,8 +352,8 @@ func (e *environment) freeze() {
 	e.frozen = true
 }
 
-// unpark makes the environment run, and stay so.
-func (e *environment) unpark() {
+// unpark makes the environment run, and stay so; it tells whether that worked.
+func (e *environment) unpark() (thawed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.busy = true
@@ -359,14 +361,15 @@ func (e *environment) unpark() {
 		e.timer.Stop()
 	}
 	if !e.frozen {
-		return
+		return true
 	}
 	e.frozen = false
 	if err := e.in.sandbox.Thaw(); err != nil {
-		// The invocation will find the sandbox dead or time out.
 		e.w.log.Error("environment was not thawed", "environment", e.id, "error", err)
 		e.broken = true
+		return false
 	}
+	return true
 }
 
 // spec describes the sandbox of the environment.
