@@ -88,9 +88,13 @@ func client(t *testing.T, name string, extra []string, command ...string) {
 	}
 }
 
-func TestAWSCLI(t *testing.T) { client(t, "with-cli", nil, "sh", "clients/lifecycle.sh") }
+// explicit tells the clients of this machine, which may be old, the endpoint as a
+// parameter instead of by AWS_ENDPOINT_URL.
+var explicit = []string{"EXPLICIT_ENDPOINT=1"}
 
-func TestBoto3(t *testing.T) { client(t, "with-boto3", nil, "python3", "clients/lifecycle.py") }
+func TestAWSCLI(t *testing.T) { client(t, "with-cli", explicit, "sh", "clients/lifecycle.sh") }
+
+func TestBoto3(t *testing.T) { client(t, "with-boto3", explicit, "python3", "clients/lifecycle.py") }
 
 func TestSDKForJavaScript(t *testing.T) {
 	root, err := harness.Root()

@@ -77,7 +77,7 @@ func TestAWSCLIOverTLSTrustsWhatEnvPrints(t *testing.T) {
 	cli := func(env []string, args ...string) (string, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, "aws", args...)
+		cmd := exec.CommandContext(ctx, "aws", append([]string{"--endpoint-url", s.URL()}, args...)...)
 		cmd.Env = env
 		out, err := cmd.CombinedOutput()
 		return string(out), err

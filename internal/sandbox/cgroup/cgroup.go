@@ -262,7 +262,7 @@ func cpuQuota(millis int) int { return max(1000, millis*cpuPeriod/1000) }
 
 // freezeTimeout bounds the wait for processes to stop: those in an
 // uninterruptible system call stop late.
-const freezeTimeout = 2 * time.Second
+const freezeTimeout = 5 * time.Second
 
 // await polls until ok.
 func await(ok func() (bool, error)) error {

@@ -9,7 +9,9 @@ from botocore.exceptions import ClientError
 
 name, runtime, role = os.environ["NAME"], os.environ["RUNTIME"], os.environ["ROLE"]
 code1, code2 = (open(os.environ[v], "rb").read() for v in ("V1", "V2"))
-client = boto3.client("lambda")
+# boto3 before 1.28 does not know AWS_ENDPOINT_URL.
+explicit = {"endpoint_url": os.environ["AWS_ENDPOINT_URL"]} if os.environ.get("EXPLICIT_ENDPOINT") else {}
+client = boto3.client("lambda", **explicit)
 
 
 def invoke(qualifier):
@@ -55,9 +57,10 @@ assert [a["Name"] for a in client.list_aliases(FunctionName=name)["Aliases"]] ==
 assert len(client.list_versions_by_function(FunctionName=name)["Versions"]) == 3
 assert client.list_tags(Resource=created["FunctionArn"])["Tags"] == {"team": "birds"}
 
-stream = client.invoke_with_response_stream(FunctionName=name, Payload=b'{"who":"stream"}')
-chunks = b"".join(e["PayloadChunk"]["Payload"] for e in stream["EventStream"] if "PayloadChunk" in e)
-assert json.loads(chunks)["event"] == {"who": "stream"}, chunks
+if hasattr(client, "invoke_with_response_stream"):  # boto3 1.26.107
+    stream = client.invoke_with_response_stream(FunctionName=name, Payload=b'{"who":"stream"}')
+    chunks = b"".join(e["PayloadChunk"]["Payload"] for e in stream["EventStream"] if "PayloadChunk" in e)
+    assert json.loads(chunks)["event"] == {"who": "stream"}, chunks
 
 failed = client.invoke(FunctionName=name, Payload=json.dumps({"fail": "on purpose"}))
 assert failed["FunctionError"] == "Unhandled" and failed["StatusCode"] == 200, failed
@@ -69,7 +72,7 @@ try:
 except ClientError as e:
     assert e.response["Error"]["Code"] == "InvalidRequestContentException", e
 
-logs = boto3.client("logs")
+logs = boto3.client("logs", **explicit)
 for _ in range(20):
     events = logs.filter_log_events(logGroupName="/aws/lambda/" + name, filterPattern="REPORT")["events"]
     if len(events) >= 4:

@@ -5,6 +5,10 @@ set -eu
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 echo '{"who":"cli"}' >"$out/event"
+# CLIs before 2.13 do not know AWS_ENDPOINT_URL.
+if [ -n "${EXPLICIT_ENDPOINT:-}" ]; then
+	aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }
+fi
 fail() { echo "FAILED: $*" >&2; exit 1; }
 want() { [ "$2" = "$3" ] || fail "$1: got '$2', want '$3'"; }
 invoke() { # QUALIFIER -> the version in the answer
