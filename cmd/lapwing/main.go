@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -80,6 +81,10 @@ Exit codes: 0 success, 1 failure, 2 wrong use of the command line.`,
 	root.SetVersionTemplate("{{.Version}}\n")
 	var data string
 	root.PersistentFlags().StringVar(&data, "data", defaultDataDir(), "`DIR` with all of Lapwing's state; LAPWING_DATA sets it too")
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		data, err = filepath.Abs(data) // sandboxes mount what is in it
+		return err
+	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		upCommand(&data),

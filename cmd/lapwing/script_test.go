@@ -105,7 +105,7 @@ func deploy(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "deploy NAME FILE")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	data := ts.Getenv("LAPWING_DATA")
+	data := ts.MkAbs(ts.Getenv("LAPWING_DATA"))
 	cfg, err := client(data)
 	ts.Check(err)
 	root, err := credentials.Read(filepath.Join(data, credentialsDir))
