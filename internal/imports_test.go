@@ -19,13 +19,13 @@ var layers = [][]string{
 	{"test", "demo"},
 	{"cmd"},
 	{"internal/gateway"},
-	{"internal/service"},
-	{"internal/worker"},
+	{"internal/service", "internal/functionurl"},
+	{"internal/worker", "internal/events"},
 	{"internal/invoke"},
 	{"internal/image", "internal/network", "internal/runtimes", "internal/guest"},
 	{"internal/sandbox"},
-	{"internal/logstore", "internal/credentials"},
-	{"internal/state", "internal/function"},
+	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics"},
+	{"internal/state", "internal/function", "internal/meter", "internal/trace"},
 	{"internal/aws"},
 }
 

@@ -24,6 +24,15 @@ const (
 	ArchitectureArm64 Architecture = "arm64"
 )
 
+// CodeSigningPolicy is an enumeration; the empty string means none.
+type CodeSigningPolicy string
+
+// Values of CodeSigningPolicy.
+const (
+	CodeSigningPolicyWarn    CodeSigningPolicy = "Warn"
+	CodeSigningPolicyEnforce CodeSigningPolicy = "Enforce"
+)
+
 // FunctionUrlAuthType is an enumeration; the empty string means none.
 type FunctionUrlAuthType string
 
@@ -57,6 +66,15 @@ const (
 	InvocationTypeEvent           InvocationType = "Event"
 	InvocationTypeRequestResponse InvocationType = "RequestResponse"
 	InvocationTypeDryRun          InvocationType = "DryRun"
+)
+
+// InvokeMode is an enumeration; the empty string means none.
+type InvokeMode string
+
+// Values of InvokeMode.
+const (
+	InvokeModeBuffered       InvokeMode = "BUFFERED"
+	InvokeModeResponseStream InvokeMode = "RESPONSE_STREAM"
 )
 
 // LastUpdateStatus is an enumeration; the empty string means none.
@@ -137,6 +155,25 @@ type PackageType string
 const (
 	PackageTypeZip   PackageType = "Zip"
 	PackageTypeImage PackageType = "Image"
+)
+
+// ProvisionedConcurrencyStatusEnum is an enumeration; the empty string means none.
+type ProvisionedConcurrencyStatusEnum string
+
+// Values of ProvisionedConcurrencyStatusEnum.
+const (
+	ProvisionedConcurrencyStatusEnumInProgress ProvisionedConcurrencyStatusEnum = "IN_PROGRESS"
+	ProvisionedConcurrencyStatusEnumReady      ProvisionedConcurrencyStatusEnum = "READY"
+	ProvisionedConcurrencyStatusEnumFailed     ProvisionedConcurrencyStatusEnum = "FAILED"
+)
+
+// RecursiveLoop is an enumeration; the empty string means none.
+type RecursiveLoop string
+
+// Values of RecursiveLoop.
+const (
+	RecursiveLoopAllow     RecursiveLoop = "Allow"
+	RecursiveLoopTerminate RecursiveLoop = "Terminate"
 )
 
 // ResponseStreamingInvocationType is an enumeration; the empty string means none.
@@ -320,4 +357,14 @@ type TracingMode string
 const (
 	TracingModeActive      TracingMode = "Active"
 	TracingModePassThrough TracingMode = "PassThrough"
+)
+
+// UpdateRuntimeOn is an enumeration; the empty string means none.
+type UpdateRuntimeOn string
+
+// Values of UpdateRuntimeOn.
+const (
+	UpdateRuntimeOnAuto           UpdateRuntimeOn = "Auto"
+	UpdateRuntimeOnManual         UpdateRuntimeOn = "Manual"
+	UpdateRuntimeOnFunctionUpdate UpdateRuntimeOn = "FunctionUpdate"
 )

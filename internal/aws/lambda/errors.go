@@ -173,6 +173,11 @@ func NewPreconditionFailedException(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "PreconditionFailedException", Status: 412, Message: fmt.Sprintf(format, args...)}
 }
 
+// NewProvisionedConcurrencyConfigNotFoundException returns the error ProvisionedConcurrencyConfigNotFoundException with a message for the caller.
+func NewProvisionedConcurrencyConfigNotFoundException(format string, args ...any) *aws.Error {
+	return &aws.Error{Code: "ProvisionedConcurrencyConfigNotFoundException", Status: 404, Message: fmt.Sprintf(format, args...)}
+}
+
 // NewPublicPolicyException returns the error PublicPolicyException with a message for the caller.
 func NewPublicPolicyException(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "PublicPolicyException", Status: 400, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}

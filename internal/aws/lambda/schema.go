@@ -10,6 +10,8 @@ const (
 	shapeAccountLimit = iota
 	shapeAccountUsage
 	shapeAction
+	shapeAddLayerVersionPermissionRequest
+	shapeAddLayerVersionPermissionResponse
 	shapeAddPermissionRequest
 	shapeAddPermissionResponse
 	shapeAdditionalVersion
@@ -18,24 +20,51 @@ const (
 	shapeAliasConfiguration
 	shapeAliasList
 	shapeAliasRoutingConfiguration
+	shapeAllowCredentials
+	shapeAllowMethodsList
+	shapeAllowOriginsList
+	shapeAllowedPublishers
 	shapeApplicationLogLevel
 	shapeArchitecture
 	shapeArchitecturesList
 	shapeArn
 	shapeBlob
+	shapeBlobStream
 	shapeBoolean
 	shapeCapacityProviderArn
 	shapeCapacityProviderConfig
+	shapeCodeSigningConfig
 	shapeCodeSigningConfigArn
+	shapeCodeSigningConfigId
+	shapeCodeSigningConfigList
+	shapeCodeSigningPolicies
+	shapeCodeSigningPolicy
+	shapeCompatibleArchitectures
+	shapeCompatibleRuntimes
 	shapeConcurrency
+	shapeCors
 	shapeCreateAliasRequest
+	shapeCreateCodeSigningConfigRequest
+	shapeCreateCodeSigningConfigResponse
 	shapeCreateFunctionRequest
+	shapeCreateFunctionUrlConfigRequest
+	shapeCreateFunctionUrlConfigResponse
+	shapeDate
 	shapeDeadLetterConfig
 	shapeDeleteAliasRequest
+	shapeDeleteCodeSigningConfigRequest
+	shapeDeleteCodeSigningConfigResponse
+	shapeDeleteFunctionCodeSigningConfigRequest
 	shapeDeleteFunctionConcurrencyRequest
+	shapeDeleteFunctionEventInvokeConfigRequest
 	shapeDeleteFunctionRequest
 	shapeDeleteFunctionResponse
+	shapeDeleteFunctionUrlConfigRequest
+	shapeDeleteLayerVersionRequest
+	shapeDeleteProvisionedConcurrencyConfigRequest
 	shapeDescription
+	shapeDestinationArn
+	shapeDestinationConfig
 	shapeDurableConfig
 	shapeDurableExecutionArn
 	shapeDurableExecutionName
@@ -54,28 +83,55 @@ const (
 	shapeFileSystemConfig
 	shapeFileSystemConfigList
 	shapeFunctionArn
+	shapeFunctionArnList
 	shapeFunctionCode
 	shapeFunctionCodeLocation
 	shapeFunctionCodeLocationError
 	shapeFunctionConfiguration
+	shapeFunctionEventInvokeConfig
+	shapeFunctionEventInvokeConfigList
 	shapeFunctionList
 	shapeFunctionName
+	shapeFunctionUrl
 	shapeFunctionUrlAuthType
+	shapeFunctionUrlConfig
+	shapeFunctionUrlConfigList
+	shapeFunctionUrlFunctionName
+	shapeFunctionUrlQualifier
 	shapeFunctionVersion
 	shapeFunctionVersionLatestPublished
 	shapeGetAccountSettingsRequest
 	shapeGetAccountSettingsResponse
 	shapeGetAliasRequest
+	shapeGetCodeSigningConfigRequest
+	shapeGetCodeSigningConfigResponse
 	shapeGetFunctionCodeSigningConfigRequest
 	shapeGetFunctionCodeSigningConfigResponse
 	shapeGetFunctionConcurrencyRequest
 	shapeGetFunctionConcurrencyResponse
 	shapeGetFunctionConfigurationRequest
+	shapeGetFunctionEventInvokeConfigRequest
+	shapeGetFunctionRecursionConfigRequest
+	shapeGetFunctionRecursionConfigResponse
 	shapeGetFunctionRequest
 	shapeGetFunctionResponse
+	shapeGetFunctionUrlConfigRequest
+	shapeGetFunctionUrlConfigResponse
+	shapeGetLayerVersionByArnRequest
+	shapeGetLayerVersionPolicyRequest
+	shapeGetLayerVersionPolicyResponse
+	shapeGetLayerVersionRequest
+	shapeGetLayerVersionResponse
 	shapeGetPolicyRequest
 	shapeGetPolicyResponse
+	shapeGetProvisionedConcurrencyConfigRequest
+	shapeGetProvisionedConcurrencyConfigResponse
+	shapeGetRuntimeManagementConfigRequest
+	shapeGetRuntimeManagementConfigResponse
 	shapeHandler
+	shapeHeader
+	shapeHeadersList
+	shapeHttpStatus
 	shapeImageConfig
 	shapeImageConfigError
 	shapeImageConfigResponse
@@ -83,6 +139,9 @@ const (
 	shapeInvocationRequest
 	shapeInvocationResponse
 	shapeInvocationType
+	shapeInvokeAsyncRequest
+	shapeInvokeAsyncResponse
+	shapeInvokeMode
 	shapeInvokeResponseStreamUpdate
 	shapeInvokeWithResponseStreamCompleteEvent
 	shapeInvokeWithResponseStreamRequest
@@ -95,13 +154,39 @@ const (
 	shapeLastUpdateStatusReason
 	shapeLastUpdateStatusReasonCode
 	shapeLayer
+	shapeLayerArn
 	shapeLayerList
+	shapeLayerName
+	shapeLayerPermissionAllowedAction
+	shapeLayerPermissionAllowedPrincipal
 	shapeLayerVersionArn
+	shapeLayerVersionContentInput
+	shapeLayerVersionContentOutput
+	shapeLayerVersionNumber
+	shapeLayerVersionsList
+	shapeLayerVersionsListItem
+	shapeLayersList
+	shapeLayersListItem
 	shapeLayersReferenceList
+	shapeLicenseInfo
 	shapeListAliasesRequest
 	shapeListAliasesResponse
+	shapeListCodeSigningConfigsRequest
+	shapeListCodeSigningConfigsResponse
+	shapeListFunctionEventInvokeConfigsRequest
+	shapeListFunctionEventInvokeConfigsResponse
+	shapeListFunctionUrlConfigsRequest
+	shapeListFunctionUrlConfigsResponse
+	shapeListFunctionsByCodeSigningConfigRequest
+	shapeListFunctionsByCodeSigningConfigResponse
 	shapeListFunctionsRequest
 	shapeListFunctionsResponse
+	shapeListLayerVersionsRequest
+	shapeListLayerVersionsResponse
+	shapeListLayersRequest
+	shapeListLayersResponse
+	shapeListProvisionedConcurrencyConfigsRequest
+	shapeListProvisionedConcurrencyConfigsResponse
 	shapeListTagsRequest
 	shapeListTagsResponse
 	shapeListVersionsByFunctionRequest
@@ -113,19 +198,50 @@ const (
 	shapeLoggingConfig
 	shapeLong
 	shapeMasterRegion
+	shapeMaxAge
+	shapeMaxFunctionEventInvokeConfigListItems
+	shapeMaxItems
+	shapeMaxLayerListItems
 	shapeMaxListItems
+	shapeMaxProvisionedConcurrencyConfigListItems
+	shapeMaximumEventAgeInSeconds
+	shapeMaximumRetryAttempts
 	shapeMemorySize
+	shapeMethod
 	shapeNameSpacedFunctionArn
 	shapeNamespacedFunctionName
 	shapeNamespacedStatementId
+	shapeNonNegativeInteger
 	shapeNullableBoolean
 	shapeNumericLatestPublishedOrAliasQualifier
+	shapeOnFailure
+	shapeOnSuccess
+	shapeOrganizationId
+	shapeOrigin
 	shapePackageType
 	shapePerExecutionEnvironmentMaxConcurrency
+	shapePositiveInteger
 	shapePrincipal
 	shapePrincipalOrgID
+	shapeProvisionedConcurrencyConfigList
+	shapeProvisionedConcurrencyConfigListItem
+	shapeProvisionedConcurrencyStatusEnum
+	shapePublishLayerVersionRequest
+	shapePublishLayerVersionResponse
 	shapePublishVersionRequest
+	shapePutFunctionCodeSigningConfigRequest
+	shapePutFunctionCodeSigningConfigResponse
 	shapePutFunctionConcurrencyRequest
+	shapePutFunctionEventInvokeConfigRequest
+	shapePutFunctionRecursionConfigRequest
+	shapePutFunctionRecursionConfigResponse
+	shapePutProvisionedConcurrencyConfigRequest
+	shapePutProvisionedConcurrencyConfigResponse
+	shapePutRuntimeManagementConfigRequest
+	shapePutRuntimeManagementConfigResponse
+	shapeQualifier
+	shapeRecursiveLoop
+	shapeRemoveLayerVersionPermissionRequest
 	shapeRemovePermissionRequest
 	shapeReservedConcurrentExecutions
 	shapeResolvedS3Object
@@ -145,6 +261,7 @@ const (
 	shapeSecurityGroupIds
 	shapeSensitiveString
 	shapeSensitiveStringOnServerOnly
+	shapeSigningProfileVersionArns
 	shapeSnapStart
 	shapeSnapStartApplyOn
 	shapeSnapStartOptimizationStatus
@@ -176,11 +293,18 @@ const (
 	shapeTracingConfig
 	shapeTracingConfigResponse
 	shapeTracingMode
+	shapeUnqualifiedFunctionName
 	shapeUnreservedConcurrentExecutions
 	shapeUntagResourceRequest
 	shapeUpdateAliasRequest
+	shapeUpdateCodeSigningConfigRequest
+	shapeUpdateCodeSigningConfigResponse
 	shapeUpdateFunctionCodeRequest
 	shapeUpdateFunctionConfigurationRequest
+	shapeUpdateFunctionEventInvokeConfigRequest
+	shapeUpdateFunctionUrlConfigRequest
+	shapeUpdateFunctionUrlConfigResponse
+	shapeUpdateRuntimeOn
 	shapeVersion
 	shapeVersionWithLatestPublished
 	shapeVpcConfig
@@ -190,7 +314,7 @@ const (
 	shapeWorkingDirectory
 )
 
-var shapes [181]schema.Shape
+var shapes [305]schema.Shape
 
 func init() {
 	{
@@ -218,6 +342,27 @@ func init() {
 		s.Pattern = "(lambda:[*]|lambda:[a-zA-Z]+|[*])"
 		s.Min = schema.Float(0)
 		s.Max = schema.Float(10000)
+	}
+	{
+		s := &shapes[shapeAddLayerVersionPermissionRequest]
+		s.Name, s.Kind = "AddLayerVersionPermissionRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "VersionNumber", Index: 1, Shape: &shapes[shapeLayerVersionNumber], Required: true, Location: schema.URI},
+			{Name: "StatementId", Index: 2, Shape: &shapes[shapeStatementId], Required: true},
+			{Name: "Action", Index: 3, Shape: &shapes[shapeLayerPermissionAllowedAction], Required: true},
+			{Name: "Principal", Index: 4, Shape: &shapes[shapeLayerPermissionAllowedPrincipal], Required: true},
+			{Name: "OrganizationId", Index: 5, Shape: &shapes[shapeOrganizationId]},
+			{Name: "RevisionId", Index: 6, Shape: &shapes[shapeString], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeAddLayerVersionPermissionResponse]
+		s.Name, s.Kind = "AddLayerVersionPermissionResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Statement", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "RevisionId", Index: 1, Shape: &shapes[shapeString]},
+		}
 	}
 	{
 		s := &shapes[shapeAddPermissionRequest]
@@ -287,6 +432,31 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeAllowCredentials]
+		s.Name, s.Kind = "AllowCredentials", schema.Boolean
+	}
+	{
+		s := &shapes[shapeAllowMethodsList]
+		s.Name, s.Kind = "AllowMethodsList", schema.List
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(6)
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeMethod]}
+	}
+	{
+		s := &shapes[shapeAllowOriginsList]
+		s.Name, s.Kind = "AllowOriginsList", schema.List
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(100)
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeOrigin]}
+	}
+	{
+		s := &shapes[shapeAllowedPublishers]
+		s.Name, s.Kind = "AllowedPublishers", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SigningProfileVersionArns", Index: 0, Shape: &shapes[shapeSigningProfileVersionArns], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeApplicationLogLevel]
 		s.Name, s.Kind = "ApplicationLogLevel", schema.String
 		s.Enum = []string{"TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"}
@@ -316,6 +486,11 @@ func init() {
 		s.Sensitive = true
 	}
 	{
+		s := &shapes[shapeBlobStream]
+		s.Name, s.Kind = "BlobStream", schema.Blob
+		s.Streaming = true
+	}
+	{
 		s := &shapes[shapeBoolean]
 		s.Name, s.Kind = "Boolean", schema.Boolean
 	}
@@ -334,6 +509,18 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeCodeSigningConfig]
+		s.Name, s.Kind = "CodeSigningConfig", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigId", Index: 0, Shape: &shapes[shapeCodeSigningConfigId], Required: true},
+			{Name: "CodeSigningConfigArn", Index: 1, Shape: &shapes[shapeCodeSigningConfigArn], Required: true},
+			{Name: "Description", Index: 2, Shape: &shapes[shapeDescription]},
+			{Name: "AllowedPublishers", Index: 3, Shape: &shapes[shapeAllowedPublishers], Required: true},
+			{Name: "CodeSigningPolicies", Index: 4, Shape: &shapes[shapeCodeSigningPolicies], Required: true},
+			{Name: "LastModified", Index: 5, Shape: &shapes[shapeTimestamp], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeCodeSigningConfigArn]
 		s.Name, s.Kind = "CodeSigningConfigArn", schema.String
 		s.Pattern = "arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:\\d{12}:code-signing-config:csc-[a-z0-9]{17}"
@@ -341,10 +528,58 @@ func init() {
 		s.Max = schema.Float(200)
 	}
 	{
+		s := &shapes[shapeCodeSigningConfigId]
+		s.Name, s.Kind = "CodeSigningConfigId", schema.String
+		s.Pattern = "csc-[a-zA-Z0-9-_\\.]{17}"
+	}
+	{
+		s := &shapes[shapeCodeSigningConfigList]
+		s.Name, s.Kind = "CodeSigningConfigList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeCodeSigningConfig]}
+	}
+	{
+		s := &shapes[shapeCodeSigningPolicies]
+		s.Name, s.Kind = "CodeSigningPolicies", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UntrustedArtifactOnDeployment", Index: 0, Shape: &shapes[shapeCodeSigningPolicy]},
+		}
+	}
+	{
+		s := &shapes[shapeCodeSigningPolicy]
+		s.Name, s.Kind = "CodeSigningPolicy", schema.String
+		s.Enum = []string{"Warn", "Enforce"}
+	}
+	{
+		s := &shapes[shapeCompatibleArchitectures]
+		s.Name, s.Kind = "CompatibleArchitectures", schema.List
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(2)
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeArchitecture]}
+	}
+	{
+		s := &shapes[shapeCompatibleRuntimes]
+		s.Name, s.Kind = "CompatibleRuntimes", schema.List
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(15)
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeRuntime]}
+	}
+	{
 		s := &shapes[shapeConcurrency]
 		s.Name, s.Kind = "Concurrency", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "ReservedConcurrentExecutions", Index: 0, Shape: &shapes[shapeReservedConcurrentExecutions]},
+		}
+	}
+	{
+		s := &shapes[shapeCors]
+		s.Name, s.Kind = "Cors", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "AllowCredentials", Index: 0, Shape: &shapes[shapeAllowCredentials]},
+			{Name: "AllowHeaders", Index: 1, Shape: &shapes[shapeHeadersList]},
+			{Name: "AllowMethods", Index: 2, Shape: &shapes[shapeAllowMethodsList]},
+			{Name: "AllowOrigins", Index: 3, Shape: &shapes[shapeAllowOriginsList]},
+			{Name: "ExposeHeaders", Index: 4, Shape: &shapes[shapeHeadersList]},
+			{Name: "MaxAge", Index: 5, Shape: &shapes[shapeMaxAge]},
 		}
 	}
 	{
@@ -356,6 +591,23 @@ func init() {
 			{Name: "FunctionVersion", Index: 2, Shape: &shapes[shapeVersionWithLatestPublished], Required: true},
 			{Name: "Description", Index: 3, Shape: &shapes[shapeDescription]},
 			{Name: "RoutingConfig", Index: 4, Shape: &shapes[shapeAliasRoutingConfiguration]},
+		}
+	}
+	{
+		s := &shapes[shapeCreateCodeSigningConfigRequest]
+		s.Name, s.Kind = "CreateCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Description", Index: 0, Shape: &shapes[shapeDescription]},
+			{Name: "AllowedPublishers", Index: 1, Shape: &shapes[shapeAllowedPublishers], Required: true},
+			{Name: "CodeSigningPolicies", Index: 2, Shape: &shapes[shapeCodeSigningPolicies]},
+			{Name: "Tags", Index: 3, Shape: &shapes[shapeTags]},
+		}
+	}
+	{
+		s := &shapes[shapeCreateCodeSigningConfigResponse]
+		s.Name, s.Kind = "CreateCodeSigningConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfig", Index: 0, Shape: &shapes[shapeCodeSigningConfig], Required: true},
 		}
 	}
 	{
@@ -393,6 +645,33 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeCreateFunctionUrlConfigRequest]
+		s.Name, s.Kind = "CreateFunctionUrlConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionUrlFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeFunctionUrlQualifier], Location: schema.Query},
+			{Name: "AuthType", Index: 2, Shape: &shapes[shapeFunctionUrlAuthType], Required: true},
+			{Name: "Cors", Index: 3, Shape: &shapes[shapeCors]},
+			{Name: "InvokeMode", Index: 4, Shape: &shapes[shapeInvokeMode]},
+		}
+	}
+	{
+		s := &shapes[shapeCreateFunctionUrlConfigResponse]
+		s.Name, s.Kind = "CreateFunctionUrlConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionUrl", Index: 0, Shape: &shapes[shapeFunctionUrl], Required: true},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeFunctionArn], Required: true},
+			{Name: "AuthType", Index: 2, Shape: &shapes[shapeFunctionUrlAuthType], Required: true},
+			{Name: "Cors", Index: 3, Shape: &shapes[shapeCors]},
+			{Name: "CreationTime", Index: 4, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "InvokeMode", Index: 5, Shape: &shapes[shapeInvokeMode]},
+		}
+	}
+	{
+		s := &shapes[shapeDate]
+		s.Name, s.Kind = "Date", schema.Timestamp
+	}
+	{
 		s := &shapes[shapeDeadLetterConfig]
 		s.Name, s.Kind = "DeadLetterConfig", schema.Structure
 		s.Members = []schema.Member{
@@ -408,10 +687,36 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeleteCodeSigningConfigRequest]
+		s.Name, s.Kind = "DeleteCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigArn", Index: 0, Shape: &shapes[shapeCodeSigningConfigArn], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteCodeSigningConfigResponse]
+		s.Name, s.Kind = "DeleteCodeSigningConfigResponse", schema.Structure
+	}
+	{
+		s := &shapes[shapeDeleteFunctionCodeSigningConfigRequest]
+		s.Name, s.Kind = "DeleteFunctionCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+		}
+	}
+	{
 		s := &shapes[shapeDeleteFunctionConcurrencyRequest]
 		s.Name, s.Kind = "DeleteFunctionConcurrencyRequest", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteFunctionEventInvokeConfigRequest]
+		s.Name, s.Kind = "DeleteFunctionEventInvokeConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeNumericLatestPublishedOrAliasQualifier], Location: schema.Query},
 		}
 	}
 	{
@@ -430,10 +735,49 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeleteFunctionUrlConfigRequest]
+		s.Name, s.Kind = "DeleteFunctionUrlConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionUrlFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeFunctionUrlQualifier], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteLayerVersionRequest]
+		s.Name, s.Kind = "DeleteLayerVersionRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "VersionNumber", Index: 1, Shape: &shapes[shapeLayerVersionNumber], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteProvisionedConcurrencyConfigRequest]
+		s.Name, s.Kind = "DeleteProvisionedConcurrencyConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeQualifier], Required: true, Location: schema.Query},
+		}
+	}
+	{
 		s := &shapes[shapeDescription]
 		s.Name, s.Kind = "Description", schema.String
 		s.Min = schema.Float(0)
 		s.Max = schema.Float(256)
+	}
+	{
+		s := &shapes[shapeDestinationArn]
+		s.Name, s.Kind = "DestinationArn", schema.String
+		s.Pattern = "$|kafka://([^.]([a-zA-Z0-9\\-_.]{0,248}))|arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1})?:(\\d{12})?:(.*)"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(350)
+	}
+	{
+		s := &shapes[shapeDestinationConfig]
+		s.Name, s.Kind = "DestinationConfig", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "OnSuccess", Index: 0, Shape: &shapes[shapeOnSuccess]},
+			{Name: "OnFailure", Index: 1, Shape: &shapes[shapeOnFailure]},
+		}
 	}
 	{
 		s := &shapes[shapeDurableConfig]
@@ -560,6 +904,11 @@ func init() {
 		s.Max = schema.Float(10000)
 	}
 	{
+		s := &shapes[shapeFunctionArnList]
+		s.Name, s.Kind = "FunctionArnList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeFunctionArn]}
+	}
+	{
 		s := &shapes[shapeFunctionCode]
 		s.Name, s.Kind = "FunctionCode", schema.Structure
 		s.Members = []schema.Member{
@@ -640,6 +989,22 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeFunctionEventInvokeConfig]
+		s.Name, s.Kind = "FunctionEventInvokeConfig", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LastModified", Index: 0, Shape: &shapes[shapeDate]},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeFunctionArn]},
+			{Name: "MaximumRetryAttempts", Index: 2, Shape: &shapes[shapeMaximumRetryAttempts]},
+			{Name: "MaximumEventAgeInSeconds", Index: 3, Shape: &shapes[shapeMaximumEventAgeInSeconds]},
+			{Name: "DestinationConfig", Index: 4, Shape: &shapes[shapeDestinationConfig]},
+		}
+	}
+	{
+		s := &shapes[shapeFunctionEventInvokeConfigList]
+		s.Name, s.Kind = "FunctionEventInvokeConfigList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeFunctionEventInvokeConfig]}
+	}
+	{
 		s := &shapes[shapeFunctionList]
 		s.Name, s.Kind = "FunctionList", schema.List
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeFunctionConfiguration]}
@@ -652,9 +1017,45 @@ func init() {
 		s.Max = schema.Float(140)
 	}
 	{
+		s := &shapes[shapeFunctionUrl]
+		s.Name, s.Kind = "FunctionUrl", schema.String
+		s.Min = schema.Float(40)
+		s.Max = schema.Float(100)
+	}
+	{
 		s := &shapes[shapeFunctionUrlAuthType]
 		s.Name, s.Kind = "FunctionUrlAuthType", schema.String
 		s.Enum = []string{"NONE", "AWS_IAM"}
+	}
+	{
+		s := &shapes[shapeFunctionUrlConfig]
+		s.Name, s.Kind = "FunctionUrlConfig", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionUrl", Index: 0, Shape: &shapes[shapeFunctionUrl], Required: true},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeFunctionArn], Required: true},
+			{Name: "CreationTime", Index: 2, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "LastModifiedTime", Index: 3, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "Cors", Index: 4, Shape: &shapes[shapeCors]},
+			{Name: "AuthType", Index: 5, Shape: &shapes[shapeFunctionUrlAuthType], Required: true},
+			{Name: "InvokeMode", Index: 6, Shape: &shapes[shapeInvokeMode]},
+		}
+	}
+	{
+		s := &shapes[shapeFunctionUrlConfigList]
+		s.Name, s.Kind = "FunctionUrlConfigList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeFunctionUrlConfig]}
+	}
+	{
+		s := &shapes[shapeFunctionUrlFunctionName]
+		s.Name, s.Kind = "FunctionUrlFunctionName", schema.String
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(140)
+	}
+	{
+		s := &shapes[shapeFunctionUrlQualifier]
+		s.Name, s.Kind = "FunctionUrlQualifier", schema.String
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(128)
 	}
 	{
 		s := &shapes[shapeFunctionVersion]
@@ -684,6 +1085,20 @@ func init() {
 		s.Members = []schema.Member{
 			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
 			{Name: "Name", Index: 1, Shape: &shapes[shapeAlias], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeGetCodeSigningConfigRequest]
+		s.Name, s.Kind = "GetCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigArn", Index: 0, Shape: &shapes[shapeCodeSigningConfigArn], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeGetCodeSigningConfigResponse]
+		s.Name, s.Kind = "GetCodeSigningConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfig", Index: 0, Shape: &shapes[shapeCodeSigningConfig], Required: true},
 		}
 	}
 	{
@@ -724,6 +1139,28 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeGetFunctionEventInvokeConfigRequest]
+		s.Name, s.Kind = "GetFunctionEventInvokeConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeNumericLatestPublishedOrAliasQualifier], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeGetFunctionRecursionConfigRequest]
+		s.Name, s.Kind = "GetFunctionRecursionConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeUnqualifiedFunctionName], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeGetFunctionRecursionConfigResponse]
+		s.Name, s.Kind = "GetFunctionRecursionConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "RecursiveLoop", Index: 0, Shape: &shapes[shapeRecursiveLoop]},
+		}
+	}
+	{
 		s := &shapes[shapeGetFunctionRequest]
 		s.Name, s.Kind = "GetFunctionRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -743,6 +1180,73 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeGetFunctionUrlConfigRequest]
+		s.Name, s.Kind = "GetFunctionUrlConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionUrlFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeFunctionUrlQualifier], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeGetFunctionUrlConfigResponse]
+		s.Name, s.Kind = "GetFunctionUrlConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionUrl", Index: 0, Shape: &shapes[shapeFunctionUrl], Required: true},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeFunctionArn], Required: true},
+			{Name: "AuthType", Index: 2, Shape: &shapes[shapeFunctionUrlAuthType], Required: true},
+			{Name: "Cors", Index: 3, Shape: &shapes[shapeCors]},
+			{Name: "CreationTime", Index: 4, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "LastModifiedTime", Index: 5, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "InvokeMode", Index: 6, Shape: &shapes[shapeInvokeMode]},
+		}
+	}
+	{
+		s := &shapes[shapeGetLayerVersionByArnRequest]
+		s.Name, s.Kind = "GetLayerVersionByArnRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Arn", Index: 0, Shape: &shapes[shapeLayerVersionArn], Required: true, Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeGetLayerVersionPolicyRequest]
+		s.Name, s.Kind = "GetLayerVersionPolicyRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "VersionNumber", Index: 1, Shape: &shapes[shapeLayerVersionNumber], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeGetLayerVersionPolicyResponse]
+		s.Name, s.Kind = "GetLayerVersionPolicyResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Policy", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "RevisionId", Index: 1, Shape: &shapes[shapeString]},
+		}
+	}
+	{
+		s := &shapes[shapeGetLayerVersionRequest]
+		s.Name, s.Kind = "GetLayerVersionRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "VersionNumber", Index: 1, Shape: &shapes[shapeLayerVersionNumber], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeGetLayerVersionResponse]
+		s.Name, s.Kind = "GetLayerVersionResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Content", Index: 0, Shape: &shapes[shapeLayerVersionContentOutput]},
+			{Name: "LayerArn", Index: 1, Shape: &shapes[shapeLayerArn]},
+			{Name: "LayerVersionArn", Index: 2, Shape: &shapes[shapeLayerVersionArn]},
+			{Name: "Description", Index: 3, Shape: &shapes[shapeDescription]},
+			{Name: "CreatedDate", Index: 4, Shape: &shapes[shapeTimestamp]},
+			{Name: "Version", Index: 5, Shape: &shapes[shapeLayerVersionNumber]},
+			{Name: "CompatibleArchitectures", Index: 6, Shape: &shapes[shapeCompatibleArchitectures]},
+			{Name: "CompatibleRuntimes", Index: 7, Shape: &shapes[shapeCompatibleRuntimes]},
+			{Name: "LicenseInfo", Index: 8, Shape: &shapes[shapeLicenseInfo]},
+		}
+	}
+	{
 		s := &shapes[shapeGetPolicyRequest]
 		s.Name, s.Kind = "GetPolicyRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -759,11 +1263,66 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeGetProvisionedConcurrencyConfigRequest]
+		s.Name, s.Kind = "GetProvisionedConcurrencyConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeQualifier], Required: true, Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeGetProvisionedConcurrencyConfigResponse]
+		s.Name, s.Kind = "GetProvisionedConcurrencyConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "RequestedProvisionedConcurrentExecutions", Index: 0, Shape: &shapes[shapePositiveInteger]},
+			{Name: "AvailableProvisionedConcurrentExecutions", Index: 1, Shape: &shapes[shapeNonNegativeInteger]},
+			{Name: "AllocatedProvisionedConcurrentExecutions", Index: 2, Shape: &shapes[shapeNonNegativeInteger]},
+			{Name: "Status", Index: 3, Shape: &shapes[shapeProvisionedConcurrencyStatusEnum]},
+			{Name: "StatusReason", Index: 4, Shape: &shapes[shapeString]},
+			{Name: "LastModified", Index: 5, Shape: &shapes[shapeTimestamp]},
+		}
+	}
+	{
+		s := &shapes[shapeGetRuntimeManagementConfigRequest]
+		s.Name, s.Kind = "GetRuntimeManagementConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeNumericLatestPublishedOrAliasQualifier], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeGetRuntimeManagementConfigResponse]
+		s.Name, s.Kind = "GetRuntimeManagementConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UpdateRuntimeOn", Index: 0, Shape: &shapes[shapeUpdateRuntimeOn]},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeNameSpacedFunctionArn]},
+			{Name: "RuntimeVersionArn", Index: 2, Shape: &shapes[shapeRuntimeVersionArn]},
+		}
+	}
+	{
 		s := &shapes[shapeHandler]
 		s.Name, s.Kind = "Handler", schema.String
 		s.Pattern = "[^\\s]+"
 		s.Min = schema.Float(0)
 		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeHeader]
+		s.Name, s.Kind = "Header", schema.String
+		s.Pattern = ".*"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(1024)
+	}
+	{
+		s := &shapes[shapeHeadersList]
+		s.Name, s.Kind = "HeadersList", schema.List
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(100)
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeHeader]}
+	}
+	{
+		s := &shapes[shapeHttpStatus]
+		s.Name, s.Kind = "HttpStatus", schema.Integer
 	}
 	{
 		s := &shapes[shapeImageConfig]
@@ -824,6 +1383,26 @@ func init() {
 		s := &shapes[shapeInvocationType]
 		s.Name, s.Kind = "InvocationType", schema.String
 		s.Enum = []string{"Event", "RequestResponse", "DryRun"}
+	}
+	{
+		s := &shapes[shapeInvokeAsyncRequest]
+		s.Name, s.Kind = "InvokeAsyncRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "InvokeArgs", Index: 1, Shape: &shapes[shapeBlobStream], Required: true, Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeInvokeAsyncResponse]
+		s.Name, s.Kind = "InvokeAsyncResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeHttpStatus], Location: schema.StatusCode},
+		}
+	}
+	{
+		s := &shapes[shapeInvokeMode]
+		s.Name, s.Kind = "InvokeMode", schema.String
+		s.Enum = []string{"BUFFERED", "RESPONSE_STREAM"}
 	}
 	{
 		s := &shapes[shapeInvokeResponseStreamUpdate]
@@ -917,9 +1496,37 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeLayerArn]
+		s.Name, s.Kind = "LayerArn", schema.String
+		s.Pattern = "arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:\\d{12}:layer:[a-zA-Z0-9-_]+"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(2048)
+	}
+	{
 		s := &shapes[shapeLayerList]
 		s.Name, s.Kind = "LayerList", schema.List
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeLayerVersionArn]}
+	}
+	{
+		s := &shapes[shapeLayerName]
+		s.Name, s.Kind = "LayerName", schema.String
+		s.Pattern = "(arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:\\d{12}:layer:[a-zA-Z0-9-_]+)|[a-zA-Z0-9-_]+"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(140)
+	}
+	{
+		s := &shapes[shapeLayerPermissionAllowedAction]
+		s.Name, s.Kind = "LayerPermissionAllowedAction", schema.String
+		s.Pattern = "lambda:GetLayerVersion"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(22)
+	}
+	{
+		s := &shapes[shapeLayerPermissionAllowedPrincipal]
+		s.Name, s.Kind = "LayerPermissionAllowedPrincipal", schema.String
+		s.Pattern = "\\d{12}|\\*|arn:(aws[a-zA-Z-]*):iam::\\d{12}:root"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(10000)
 	}
 	{
 		s := &shapes[shapeLayerVersionArn]
@@ -929,9 +1536,75 @@ func init() {
 		s.Max = schema.Float(2048)
 	}
 	{
+		s := &shapes[shapeLayerVersionContentInput]
+		s.Name, s.Kind = "LayerVersionContentInput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "S3Bucket", Index: 0, Shape: &shapes[shapeS3Bucket]},
+			{Name: "S3Key", Index: 1, Shape: &shapes[shapeS3Key]},
+			{Name: "S3ObjectVersion", Index: 2, Shape: &shapes[shapeS3ObjectVersion]},
+			{Name: "S3ObjectStorageMode", Index: 3, Shape: &shapes[shapeS3ObjectStorageMode]},
+			{Name: "ZipFile", Index: 4, Shape: &shapes[shapeBlob]},
+		}
+	}
+	{
+		s := &shapes[shapeLayerVersionContentOutput]
+		s.Name, s.Kind = "LayerVersionContentOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Location", Index: 0, Shape: &shapes[shapeSensitiveStringOnServerOnly]},
+			{Name: "CodeSha256", Index: 1, Shape: &shapes[shapeString]},
+			{Name: "CodeSize", Index: 2, Shape: &shapes[shapeLong]},
+			{Name: "SigningProfileVersionArn", Index: 3, Shape: &shapes[shapeArn]},
+			{Name: "SigningJobArn", Index: 4, Shape: &shapes[shapeArn]},
+			{Name: "ResolvedS3Object", Index: 5, Shape: &shapes[shapeResolvedS3Object]},
+		}
+	}
+	{
+		s := &shapes[shapeLayerVersionNumber]
+		s.Name, s.Kind = "LayerVersionNumber", schema.Long
+	}
+	{
+		s := &shapes[shapeLayerVersionsList]
+		s.Name, s.Kind = "LayerVersionsList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeLayerVersionsListItem]}
+	}
+	{
+		s := &shapes[shapeLayerVersionsListItem]
+		s.Name, s.Kind = "LayerVersionsListItem", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerVersionArn", Index: 0, Shape: &shapes[shapeLayerVersionArn]},
+			{Name: "Version", Index: 1, Shape: &shapes[shapeLayerVersionNumber]},
+			{Name: "Description", Index: 2, Shape: &shapes[shapeDescription]},
+			{Name: "CreatedDate", Index: 3, Shape: &shapes[shapeTimestamp]},
+			{Name: "CompatibleArchitectures", Index: 4, Shape: &shapes[shapeCompatibleArchitectures]},
+			{Name: "CompatibleRuntimes", Index: 5, Shape: &shapes[shapeCompatibleRuntimes]},
+			{Name: "LicenseInfo", Index: 6, Shape: &shapes[shapeLicenseInfo]},
+		}
+	}
+	{
+		s := &shapes[shapeLayersList]
+		s.Name, s.Kind = "LayersList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeLayersListItem]}
+	}
+	{
+		s := &shapes[shapeLayersListItem]
+		s.Name, s.Kind = "LayersListItem", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName]},
+			{Name: "LayerArn", Index: 1, Shape: &shapes[shapeLayerArn]},
+			{Name: "LatestMatchingVersion", Index: 2, Shape: &shapes[shapeLayerVersionsListItem]},
+		}
+	}
+	{
 		s := &shapes[shapeLayersReferenceList]
 		s.Name, s.Kind = "LayersReferenceList", schema.List
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeLayer]}
+	}
+	{
+		s := &shapes[shapeLicenseInfo]
+		s.Name, s.Kind = "LicenseInfo", schema.String
+		s.Pattern = ".*"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(512)
 	}
 	{
 		s := &shapes[shapeListAliasesRequest]
@@ -952,6 +1625,73 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeListCodeSigningConfigsRequest]
+		s.Name, s.Kind = "ListCodeSigningConfigsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Marker", Index: 0, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 1, Shape: &shapes[shapeMaxListItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListCodeSigningConfigsResponse]
+		s.Name, s.Kind = "ListCodeSigningConfigsResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NextMarker", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "CodeSigningConfigs", Index: 1, Shape: &shapes[shapeCodeSigningConfigList]},
+		}
+	}
+	{
+		s := &shapes[shapeListFunctionEventInvokeConfigsRequest]
+		s.Name, s.Kind = "ListFunctionEventInvokeConfigsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxFunctionEventInvokeConfigListItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListFunctionEventInvokeConfigsResponse]
+		s.Name, s.Kind = "ListFunctionEventInvokeConfigsResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionEventInvokeConfigs", Index: 0, Shape: &shapes[shapeFunctionEventInvokeConfigList]},
+			{Name: "NextMarker", Index: 1, Shape: &shapes[shapeString]},
+		}
+	}
+	{
+		s := &shapes[shapeListFunctionUrlConfigsRequest]
+		s.Name, s.Kind = "ListFunctionUrlConfigsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionUrlFunctionName], Required: true, Location: schema.URI},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListFunctionUrlConfigsResponse]
+		s.Name, s.Kind = "ListFunctionUrlConfigsResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionUrlConfigs", Index: 0, Shape: &shapes[shapeFunctionUrlConfigList], Required: true},
+			{Name: "NextMarker", Index: 1, Shape: &shapes[shapeString]},
+		}
+	}
+	{
+		s := &shapes[shapeListFunctionsByCodeSigningConfigRequest]
+		s.Name, s.Kind = "ListFunctionsByCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigArn", Index: 0, Shape: &shapes[shapeCodeSigningConfigArn], Required: true, Location: schema.URI},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxListItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListFunctionsByCodeSigningConfigResponse]
+		s.Name, s.Kind = "ListFunctionsByCodeSigningConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NextMarker", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "FunctionArns", Index: 1, Shape: &shapes[shapeFunctionArnList]},
+		}
+	}
+	{
 		s := &shapes[shapeListFunctionsRequest]
 		s.Name, s.Kind = "ListFunctionsRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -967,6 +1707,60 @@ func init() {
 		s.Members = []schema.Member{
 			{Name: "NextMarker", Index: 0, Shape: &shapes[shapeString]},
 			{Name: "Functions", Index: 1, Shape: &shapes[shapeFunctionList]},
+		}
+	}
+	{
+		s := &shapes[shapeListLayerVersionsRequest]
+		s.Name, s.Kind = "ListLayerVersionsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CompatibleArchitecture", Index: 0, Shape: &shapes[shapeArchitecture], Location: schema.Query},
+			{Name: "CompatibleRuntime", Index: 1, Shape: &shapes[shapeRuntime], Location: schema.Query},
+			{Name: "LayerName", Index: 2, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "Marker", Index: 3, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 4, Shape: &shapes[shapeMaxLayerListItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListLayerVersionsResponse]
+		s.Name, s.Kind = "ListLayerVersionsResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NextMarker", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "LayerVersions", Index: 1, Shape: &shapes[shapeLayerVersionsList]},
+		}
+	}
+	{
+		s := &shapes[shapeListLayersRequest]
+		s.Name, s.Kind = "ListLayersRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CompatibleArchitecture", Index: 0, Shape: &shapes[shapeArchitecture], Location: schema.Query},
+			{Name: "CompatibleRuntime", Index: 1, Shape: &shapes[shapeRuntime], Location: schema.Query},
+			{Name: "Marker", Index: 2, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 3, Shape: &shapes[shapeMaxLayerListItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListLayersResponse]
+		s.Name, s.Kind = "ListLayersResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NextMarker", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "Layers", Index: 1, Shape: &shapes[shapeLayersList]},
+		}
+	}
+	{
+		s := &shapes[shapeListProvisionedConcurrencyConfigsRequest]
+		s.Name, s.Kind = "ListProvisionedConcurrencyConfigsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxProvisionedConcurrencyConfigListItems], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListProvisionedConcurrencyConfigsResponse]
+		s.Name, s.Kind = "ListProvisionedConcurrencyConfigsResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ProvisionedConcurrencyConfigs", Index: 0, Shape: &shapes[shapeProvisionedConcurrencyConfigList]},
+			{Name: "NextMarker", Index: 1, Shape: &shapes[shapeString]},
 		}
 	}
 	{
@@ -1046,16 +1840,65 @@ func init() {
 		s.Max = schema.Float(50)
 	}
 	{
+		s := &shapes[shapeMaxAge]
+		s.Name, s.Kind = "MaxAge", schema.Integer
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(86400)
+	}
+	{
+		s := &shapes[shapeMaxFunctionEventInvokeConfigListItems]
+		s.Name, s.Kind = "MaxFunctionEventInvokeConfigListItems", schema.Integer
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(50)
+	}
+	{
+		s := &shapes[shapeMaxItems]
+		s.Name, s.Kind = "MaxItems", schema.Integer
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(50)
+	}
+	{
+		s := &shapes[shapeMaxLayerListItems]
+		s.Name, s.Kind = "MaxLayerListItems", schema.Integer
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(50)
+	}
+	{
 		s := &shapes[shapeMaxListItems]
 		s.Name, s.Kind = "MaxListItems", schema.Integer
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(10000)
 	}
 	{
+		s := &shapes[shapeMaxProvisionedConcurrencyConfigListItems]
+		s.Name, s.Kind = "MaxProvisionedConcurrencyConfigListItems", schema.Integer
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(50)
+	}
+	{
+		s := &shapes[shapeMaximumEventAgeInSeconds]
+		s.Name, s.Kind = "MaximumEventAgeInSeconds", schema.Integer
+		s.Min = schema.Float(60)
+		s.Max = schema.Float(21600)
+	}
+	{
+		s := &shapes[shapeMaximumRetryAttempts]
+		s.Name, s.Kind = "MaximumRetryAttempts", schema.Integer
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(2)
+	}
+	{
 		s := &shapes[shapeMemorySize]
 		s.Name, s.Kind = "MemorySize", schema.Integer
 		s.Min = schema.Float(128)
 		s.Max = schema.Float(32768)
+	}
+	{
+		s := &shapes[shapeMethod]
+		s.Name, s.Kind = "Method", schema.String
+		s.Pattern = ".*"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(6)
 	}
 	{
 		s := &shapes[shapeNameSpacedFunctionArn]
@@ -1079,6 +1922,11 @@ func init() {
 		s.Max = schema.Float(100)
 	}
 	{
+		s := &shapes[shapeNonNegativeInteger]
+		s.Name, s.Kind = "NonNegativeInteger", schema.Integer
+		s.Min = schema.Float(0)
+	}
+	{
 		s := &shapes[shapeNullableBoolean]
 		s.Name, s.Kind = "NullableBoolean", schema.Boolean
 	}
@@ -1090,6 +1938,34 @@ func init() {
 		s.Max = schema.Float(128)
 	}
 	{
+		s := &shapes[shapeOnFailure]
+		s.Name, s.Kind = "OnFailure", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Destination", Index: 0, Shape: &shapes[shapeDestinationArn]},
+		}
+	}
+	{
+		s := &shapes[shapeOnSuccess]
+		s.Name, s.Kind = "OnSuccess", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Destination", Index: 0, Shape: &shapes[shapeDestinationArn]},
+		}
+	}
+	{
+		s := &shapes[shapeOrganizationId]
+		s.Name, s.Kind = "OrganizationId", schema.String
+		s.Pattern = "o-[a-z0-9]{10,32}"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(34)
+	}
+	{
+		s := &shapes[shapeOrigin]
+		s.Name, s.Kind = "Origin", schema.String
+		s.Pattern = ".*"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(253)
+	}
+	{
 		s := &shapes[shapePackageType]
 		s.Name, s.Kind = "PackageType", schema.String
 		s.Enum = []string{"Zip", "Image"}
@@ -1099,6 +1975,11 @@ func init() {
 		s.Name, s.Kind = "PerExecutionEnvironmentMaxConcurrency", schema.Integer
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(1600)
+	}
+	{
+		s := &shapes[shapePositiveInteger]
+		s.Name, s.Kind = "PositiveInteger", schema.Integer
+		s.Min = schema.Float(1)
 	}
 	{
 		s := &shapes[shapePrincipal]
@@ -1115,6 +1996,56 @@ func init() {
 		s.Max = schema.Float(34)
 	}
 	{
+		s := &shapes[shapeProvisionedConcurrencyConfigList]
+		s.Name, s.Kind = "ProvisionedConcurrencyConfigList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeProvisionedConcurrencyConfigListItem]}
+	}
+	{
+		s := &shapes[shapeProvisionedConcurrencyConfigListItem]
+		s.Name, s.Kind = "ProvisionedConcurrencyConfigListItem", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionArn", Index: 0, Shape: &shapes[shapeFunctionArn]},
+			{Name: "RequestedProvisionedConcurrentExecutions", Index: 1, Shape: &shapes[shapePositiveInteger]},
+			{Name: "AvailableProvisionedConcurrentExecutions", Index: 2, Shape: &shapes[shapeNonNegativeInteger]},
+			{Name: "AllocatedProvisionedConcurrentExecutions", Index: 3, Shape: &shapes[shapeNonNegativeInteger]},
+			{Name: "Status", Index: 4, Shape: &shapes[shapeProvisionedConcurrencyStatusEnum]},
+			{Name: "StatusReason", Index: 5, Shape: &shapes[shapeString]},
+			{Name: "LastModified", Index: 6, Shape: &shapes[shapeTimestamp]},
+		}
+	}
+	{
+		s := &shapes[shapeProvisionedConcurrencyStatusEnum]
+		s.Name, s.Kind = "ProvisionedConcurrencyStatusEnum", schema.String
+		s.Enum = []string{"IN_PROGRESS", "READY", "FAILED"}
+	}
+	{
+		s := &shapes[shapePublishLayerVersionRequest]
+		s.Name, s.Kind = "PublishLayerVersionRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "Description", Index: 1, Shape: &shapes[shapeDescription]},
+			{Name: "Content", Index: 2, Shape: &shapes[shapeLayerVersionContentInput], Required: true},
+			{Name: "CompatibleArchitectures", Index: 3, Shape: &shapes[shapeCompatibleArchitectures]},
+			{Name: "CompatibleRuntimes", Index: 4, Shape: &shapes[shapeCompatibleRuntimes]},
+			{Name: "LicenseInfo", Index: 5, Shape: &shapes[shapeLicenseInfo]},
+		}
+	}
+	{
+		s := &shapes[shapePublishLayerVersionResponse]
+		s.Name, s.Kind = "PublishLayerVersionResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Content", Index: 0, Shape: &shapes[shapeLayerVersionContentOutput]},
+			{Name: "LayerArn", Index: 1, Shape: &shapes[shapeLayerArn]},
+			{Name: "LayerVersionArn", Index: 2, Shape: &shapes[shapeLayerVersionArn]},
+			{Name: "Description", Index: 3, Shape: &shapes[shapeDescription]},
+			{Name: "CreatedDate", Index: 4, Shape: &shapes[shapeTimestamp]},
+			{Name: "Version", Index: 5, Shape: &shapes[shapeLayerVersionNumber]},
+			{Name: "CompatibleArchitectures", Index: 6, Shape: &shapes[shapeCompatibleArchitectures]},
+			{Name: "CompatibleRuntimes", Index: 7, Shape: &shapes[shapeCompatibleRuntimes]},
+			{Name: "LicenseInfo", Index: 8, Shape: &shapes[shapeLicenseInfo]},
+		}
+	}
+	{
 		s := &shapes[shapePublishVersionRequest]
 		s.Name, s.Kind = "PublishVersionRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -1126,11 +2057,115 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapePutFunctionCodeSigningConfigRequest]
+		s.Name, s.Kind = "PutFunctionCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigArn", Index: 0, Shape: &shapes[shapeCodeSigningConfigArn], Required: true},
+			{Name: "FunctionName", Index: 1, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapePutFunctionCodeSigningConfigResponse]
+		s.Name, s.Kind = "PutFunctionCodeSigningConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigArn", Index: 0, Shape: &shapes[shapeCodeSigningConfigArn], Required: true},
+			{Name: "FunctionName", Index: 1, Shape: &shapes[shapeFunctionName], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapePutFunctionConcurrencyRequest]
 		s.Name, s.Kind = "PutFunctionConcurrencyRequest", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
 			{Name: "ReservedConcurrentExecutions", Index: 1, Shape: &shapes[shapeReservedConcurrentExecutions], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapePutFunctionEventInvokeConfigRequest]
+		s.Name, s.Kind = "PutFunctionEventInvokeConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeNumericLatestPublishedOrAliasQualifier], Location: schema.Query},
+			{Name: "MaximumRetryAttempts", Index: 2, Shape: &shapes[shapeMaximumRetryAttempts]},
+			{Name: "MaximumEventAgeInSeconds", Index: 3, Shape: &shapes[shapeMaximumEventAgeInSeconds]},
+			{Name: "DestinationConfig", Index: 4, Shape: &shapes[shapeDestinationConfig]},
+		}
+	}
+	{
+		s := &shapes[shapePutFunctionRecursionConfigRequest]
+		s.Name, s.Kind = "PutFunctionRecursionConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeUnqualifiedFunctionName], Required: true, Location: schema.URI},
+			{Name: "RecursiveLoop", Index: 1, Shape: &shapes[shapeRecursiveLoop], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapePutFunctionRecursionConfigResponse]
+		s.Name, s.Kind = "PutFunctionRecursionConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "RecursiveLoop", Index: 0, Shape: &shapes[shapeRecursiveLoop]},
+		}
+	}
+	{
+		s := &shapes[shapePutProvisionedConcurrencyConfigRequest]
+		s.Name, s.Kind = "PutProvisionedConcurrencyConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeQualifier], Required: true, Location: schema.Query},
+			{Name: "ProvisionedConcurrentExecutions", Index: 2, Shape: &shapes[shapePositiveInteger], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapePutProvisionedConcurrencyConfigResponse]
+		s.Name, s.Kind = "PutProvisionedConcurrencyConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "RequestedProvisionedConcurrentExecutions", Index: 0, Shape: &shapes[shapePositiveInteger]},
+			{Name: "AllocatedProvisionedConcurrentExecutions", Index: 1, Shape: &shapes[shapeNonNegativeInteger]},
+			{Name: "AvailableProvisionedConcurrentExecutions", Index: 2, Shape: &shapes[shapeNonNegativeInteger]},
+			{Name: "Status", Index: 3, Shape: &shapes[shapeProvisionedConcurrencyStatusEnum]},
+			{Name: "StatusReason", Index: 4, Shape: &shapes[shapeString]},
+			{Name: "LastModified", Index: 5, Shape: &shapes[shapeTimestamp]},
+		}
+	}
+	{
+		s := &shapes[shapePutRuntimeManagementConfigRequest]
+		s.Name, s.Kind = "PutRuntimeManagementConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeNumericLatestPublishedOrAliasQualifier], Location: schema.Query},
+			{Name: "UpdateRuntimeOn", Index: 2, Shape: &shapes[shapeUpdateRuntimeOn], Required: true},
+			{Name: "RuntimeVersionArn", Index: 3, Shape: &shapes[shapeRuntimeVersionArn]},
+		}
+	}
+	{
+		s := &shapes[shapePutRuntimeManagementConfigResponse]
+		s.Name, s.Kind = "PutRuntimeManagementConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UpdateRuntimeOn", Index: 0, Shape: &shapes[shapeUpdateRuntimeOn], Required: true},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeFunctionArn], Required: true},
+			{Name: "RuntimeVersionArn", Index: 2, Shape: &shapes[shapeRuntimeVersionArn]},
+		}
+	}
+	{
+		s := &shapes[shapeQualifier]
+		s.Name, s.Kind = "Qualifier", schema.String
+		s.Pattern = "(|[a-zA-Z0-9$_-]+)"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeRecursiveLoop]
+		s.Name, s.Kind = "RecursiveLoop", schema.String
+		s.Enum = []string{"Allow", "Terminate"}
+	}
+	{
+		s := &shapes[shapeRemoveLayerVersionPermissionRequest]
+		s.Name, s.Kind = "RemoveLayerVersionPermissionRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LayerName", Index: 0, Shape: &shapes[shapeLayerName], Required: true, Location: schema.URI},
+			{Name: "VersionNumber", Index: 1, Shape: &shapes[shapeLayerVersionNumber], Required: true, Location: schema.URI},
+			{Name: "StatementId", Index: 2, Shape: &shapes[shapeStatementId], Required: true, Location: schema.URI},
+			{Name: "RevisionId", Index: 3, Shape: &shapes[shapeString], Location: schema.Query},
 		}
 	}
 	{
@@ -1258,6 +2293,13 @@ func init() {
 		s.Name, s.Kind = "SensitiveStringOnServerOnly", schema.String
 		s.Min = schema.Float(0)
 		s.Max = schema.Float(10000)
+	}
+	{
+		s := &shapes[shapeSigningProfileVersionArns]
+		s.Name, s.Kind = "SigningProfileVersionArns", schema.List
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(20)
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeArn]}
 	}
 	{
 		s := &shapes[shapeSnapStart]
@@ -1455,6 +2497,13 @@ func init() {
 		s.Enum = []string{"Active", "PassThrough"}
 	}
 	{
+		s := &shapes[shapeUnqualifiedFunctionName]
+		s.Name, s.Kind = "UnqualifiedFunctionName", schema.String
+		s.Pattern = "(arn:(aws[a-zA-Z-]*)?:lambda:)?((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\\d{1}:)?(\\d{12}:)?(function:)?([a-zA-Z0-9-_]+)"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(140)
+	}
+	{
 		s := &shapes[shapeUnreservedConcurrentExecutions]
 		s.Name, s.Kind = "UnreservedConcurrentExecutions", schema.Integer
 		s.Min = schema.Float(0)
@@ -1477,6 +2526,23 @@ func init() {
 			{Name: "Description", Index: 3, Shape: &shapes[shapeDescription]},
 			{Name: "RoutingConfig", Index: 4, Shape: &shapes[shapeAliasRoutingConfiguration]},
 			{Name: "RevisionId", Index: 5, Shape: &shapes[shapeString]},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateCodeSigningConfigRequest]
+		s.Name, s.Kind = "UpdateCodeSigningConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfigArn", Index: 0, Shape: &shapes[shapeCodeSigningConfigArn], Required: true, Location: schema.URI},
+			{Name: "Description", Index: 1, Shape: &shapes[shapeDescription]},
+			{Name: "AllowedPublishers", Index: 2, Shape: &shapes[shapeAllowedPublishers]},
+			{Name: "CodeSigningPolicies", Index: 3, Shape: &shapes[shapeCodeSigningPolicies]},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateCodeSigningConfigResponse]
+		s.Name, s.Kind = "UpdateCodeSigningConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CodeSigningConfig", Index: 0, Shape: &shapes[shapeCodeSigningConfig], Required: true},
 		}
 	}
 	{
@@ -1524,6 +2590,46 @@ func init() {
 			{Name: "CapacityProviderConfig", Index: 19, Shape: &shapes[shapeCapacityProviderConfig]},
 			{Name: "DurableConfig", Index: 20, Shape: &shapes[shapeDurableConfig]},
 		}
+	}
+	{
+		s := &shapes[shapeUpdateFunctionEventInvokeConfigRequest]
+		s.Name, s.Kind = "UpdateFunctionEventInvokeConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeNamespacedFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeNumericLatestPublishedOrAliasQualifier], Location: schema.Query},
+			{Name: "MaximumRetryAttempts", Index: 2, Shape: &shapes[shapeMaximumRetryAttempts]},
+			{Name: "MaximumEventAgeInSeconds", Index: 3, Shape: &shapes[shapeMaximumEventAgeInSeconds]},
+			{Name: "DestinationConfig", Index: 4, Shape: &shapes[shapeDestinationConfig]},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateFunctionUrlConfigRequest]
+		s.Name, s.Kind = "UpdateFunctionUrlConfigRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionName", Index: 0, Shape: &shapes[shapeFunctionUrlFunctionName], Required: true, Location: schema.URI},
+			{Name: "Qualifier", Index: 1, Shape: &shapes[shapeFunctionUrlQualifier], Location: schema.Query},
+			{Name: "AuthType", Index: 2, Shape: &shapes[shapeFunctionUrlAuthType]},
+			{Name: "Cors", Index: 3, Shape: &shapes[shapeCors]},
+			{Name: "InvokeMode", Index: 4, Shape: &shapes[shapeInvokeMode]},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateFunctionUrlConfigResponse]
+		s.Name, s.Kind = "UpdateFunctionUrlConfigResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FunctionUrl", Index: 0, Shape: &shapes[shapeFunctionUrl], Required: true},
+			{Name: "FunctionArn", Index: 1, Shape: &shapes[shapeFunctionArn], Required: true},
+			{Name: "AuthType", Index: 2, Shape: &shapes[shapeFunctionUrlAuthType], Required: true},
+			{Name: "Cors", Index: 3, Shape: &shapes[shapeCors]},
+			{Name: "CreationTime", Index: 4, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "LastModifiedTime", Index: 5, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "InvokeMode", Index: 6, Shape: &shapes[shapeInvokeMode]},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateRuntimeOn]
+		s.Name, s.Kind = "UpdateRuntimeOn", schema.String
+		s.Enum = []string{"Auto", "Manual", "FunctionUpdate"}
 	}
 	{
 		s := &shapes[shapeVersion]

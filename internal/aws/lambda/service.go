@@ -13,33 +13,69 @@ import (
 
 // API is the behaviour of Lambda.
 type API interface {
+	AddLayerVersionPermission(ctx context.Context, in *AddLayerVersionPermissionInput) (*AddLayerVersionPermissionOutput, error)
 	AddPermission(ctx context.Context, in *AddPermissionInput) (*AddPermissionOutput, error)
 	CreateAlias(ctx context.Context, in *CreateAliasInput) (*CreateAliasOutput, error)
+	CreateCodeSigningConfig(ctx context.Context, in *CreateCodeSigningConfigInput) (*CreateCodeSigningConfigOutput, error)
 	CreateFunction(ctx context.Context, in *CreateFunctionInput) (*CreateFunctionOutput, error)
+	CreateFunctionUrlConfig(ctx context.Context, in *CreateFunctionUrlConfigInput) (*CreateFunctionUrlConfigOutput, error)
 	DeleteAlias(ctx context.Context, in *DeleteAliasInput) (*DeleteAliasOutput, error)
+	DeleteCodeSigningConfig(ctx context.Context, in *DeleteCodeSigningConfigInput) (*DeleteCodeSigningConfigOutput, error)
 	DeleteFunction(ctx context.Context, in *DeleteFunctionInput) (*DeleteFunctionOutput, error)
+	DeleteFunctionCodeSigningConfig(ctx context.Context, in *DeleteFunctionCodeSigningConfigInput) (*DeleteFunctionCodeSigningConfigOutput, error)
 	DeleteFunctionConcurrency(ctx context.Context, in *DeleteFunctionConcurrencyInput) (*DeleteFunctionConcurrencyOutput, error)
+	DeleteFunctionEventInvokeConfig(ctx context.Context, in *DeleteFunctionEventInvokeConfigInput) (*DeleteFunctionEventInvokeConfigOutput, error)
+	DeleteFunctionUrlConfig(ctx context.Context, in *DeleteFunctionUrlConfigInput) (*DeleteFunctionUrlConfigOutput, error)
+	DeleteLayerVersion(ctx context.Context, in *DeleteLayerVersionInput) (*DeleteLayerVersionOutput, error)
+	DeleteProvisionedConcurrencyConfig(ctx context.Context, in *DeleteProvisionedConcurrencyConfigInput) (*DeleteProvisionedConcurrencyConfigOutput, error)
 	GetAccountSettings(ctx context.Context, in *GetAccountSettingsInput) (*GetAccountSettingsOutput, error)
 	GetAlias(ctx context.Context, in *GetAliasInput) (*GetAliasOutput, error)
+	GetCodeSigningConfig(ctx context.Context, in *GetCodeSigningConfigInput) (*GetCodeSigningConfigOutput, error)
 	GetFunction(ctx context.Context, in *GetFunctionInput) (*GetFunctionOutput, error)
 	GetFunctionCodeSigningConfig(ctx context.Context, in *GetFunctionCodeSigningConfigInput) (*GetFunctionCodeSigningConfigOutput, error)
 	GetFunctionConcurrency(ctx context.Context, in *GetFunctionConcurrencyInput) (*GetFunctionConcurrencyOutput, error)
 	GetFunctionConfiguration(ctx context.Context, in *GetFunctionConfigurationInput) (*GetFunctionConfigurationOutput, error)
+	GetFunctionEventInvokeConfig(ctx context.Context, in *GetFunctionEventInvokeConfigInput) (*GetFunctionEventInvokeConfigOutput, error)
+	GetFunctionRecursionConfig(ctx context.Context, in *GetFunctionRecursionConfigInput) (*GetFunctionRecursionConfigOutput, error)
+	GetFunctionUrlConfig(ctx context.Context, in *GetFunctionUrlConfigInput) (*GetFunctionUrlConfigOutput, error)
+	GetLayerVersion(ctx context.Context, in *GetLayerVersionInput) (*GetLayerVersionOutput, error)
+	GetLayerVersionByArn(ctx context.Context, in *GetLayerVersionByArnInput) (*GetLayerVersionByArnOutput, error)
+	GetLayerVersionPolicy(ctx context.Context, in *GetLayerVersionPolicyInput) (*GetLayerVersionPolicyOutput, error)
 	GetPolicy(ctx context.Context, in *GetPolicyInput) (*GetPolicyOutput, error)
+	GetProvisionedConcurrencyConfig(ctx context.Context, in *GetProvisionedConcurrencyConfigInput) (*GetProvisionedConcurrencyConfigOutput, error)
+	GetRuntimeManagementConfig(ctx context.Context, in *GetRuntimeManagementConfigInput) (*GetRuntimeManagementConfigOutput, error)
 	Invoke(ctx context.Context, in *InvokeInput) (*InvokeOutput, error)
+	InvokeAsync(ctx context.Context, in *InvokeAsyncInput) (*InvokeAsyncOutput, error)
 	InvokeWithResponseStream(ctx context.Context, in *InvokeWithResponseStreamInput) (*InvokeWithResponseStreamOutput, error)
 	ListAliases(ctx context.Context, in *ListAliasesInput) (*ListAliasesOutput, error)
+	ListCodeSigningConfigs(ctx context.Context, in *ListCodeSigningConfigsInput) (*ListCodeSigningConfigsOutput, error)
+	ListFunctionEventInvokeConfigs(ctx context.Context, in *ListFunctionEventInvokeConfigsInput) (*ListFunctionEventInvokeConfigsOutput, error)
+	ListFunctionUrlConfigs(ctx context.Context, in *ListFunctionUrlConfigsInput) (*ListFunctionUrlConfigsOutput, error)
 	ListFunctions(ctx context.Context, in *ListFunctionsInput) (*ListFunctionsOutput, error)
+	ListFunctionsByCodeSigningConfig(ctx context.Context, in *ListFunctionsByCodeSigningConfigInput) (*ListFunctionsByCodeSigningConfigOutput, error)
+	ListLayerVersions(ctx context.Context, in *ListLayerVersionsInput) (*ListLayerVersionsOutput, error)
+	ListLayers(ctx context.Context, in *ListLayersInput) (*ListLayersOutput, error)
+	ListProvisionedConcurrencyConfigs(ctx context.Context, in *ListProvisionedConcurrencyConfigsInput) (*ListProvisionedConcurrencyConfigsOutput, error)
 	ListTags(ctx context.Context, in *ListTagsInput) (*ListTagsOutput, error)
 	ListVersionsByFunction(ctx context.Context, in *ListVersionsByFunctionInput) (*ListVersionsByFunctionOutput, error)
+	PublishLayerVersion(ctx context.Context, in *PublishLayerVersionInput) (*PublishLayerVersionOutput, error)
 	PublishVersion(ctx context.Context, in *PublishVersionInput) (*PublishVersionOutput, error)
+	PutFunctionCodeSigningConfig(ctx context.Context, in *PutFunctionCodeSigningConfigInput) (*PutFunctionCodeSigningConfigOutput, error)
 	PutFunctionConcurrency(ctx context.Context, in *PutFunctionConcurrencyInput) (*PutFunctionConcurrencyOutput, error)
+	PutFunctionEventInvokeConfig(ctx context.Context, in *PutFunctionEventInvokeConfigInput) (*PutFunctionEventInvokeConfigOutput, error)
+	PutFunctionRecursionConfig(ctx context.Context, in *PutFunctionRecursionConfigInput) (*PutFunctionRecursionConfigOutput, error)
+	PutProvisionedConcurrencyConfig(ctx context.Context, in *PutProvisionedConcurrencyConfigInput) (*PutProvisionedConcurrencyConfigOutput, error)
+	PutRuntimeManagementConfig(ctx context.Context, in *PutRuntimeManagementConfigInput) (*PutRuntimeManagementConfigOutput, error)
+	RemoveLayerVersionPermission(ctx context.Context, in *RemoveLayerVersionPermissionInput) (*RemoveLayerVersionPermissionOutput, error)
 	RemovePermission(ctx context.Context, in *RemovePermissionInput) (*RemovePermissionOutput, error)
 	TagResource(ctx context.Context, in *TagResourceInput) (*TagResourceOutput, error)
 	UntagResource(ctx context.Context, in *UntagResourceInput) (*UntagResourceOutput, error)
 	UpdateAlias(ctx context.Context, in *UpdateAliasInput) (*UpdateAliasOutput, error)
+	UpdateCodeSigningConfig(ctx context.Context, in *UpdateCodeSigningConfigInput) (*UpdateCodeSigningConfigOutput, error)
 	UpdateFunctionCode(ctx context.Context, in *UpdateFunctionCodeInput) (*UpdateFunctionCodeOutput, error)
 	UpdateFunctionConfiguration(ctx context.Context, in *UpdateFunctionConfigurationInput) (*UpdateFunctionConfigurationOutput, error)
+	UpdateFunctionEventInvokeConfig(ctx context.Context, in *UpdateFunctionEventInvokeConfigInput) (*UpdateFunctionEventInvokeConfigOutput, error)
+	UpdateFunctionUrlConfig(ctx context.Context, in *UpdateFunctionUrlConfigInput) (*UpdateFunctionUrlConfigOutput, error)
 }
 
 // NewService returns the service with api as its behaviour.
@@ -49,93 +85,93 @@ func NewService(api API) *aws.Service {
 		Protocols:    []aws.Protocol{"rest-json"},
 		TargetPrefix: "", JSONVersion: "", XMLNamespace: "", QueryCompatible: false, ValidationCode: "ValidationException", SerializationCode: "InvalidRequestContentException",
 		Operations: []*aws.Operation{
+			{Name: "AddLayerVersionPermission", Method: "POST", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy", Status: 201, Input: &shapes[shapeAddLayerVersionPermissionRequest], Output: &shapes[shapeAddLayerVersionPermissionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(AddLayerVersionPermissionInput) }, Call: aws.Handler(api.AddLayerVersionPermission)},
 			{Name: "AddPermission", Method: "POST", URI: "/2015-03-31/functions/{FunctionName}/policy", Status: 201, Input: &shapes[shapeAddPermissionRequest], Output: &shapes[shapeAddPermissionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(AddPermissionInput) }, Call: aws.Handler(api.AddPermission)},
 			{Name: "CreateAlias", Method: "POST", URI: "/2015-03-31/functions/{FunctionName}/aliases", Status: 201, Input: &shapes[shapeCreateAliasRequest], Output: &shapes[shapeAliasConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateAliasInput) }, Call: aws.Handler(api.CreateAlias)},
+			{Name: "CreateCodeSigningConfig", Method: "POST", URI: "/2020-04-22/code-signing-configs", Status: 201, Input: &shapes[shapeCreateCodeSigningConfigRequest], Output: &shapes[shapeCreateCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateCodeSigningConfigInput) }, Call: aws.Handler(api.CreateCodeSigningConfig)},
 			{Name: "CreateFunction", Method: "POST", URI: "/2015-03-31/functions", Status: 201, Input: &shapes[shapeCreateFunctionRequest], Output: &shapes[shapeFunctionConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 70167211, Gzip: false, New: func() any { return new(CreateFunctionInput) }, Call: aws.Handler(api.CreateFunction)},
+			{Name: "CreateFunctionUrlConfig", Method: "POST", URI: "/2021-10-31/functions/{FunctionName}/url", Status: 201, Input: &shapes[shapeCreateFunctionUrlConfigRequest], Output: &shapes[shapeCreateFunctionUrlConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateFunctionUrlConfigInput) }, Call: aws.Handler(api.CreateFunctionUrlConfig)},
 			{Name: "DeleteAlias", Method: "DELETE", URI: "/2015-03-31/functions/{FunctionName}/aliases/{Name}", Status: 204, Input: &shapes[shapeDeleteAliasRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteAliasInput) }, Call: aws.Handler(api.DeleteAlias)},
+			{Name: "DeleteCodeSigningConfig", Method: "DELETE", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}", Status: 204, Input: &shapes[shapeDeleteCodeSigningConfigRequest], Output: &shapes[shapeDeleteCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteCodeSigningConfigInput) }, Call: aws.Handler(api.DeleteCodeSigningConfig)},
 			{Name: "DeleteFunction", Method: "DELETE", URI: "/2015-03-31/functions/{FunctionName}", Status: 200, Input: &shapes[shapeDeleteFunctionRequest], Output: &shapes[shapeDeleteFunctionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteFunctionInput) }, Call: aws.Handler(api.DeleteFunction)},
+			{Name: "DeleteFunctionCodeSigningConfig", Method: "DELETE", URI: "/2020-06-30/functions/{FunctionName}/code-signing-config", Status: 204, Input: &shapes[shapeDeleteFunctionCodeSigningConfigRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteFunctionCodeSigningConfigInput) }, Call: aws.Handler(api.DeleteFunctionCodeSigningConfig)},
 			{Name: "DeleteFunctionConcurrency", Method: "DELETE", URI: "/2017-10-31/functions/{FunctionName}/concurrency", Status: 204, Input: &shapes[shapeDeleteFunctionConcurrencyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteFunctionConcurrencyInput) }, Call: aws.Handler(api.DeleteFunctionConcurrency)},
+			{Name: "DeleteFunctionEventInvokeConfig", Method: "DELETE", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config", Status: 204, Input: &shapes[shapeDeleteFunctionEventInvokeConfigRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteFunctionEventInvokeConfigInput) }, Call: aws.Handler(api.DeleteFunctionEventInvokeConfig)},
+			{Name: "DeleteFunctionUrlConfig", Method: "DELETE", URI: "/2021-10-31/functions/{FunctionName}/url", Status: 204, Input: &shapes[shapeDeleteFunctionUrlConfigRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteFunctionUrlConfigInput) }, Call: aws.Handler(api.DeleteFunctionUrlConfig)},
+			{Name: "DeleteLayerVersion", Method: "DELETE", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}", Status: 204, Input: &shapes[shapeDeleteLayerVersionRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteLayerVersionInput) }, Call: aws.Handler(api.DeleteLayerVersion)},
+			{Name: "DeleteProvisionedConcurrencyConfig", Method: "DELETE", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency", Status: 204, Input: &shapes[shapeDeleteProvisionedConcurrencyConfigRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteProvisionedConcurrencyConfigInput) }, Call: aws.Handler(api.DeleteProvisionedConcurrencyConfig)},
 			{Name: "GetAccountSettings", Method: "GET", URI: "/2016-08-19/account-settings", Status: 200, Input: &shapes[shapeGetAccountSettingsRequest], Output: &shapes[shapeGetAccountSettingsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetAccountSettingsInput) }, Call: aws.Handler(api.GetAccountSettings)},
 			{Name: "GetAlias", Method: "GET", URI: "/2015-03-31/functions/{FunctionName}/aliases/{Name}", Status: 200, Input: &shapes[shapeGetAliasRequest], Output: &shapes[shapeAliasConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetAliasInput) }, Call: aws.Handler(api.GetAlias)},
+			{Name: "GetCodeSigningConfig", Method: "GET", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}", Status: 200, Input: &shapes[shapeGetCodeSigningConfigRequest], Output: &shapes[shapeGetCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetCodeSigningConfigInput) }, Call: aws.Handler(api.GetCodeSigningConfig)},
 			{Name: "GetFunction", Method: "GET", URI: "/2015-03-31/functions/{FunctionName}", Status: 200, Input: &shapes[shapeGetFunctionRequest], Output: &shapes[shapeGetFunctionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionInput) }, Call: aws.Handler(api.GetFunction)},
 			{Name: "GetFunctionCodeSigningConfig", Method: "GET", URI: "/2020-06-30/functions/{FunctionName}/code-signing-config", Status: 200, Input: &shapes[shapeGetFunctionCodeSigningConfigRequest], Output: &shapes[shapeGetFunctionCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionCodeSigningConfigInput) }, Call: aws.Handler(api.GetFunctionCodeSigningConfig)},
 			{Name: "GetFunctionConcurrency", Method: "GET", URI: "/2019-09-30/functions/{FunctionName}/concurrency", Status: 200, Input: &shapes[shapeGetFunctionConcurrencyRequest], Output: &shapes[shapeGetFunctionConcurrencyResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionConcurrencyInput) }, Call: aws.Handler(api.GetFunctionConcurrency)},
 			{Name: "GetFunctionConfiguration", Method: "GET", URI: "/2015-03-31/functions/{FunctionName}/configuration", Status: 200, Input: &shapes[shapeGetFunctionConfigurationRequest], Output: &shapes[shapeFunctionConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionConfigurationInput) }, Call: aws.Handler(api.GetFunctionConfiguration)},
+			{Name: "GetFunctionEventInvokeConfig", Method: "GET", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config", Status: 200, Input: &shapes[shapeGetFunctionEventInvokeConfigRequest], Output: &shapes[shapeFunctionEventInvokeConfig], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionEventInvokeConfigInput) }, Call: aws.Handler(api.GetFunctionEventInvokeConfig)},
+			{Name: "GetFunctionRecursionConfig", Method: "GET", URI: "/2024-08-31/functions/{FunctionName}/recursion-config", Status: 200, Input: &shapes[shapeGetFunctionRecursionConfigRequest], Output: &shapes[shapeGetFunctionRecursionConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionRecursionConfigInput) }, Call: aws.Handler(api.GetFunctionRecursionConfig)},
+			{Name: "GetFunctionUrlConfig", Method: "GET", URI: "/2021-10-31/functions/{FunctionName}/url", Status: 200, Input: &shapes[shapeGetFunctionUrlConfigRequest], Output: &shapes[shapeGetFunctionUrlConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetFunctionUrlConfigInput) }, Call: aws.Handler(api.GetFunctionUrlConfig)},
+			{Name: "GetLayerVersion", Method: "GET", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}", Status: 200, Input: &shapes[shapeGetLayerVersionRequest], Output: &shapes[shapeGetLayerVersionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetLayerVersionInput) }, Call: aws.Handler(api.GetLayerVersion)},
+			{Name: "GetLayerVersionByArn", Method: "GET", URI: "/2018-10-31/layers?find=LayerVersion", Status: 200, Input: &shapes[shapeGetLayerVersionByArnRequest], Output: &shapes[shapeGetLayerVersionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetLayerVersionByArnInput) }, Call: aws.Handler(api.GetLayerVersionByArn)},
+			{Name: "GetLayerVersionPolicy", Method: "GET", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy", Status: 200, Input: &shapes[shapeGetLayerVersionPolicyRequest], Output: &shapes[shapeGetLayerVersionPolicyResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetLayerVersionPolicyInput) }, Call: aws.Handler(api.GetLayerVersionPolicy)},
 			{Name: "GetPolicy", Method: "GET", URI: "/2015-03-31/functions/{FunctionName}/policy", Status: 200, Input: &shapes[shapeGetPolicyRequest], Output: &shapes[shapeGetPolicyResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetPolicyInput) }, Call: aws.Handler(api.GetPolicy)},
+			{Name: "GetProvisionedConcurrencyConfig", Method: "GET", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency", Status: 200, Input: &shapes[shapeGetProvisionedConcurrencyConfigRequest], Output: &shapes[shapeGetProvisionedConcurrencyConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetProvisionedConcurrencyConfigInput) }, Call: aws.Handler(api.GetProvisionedConcurrencyConfig)},
+			{Name: "GetRuntimeManagementConfig", Method: "GET", URI: "/2021-07-20/functions/{FunctionName}/runtime-management-config", Status: 200, Input: &shapes[shapeGetRuntimeManagementConfigRequest], Output: &shapes[shapeGetRuntimeManagementConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetRuntimeManagementConfigInput) }, Call: aws.Handler(api.GetRuntimeManagementConfig)},
 			{Name: "Invoke", Method: "POST", URI: "/2015-03-31/functions/{FunctionName}/invocations", Status: 200, Input: &shapes[shapeInvocationRequest], Output: &shapes[shapeInvocationResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 6291456, Gzip: false, New: func() any { return new(InvokeInput) }, Call: aws.Handler(api.Invoke)},
+			{Name: "InvokeAsync", Method: "POST", URI: "/2014-11-13/functions/{FunctionName}/invoke-async", Status: 202, Input: &shapes[shapeInvokeAsyncRequest], Output: &shapes[shapeInvokeAsyncResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 262144, Gzip: false, New: func() any { return new(InvokeAsyncInput) }, Call: aws.Handler(api.InvokeAsync)},
 			{Name: "InvokeWithResponseStream", Method: "POST", URI: "/2021-11-15/functions/{FunctionName}/response-streaming-invocations", Status: 200, Input: &shapes[shapeInvokeWithResponseStreamRequest], Output: &shapes[shapeInvokeWithResponseStreamResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 6291456, Gzip: false, New: func() any { return new(InvokeWithResponseStreamInput) }, Call: aws.Handler(api.InvokeWithResponseStream)},
 			{Name: "ListAliases", Method: "GET", URI: "/2015-03-31/functions/{FunctionName}/aliases", Status: 200, Input: &shapes[shapeListAliasesRequest], Output: &shapes[shapeListAliasesResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListAliasesInput) }, Call: aws.Handler(api.ListAliases)},
+			{Name: "ListCodeSigningConfigs", Method: "GET", URI: "/2020-04-22/code-signing-configs", Status: 200, Input: &shapes[shapeListCodeSigningConfigsRequest], Output: &shapes[shapeListCodeSigningConfigsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListCodeSigningConfigsInput) }, Call: aws.Handler(api.ListCodeSigningConfigs)},
+			{Name: "ListFunctionEventInvokeConfigs", Method: "GET", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config/list", Status: 200, Input: &shapes[shapeListFunctionEventInvokeConfigsRequest], Output: &shapes[shapeListFunctionEventInvokeConfigsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListFunctionEventInvokeConfigsInput) }, Call: aws.Handler(api.ListFunctionEventInvokeConfigs)},
+			{Name: "ListFunctionUrlConfigs", Method: "GET", URI: "/2021-10-31/functions/{FunctionName}/urls", Status: 200, Input: &shapes[shapeListFunctionUrlConfigsRequest], Output: &shapes[shapeListFunctionUrlConfigsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListFunctionUrlConfigsInput) }, Call: aws.Handler(api.ListFunctionUrlConfigs)},
 			{Name: "ListFunctions", Method: "GET", URI: "/2015-03-31/functions", Status: 200, Input: &shapes[shapeListFunctionsRequest], Output: &shapes[shapeListFunctionsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListFunctionsInput) }, Call: aws.Handler(api.ListFunctions)},
+			{Name: "ListFunctionsByCodeSigningConfig", Method: "GET", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions", Status: 200, Input: &shapes[shapeListFunctionsByCodeSigningConfigRequest], Output: &shapes[shapeListFunctionsByCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListFunctionsByCodeSigningConfigInput) }, Call: aws.Handler(api.ListFunctionsByCodeSigningConfig)},
+			{Name: "ListLayerVersions", Method: "GET", URI: "/2018-10-31/layers/{LayerName}/versions", Status: 200, Input: &shapes[shapeListLayerVersionsRequest], Output: &shapes[shapeListLayerVersionsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListLayerVersionsInput) }, Call: aws.Handler(api.ListLayerVersions)},
+			{Name: "ListLayers", Method: "GET", URI: "/2018-10-31/layers", Status: 200, Input: &shapes[shapeListLayersRequest], Output: &shapes[shapeListLayersResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListLayersInput) }, Call: aws.Handler(api.ListLayers)},
+			{Name: "ListProvisionedConcurrencyConfigs", Method: "GET", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency?List=ALL", Status: 200, Input: &shapes[shapeListProvisionedConcurrencyConfigsRequest], Output: &shapes[shapeListProvisionedConcurrencyConfigsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListProvisionedConcurrencyConfigsInput) }, Call: aws.Handler(api.ListProvisionedConcurrencyConfigs)},
 			{Name: "ListTags", Method: "GET", URI: "/2017-03-31/tags/{Resource}", Status: 200, Input: &shapes[shapeListTagsRequest], Output: &shapes[shapeListTagsResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListTagsInput) }, Call: aws.Handler(api.ListTags)},
 			{Name: "ListVersionsByFunction", Method: "GET", URI: "/2015-03-31/functions/{FunctionName}/versions", Status: 200, Input: &shapes[shapeListVersionsByFunctionRequest], Output: &shapes[shapeListVersionsByFunctionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListVersionsByFunctionInput) }, Call: aws.Handler(api.ListVersionsByFunction)},
+			{Name: "PublishLayerVersion", Method: "POST", URI: "/2018-10-31/layers/{LayerName}/versions", Status: 201, Input: &shapes[shapePublishLayerVersionRequest], Output: &shapes[shapePublishLayerVersionResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 70167211, Gzip: false, New: func() any { return new(PublishLayerVersionInput) }, Call: aws.Handler(api.PublishLayerVersion)},
 			{Name: "PublishVersion", Method: "POST", URI: "/2015-03-31/functions/{FunctionName}/versions", Status: 201, Input: &shapes[shapePublishVersionRequest], Output: &shapes[shapeFunctionConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PublishVersionInput) }, Call: aws.Handler(api.PublishVersion)},
+			{Name: "PutFunctionCodeSigningConfig", Method: "PUT", URI: "/2020-06-30/functions/{FunctionName}/code-signing-config", Status: 200, Input: &shapes[shapePutFunctionCodeSigningConfigRequest], Output: &shapes[shapePutFunctionCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutFunctionCodeSigningConfigInput) }, Call: aws.Handler(api.PutFunctionCodeSigningConfig)},
 			{Name: "PutFunctionConcurrency", Method: "PUT", URI: "/2017-10-31/functions/{FunctionName}/concurrency", Status: 200, Input: &shapes[shapePutFunctionConcurrencyRequest], Output: &shapes[shapeConcurrency], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutFunctionConcurrencyInput) }, Call: aws.Handler(api.PutFunctionConcurrency)},
+			{Name: "PutFunctionEventInvokeConfig", Method: "PUT", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config", Status: 200, Input: &shapes[shapePutFunctionEventInvokeConfigRequest], Output: &shapes[shapeFunctionEventInvokeConfig], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutFunctionEventInvokeConfigInput) }, Call: aws.Handler(api.PutFunctionEventInvokeConfig)},
+			{Name: "PutFunctionRecursionConfig", Method: "PUT", URI: "/2024-08-31/functions/{FunctionName}/recursion-config", Status: 200, Input: &shapes[shapePutFunctionRecursionConfigRequest], Output: &shapes[shapePutFunctionRecursionConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutFunctionRecursionConfigInput) }, Call: aws.Handler(api.PutFunctionRecursionConfig)},
+			{Name: "PutProvisionedConcurrencyConfig", Method: "PUT", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency", Status: 202, Input: &shapes[shapePutProvisionedConcurrencyConfigRequest], Output: &shapes[shapePutProvisionedConcurrencyConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutProvisionedConcurrencyConfigInput) }, Call: aws.Handler(api.PutProvisionedConcurrencyConfig)},
+			{Name: "PutRuntimeManagementConfig", Method: "PUT", URI: "/2021-07-20/functions/{FunctionName}/runtime-management-config", Status: 200, Input: &shapes[shapePutRuntimeManagementConfigRequest], Output: &shapes[shapePutRuntimeManagementConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutRuntimeManagementConfigInput) }, Call: aws.Handler(api.PutRuntimeManagementConfig)},
+			{Name: "RemoveLayerVersionPermission", Method: "DELETE", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}", Status: 204, Input: &shapes[shapeRemoveLayerVersionPermissionRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(RemoveLayerVersionPermissionInput) }, Call: aws.Handler(api.RemoveLayerVersionPermission)},
 			{Name: "RemovePermission", Method: "DELETE", URI: "/2015-03-31/functions/{FunctionName}/policy/{StatementId}", Status: 204, Input: &shapes[shapeRemovePermissionRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(RemovePermissionInput) }, Call: aws.Handler(api.RemovePermission)},
 			{Name: "TagResource", Method: "POST", URI: "/2017-03-31/tags/{Resource}", Status: 204, Input: &shapes[shapeTagResourceRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(TagResourceInput) }, Call: aws.Handler(api.TagResource)},
 			{Name: "UntagResource", Method: "DELETE", URI: "/2017-03-31/tags/{Resource}", Status: 204, Input: &shapes[shapeUntagResourceRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UntagResourceInput) }, Call: aws.Handler(api.UntagResource)},
 			{Name: "UpdateAlias", Method: "PUT", URI: "/2015-03-31/functions/{FunctionName}/aliases/{Name}", Status: 200, Input: &shapes[shapeUpdateAliasRequest], Output: &shapes[shapeAliasConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateAliasInput) }, Call: aws.Handler(api.UpdateAlias)},
+			{Name: "UpdateCodeSigningConfig", Method: "PUT", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}", Status: 200, Input: &shapes[shapeUpdateCodeSigningConfigRequest], Output: &shapes[shapeUpdateCodeSigningConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateCodeSigningConfigInput) }, Call: aws.Handler(api.UpdateCodeSigningConfig)},
 			{Name: "UpdateFunctionCode", Method: "PUT", URI: "/2015-03-31/functions/{FunctionName}/code", Status: 200, Input: &shapes[shapeUpdateFunctionCodeRequest], Output: &shapes[shapeFunctionConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 70167211, Gzip: false, New: func() any { return new(UpdateFunctionCodeInput) }, Call: aws.Handler(api.UpdateFunctionCode)},
 			{Name: "UpdateFunctionConfiguration", Method: "PUT", URI: "/2015-03-31/functions/{FunctionName}/configuration", Status: 200, Input: &shapes[shapeUpdateFunctionConfigurationRequest], Output: &shapes[shapeFunctionConfiguration], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateFunctionConfigurationInput) }, Call: aws.Handler(api.UpdateFunctionConfiguration)},
+			{Name: "UpdateFunctionEventInvokeConfig", Method: "POST", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config", Status: 200, Input: &shapes[shapeUpdateFunctionEventInvokeConfigRequest], Output: &shapes[shapeFunctionEventInvokeConfig], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateFunctionEventInvokeConfigInput) }, Call: aws.Handler(api.UpdateFunctionEventInvokeConfig)},
+			{Name: "UpdateFunctionUrlConfig", Method: "PUT", URI: "/2021-10-31/functions/{FunctionName}/url", Status: 200, Input: &shapes[shapeUpdateFunctionUrlConfigRequest], Output: &shapes[shapeUpdateFunctionUrlConfigResponse], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateFunctionUrlConfigInput) }, Call: aws.Handler(api.UpdateFunctionUrlConfig)},
 		},
 		Unserved: []aws.Route{
-			{Operation: "AddLayerVersionPermission", Method: "POST", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"},
 			{Operation: "CheckpointDurableExecution", Method: "POST", URI: "/2025-12-01/durable-executions/{DurableExecutionArn}/checkpoint"},
 			{Operation: "CreateCapacityProvider", Method: "POST", URI: "/2025-11-30/capacity-providers"},
-			{Operation: "CreateCodeSigningConfig", Method: "POST", URI: "/2020-04-22/code-signing-configs"},
 			{Operation: "CreateEventSourceMapping", Method: "POST", URI: "/2015-03-31/event-source-mappings"},
-			{Operation: "CreateFunctionUrlConfig", Method: "POST", URI: "/2021-10-31/functions/{FunctionName}/url"},
 			{Operation: "DeleteCapacityProvider", Method: "DELETE", URI: "/2025-11-30/capacity-providers/{CapacityProviderName}"},
-			{Operation: "DeleteCodeSigningConfig", Method: "DELETE", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"},
 			{Operation: "DeleteEventSourceMapping", Method: "DELETE", URI: "/2015-03-31/event-source-mappings/{UUID}"},
-			{Operation: "DeleteFunctionCodeSigningConfig", Method: "DELETE", URI: "/2020-06-30/functions/{FunctionName}/code-signing-config"},
-			{Operation: "DeleteFunctionEventInvokeConfig", Method: "DELETE", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config"},
-			{Operation: "DeleteFunctionUrlConfig", Method: "DELETE", URI: "/2021-10-31/functions/{FunctionName}/url"},
-			{Operation: "DeleteLayerVersion", Method: "DELETE", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"},
-			{Operation: "DeleteProvisionedConcurrencyConfig", Method: "DELETE", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency", Query: []string{"Qualifier"}},
 			{Operation: "GetCapacityProvider", Method: "GET", URI: "/2025-11-30/capacity-providers/{CapacityProviderName}"},
-			{Operation: "GetCodeSigningConfig", Method: "GET", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"},
 			{Operation: "GetDurableExecution", Method: "GET", URI: "/2025-12-01/durable-executions/{DurableExecutionArn}"},
 			{Operation: "GetDurableExecutionHistory", Method: "GET", URI: "/2025-12-01/durable-executions/{DurableExecutionArn}/history"},
 			{Operation: "GetDurableExecutionState", Method: "GET", URI: "/2025-12-01/durable-executions/{DurableExecutionArn}/state", Query: []string{"CheckpointToken"}},
 			{Operation: "GetEventSourceMapping", Method: "GET", URI: "/2015-03-31/event-source-mappings/{UUID}"},
-			{Operation: "GetFunctionEventInvokeConfig", Method: "GET", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config"},
-			{Operation: "GetFunctionRecursionConfig", Method: "GET", URI: "/2024-08-31/functions/{FunctionName}/recursion-config"},
 			{Operation: "GetFunctionScalingConfig", Method: "GET", URI: "/2025-11-30/functions/{FunctionName}/function-scaling-config", Query: []string{"Qualifier"}},
-			{Operation: "GetFunctionUrlConfig", Method: "GET", URI: "/2021-10-31/functions/{FunctionName}/url"},
-			{Operation: "GetLayerVersion", Method: "GET", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}"},
-			{Operation: "GetLayerVersionByArn", Method: "GET", URI: "/2018-10-31/layers?find=LayerVersion", Query: []string{"Arn"}},
-			{Operation: "GetLayerVersionPolicy", Method: "GET", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy"},
-			{Operation: "GetProvisionedConcurrencyConfig", Method: "GET", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency", Query: []string{"Qualifier"}},
-			{Operation: "GetRuntimeManagementConfig", Method: "GET", URI: "/2021-07-20/functions/{FunctionName}/runtime-management-config"},
-			{Operation: "InvokeAsync", Method: "POST", URI: "/2014-11-13/functions/{FunctionName}/invoke-async"},
 			{Operation: "ListCapacityProviders", Method: "GET", URI: "/2025-11-30/capacity-providers"},
-			{Operation: "ListCodeSigningConfigs", Method: "GET", URI: "/2020-04-22/code-signing-configs"},
 			{Operation: "ListDurableExecutionsByFunction", Method: "GET", URI: "/2025-12-01/functions/{FunctionName}/durable-executions"},
 			{Operation: "ListEventSourceMappings", Method: "GET", URI: "/2015-03-31/event-source-mappings"},
-			{Operation: "ListFunctionEventInvokeConfigs", Method: "GET", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config/list"},
-			{Operation: "ListFunctionUrlConfigs", Method: "GET", URI: "/2021-10-31/functions/{FunctionName}/urls"},
 			{Operation: "ListFunctionVersionsByCapacityProvider", Method: "GET", URI: "/2025-11-30/capacity-providers/{CapacityProviderName}/function-versions"},
-			{Operation: "ListFunctionsByCodeSigningConfig", Method: "GET", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}/functions"},
-			{Operation: "ListLayerVersions", Method: "GET", URI: "/2018-10-31/layers/{LayerName}/versions"},
-			{Operation: "ListLayers", Method: "GET", URI: "/2018-10-31/layers"},
-			{Operation: "ListProvisionedConcurrencyConfigs", Method: "GET", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency?List=ALL"},
-			{Operation: "PublishLayerVersion", Method: "POST", URI: "/2018-10-31/layers/{LayerName}/versions"},
-			{Operation: "PutFunctionCodeSigningConfig", Method: "PUT", URI: "/2020-06-30/functions/{FunctionName}/code-signing-config"},
-			{Operation: "PutFunctionEventInvokeConfig", Method: "PUT", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config"},
-			{Operation: "PutFunctionRecursionConfig", Method: "PUT", URI: "/2024-08-31/functions/{FunctionName}/recursion-config"},
 			{Operation: "PutFunctionScalingConfig", Method: "PUT", URI: "/2025-11-30/functions/{FunctionName}/function-scaling-config", Query: []string{"Qualifier"}},
-			{Operation: "PutProvisionedConcurrencyConfig", Method: "PUT", URI: "/2019-09-30/functions/{FunctionName}/provisioned-concurrency", Query: []string{"Qualifier"}},
-			{Operation: "PutRuntimeManagementConfig", Method: "PUT", URI: "/2021-07-20/functions/{FunctionName}/runtime-management-config"},
-			{Operation: "RemoveLayerVersionPermission", Method: "DELETE", URI: "/2018-10-31/layers/{LayerName}/versions/{VersionNumber}/policy/{StatementId}"},
 			{Operation: "SendDurableExecutionCallbackFailure", Method: "POST", URI: "/2025-12-01/durable-execution-callbacks/{CallbackId}/fail"},
 			{Operation: "SendDurableExecutionCallbackHeartbeat", Method: "POST", URI: "/2025-12-01/durable-execution-callbacks/{CallbackId}/heartbeat"},
 			{Operation: "SendDurableExecutionCallbackSuccess", Method: "POST", URI: "/2025-12-01/durable-execution-callbacks/{CallbackId}/succeed"},
 			{Operation: "StopDurableExecution", Method: "POST", URI: "/2025-12-01/durable-executions/{DurableExecutionArn}/stop"},
 			{Operation: "UpdateCapacityProvider", Method: "PUT", URI: "/2025-11-30/capacity-providers/{CapacityProviderName}"},
-			{Operation: "UpdateCodeSigningConfig", Method: "PUT", URI: "/2020-04-22/code-signing-configs/{CodeSigningConfigArn}"},
 			{Operation: "UpdateEventSourceMapping", Method: "PUT", URI: "/2015-03-31/event-source-mappings/{UUID}"},
-			{Operation: "UpdateFunctionEventInvokeConfig", Method: "POST", URI: "/2019-09-25/functions/{FunctionName}/event-invoke-config"},
-			{Operation: "UpdateFunctionUrlConfig", Method: "PUT", URI: "/2021-10-31/functions/{FunctionName}/url"},
 		},
 	}
 }

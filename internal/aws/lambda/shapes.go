@@ -3,7 +3,9 @@
 package lambda
 
 import (
+	"io"
 	"iter"
+	"time"
 )
 
 // AccountLimit is the API's AccountLimit.
@@ -19,6 +21,23 @@ type AccountLimit struct {
 type AccountUsage struct {
 	TotalCodeSize *int64
 	FunctionCount *int64
+}
+
+// AddLayerVersionPermissionInput is the API's AddLayerVersionPermissionRequest.
+type AddLayerVersionPermissionInput struct {
+	LayerName      *string
+	VersionNumber  *int64
+	StatementId    *string
+	Action         *string
+	Principal      *string
+	OrganizationId *string
+	RevisionId     *string
+}
+
+// AddLayerVersionPermissionOutput is the API's AddLayerVersionPermissionResponse.
+type AddLayerVersionPermissionOutput struct {
+	Statement  *string
+	RevisionId *string
 }
 
 // AddPermissionInput is the API's AddPermissionRequest.
@@ -57,14 +76,44 @@ type AliasRoutingConfiguration struct {
 	AdditionalVersionWeights map[string]float64
 }
 
+// AllowedPublishers is the API's AllowedPublishers.
+type AllowedPublishers struct {
+	SigningProfileVersionArns []string
+}
+
 // CapacityProviderConfig is the API's CapacityProviderConfig.
 type CapacityProviderConfig struct {
 	LambdaManagedInstancesCapacityProviderConfig *LambdaManagedInstancesCapacityProviderConfig
 }
 
+// CodeSigningConfig is the API's CodeSigningConfig.
+type CodeSigningConfig struct {
+	CodeSigningConfigId  *string
+	CodeSigningConfigArn *string
+	Description          *string
+	AllowedPublishers    *AllowedPublishers
+	CodeSigningPolicies  *CodeSigningPolicies
+	LastModified         *string
+}
+
+// CodeSigningPolicies is the API's CodeSigningPolicies.
+type CodeSigningPolicies struct {
+	UntrustedArtifactOnDeployment CodeSigningPolicy
+}
+
 // Concurrency is the API's Concurrency.
 type Concurrency struct {
 	ReservedConcurrentExecutions *int32
+}
+
+// Cors is the API's Cors.
+type Cors struct {
+	AllowCredentials *bool
+	AllowHeaders     []string
+	AllowMethods     []string
+	AllowOrigins     []string
+	ExposeHeaders    []string
+	MaxAge           *int32
 }
 
 // CreateAliasInput is the API's CreateAliasRequest.
@@ -74,6 +123,19 @@ type CreateAliasInput struct {
 	FunctionVersion *string
 	Description     *string
 	RoutingConfig   *AliasRoutingConfiguration
+}
+
+// CreateCodeSigningConfigInput is the API's CreateCodeSigningConfigRequest.
+type CreateCodeSigningConfigInput struct {
+	Description         *string
+	AllowedPublishers   *AllowedPublishers
+	CodeSigningPolicies *CodeSigningPolicies
+	Tags                map[string]string
+}
+
+// CreateCodeSigningConfigOutput is the API's CreateCodeSigningConfigResponse.
+type CreateCodeSigningConfigOutput struct {
+	CodeSigningConfig *CodeSigningConfig
 }
 
 // CreateFunctionInput is the API's CreateFunctionRequest.
@@ -108,6 +170,25 @@ type CreateFunctionInput struct {
 	DurableConfig          *DurableConfig
 }
 
+// CreateFunctionUrlConfigInput is the API's CreateFunctionUrlConfigRequest.
+type CreateFunctionUrlConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+	AuthType     FunctionUrlAuthType
+	Cors         *Cors
+	InvokeMode   InvokeMode
+}
+
+// CreateFunctionUrlConfigOutput is the API's CreateFunctionUrlConfigResponse.
+type CreateFunctionUrlConfigOutput struct {
+	FunctionUrl  *string
+	FunctionArn  *string
+	AuthType     FunctionUrlAuthType
+	Cors         *Cors
+	CreationTime *string
+	InvokeMode   InvokeMode
+}
+
 // DeadLetterConfig is the API's DeadLetterConfig.
 type DeadLetterConfig struct {
 	TargetArn *string
@@ -119,9 +200,29 @@ type DeleteAliasInput struct {
 	Name         *string
 }
 
+// DeleteCodeSigningConfigInput is the API's DeleteCodeSigningConfigRequest.
+type DeleteCodeSigningConfigInput struct {
+	CodeSigningConfigArn *string
+}
+
+// DeleteCodeSigningConfigOutput is the API's DeleteCodeSigningConfigResponse.
+type DeleteCodeSigningConfigOutput struct {
+}
+
+// DeleteFunctionCodeSigningConfigInput is the API's DeleteFunctionCodeSigningConfigRequest.
+type DeleteFunctionCodeSigningConfigInput struct {
+	FunctionName *string
+}
+
 // DeleteFunctionConcurrencyInput is the API's DeleteFunctionConcurrencyRequest.
 type DeleteFunctionConcurrencyInput struct {
 	FunctionName *string
+}
+
+// DeleteFunctionEventInvokeConfigInput is the API's DeleteFunctionEventInvokeConfigRequest.
+type DeleteFunctionEventInvokeConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
 }
 
 // DeleteFunctionInput is the API's DeleteFunctionRequest.
@@ -133,6 +234,30 @@ type DeleteFunctionInput struct {
 // DeleteFunctionOutput is the API's DeleteFunctionResponse.
 type DeleteFunctionOutput struct {
 	StatusCode *int32
+}
+
+// DeleteFunctionUrlConfigInput is the API's DeleteFunctionUrlConfigRequest.
+type DeleteFunctionUrlConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+}
+
+// DeleteLayerVersionInput is the API's DeleteLayerVersionRequest.
+type DeleteLayerVersionInput struct {
+	LayerName     *string
+	VersionNumber *int64
+}
+
+// DeleteProvisionedConcurrencyConfigInput is the API's DeleteProvisionedConcurrencyConfigRequest.
+type DeleteProvisionedConcurrencyConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+}
+
+// DestinationConfig is the API's DestinationConfig.
+type DestinationConfig struct {
+	OnSuccess *OnSuccess
+	OnFailure *OnFailure
 }
 
 // DurableConfig is the API's DurableConfig.
@@ -242,6 +367,26 @@ type FunctionConfiguration struct {
 	DurableConfig              *DurableConfig
 }
 
+// FunctionEventInvokeConfig is the API's FunctionEventInvokeConfig.
+type FunctionEventInvokeConfig struct {
+	LastModified             *time.Time
+	FunctionArn              *string
+	MaximumRetryAttempts     *int32
+	MaximumEventAgeInSeconds *int32
+	DestinationConfig        *DestinationConfig
+}
+
+// FunctionUrlConfig is the API's FunctionUrlConfig.
+type FunctionUrlConfig struct {
+	FunctionUrl      *string
+	FunctionArn      *string
+	CreationTime     *string
+	LastModifiedTime *string
+	Cors             *Cors
+	AuthType         FunctionUrlAuthType
+	InvokeMode       InvokeMode
+}
+
 // GetAccountSettingsInput is the API's GetAccountSettingsRequest.
 type GetAccountSettingsInput struct {
 }
@@ -256,6 +401,16 @@ type GetAccountSettingsOutput struct {
 type GetAliasInput struct {
 	FunctionName *string
 	Name         *string
+}
+
+// GetCodeSigningConfigInput is the API's GetCodeSigningConfigRequest.
+type GetCodeSigningConfigInput struct {
+	CodeSigningConfigArn *string
+}
+
+// GetCodeSigningConfigOutput is the API's GetCodeSigningConfigResponse.
+type GetCodeSigningConfigOutput struct {
+	CodeSigningConfig *CodeSigningConfig
 }
 
 // GetFunctionCodeSigningConfigInput is the API's GetFunctionCodeSigningConfigRequest.
@@ -285,6 +440,22 @@ type GetFunctionConfigurationInput struct {
 	Qualifier    *string
 }
 
+// GetFunctionEventInvokeConfigInput is the API's GetFunctionEventInvokeConfigRequest.
+type GetFunctionEventInvokeConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+}
+
+// GetFunctionRecursionConfigInput is the API's GetFunctionRecursionConfigRequest.
+type GetFunctionRecursionConfigInput struct {
+	FunctionName *string
+}
+
+// GetFunctionRecursionConfigOutput is the API's GetFunctionRecursionConfigResponse.
+type GetFunctionRecursionConfigOutput struct {
+	RecursiveLoop RecursiveLoop
+}
+
 // GetFunctionInput is the API's GetFunctionRequest.
 type GetFunctionInput struct {
 	FunctionName *string
@@ -300,6 +471,59 @@ type GetFunctionOutput struct {
 	Concurrency   *Concurrency
 }
 
+// GetFunctionUrlConfigInput is the API's GetFunctionUrlConfigRequest.
+type GetFunctionUrlConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+}
+
+// GetFunctionUrlConfigOutput is the API's GetFunctionUrlConfigResponse.
+type GetFunctionUrlConfigOutput struct {
+	FunctionUrl      *string
+	FunctionArn      *string
+	AuthType         FunctionUrlAuthType
+	Cors             *Cors
+	CreationTime     *string
+	LastModifiedTime *string
+	InvokeMode       InvokeMode
+}
+
+// GetLayerVersionByArnInput is the API's GetLayerVersionByArnRequest.
+type GetLayerVersionByArnInput struct {
+	Arn *string
+}
+
+// GetLayerVersionPolicyInput is the API's GetLayerVersionPolicyRequest.
+type GetLayerVersionPolicyInput struct {
+	LayerName     *string
+	VersionNumber *int64
+}
+
+// GetLayerVersionPolicyOutput is the API's GetLayerVersionPolicyResponse.
+type GetLayerVersionPolicyOutput struct {
+	Policy     *string
+	RevisionId *string
+}
+
+// GetLayerVersionInput is the API's GetLayerVersionRequest.
+type GetLayerVersionInput struct {
+	LayerName     *string
+	VersionNumber *int64
+}
+
+// GetLayerVersionResponse is the API's GetLayerVersionResponse.
+type GetLayerVersionResponse struct {
+	Content                 *LayerVersionContentOutput
+	LayerArn                *string
+	LayerVersionArn         *string
+	Description             *string
+	CreatedDate             *string
+	Version                 *int64
+	CompatibleArchitectures []Architecture
+	CompatibleRuntimes      []Runtime
+	LicenseInfo             *string
+}
+
 // GetPolicyInput is the API's GetPolicyRequest.
 type GetPolicyInput struct {
 	FunctionName *string
@@ -310,6 +534,35 @@ type GetPolicyInput struct {
 type GetPolicyOutput struct {
 	Policy     *string
 	RevisionId *string
+}
+
+// GetProvisionedConcurrencyConfigInput is the API's GetProvisionedConcurrencyConfigRequest.
+type GetProvisionedConcurrencyConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+}
+
+// GetProvisionedConcurrencyConfigOutput is the API's GetProvisionedConcurrencyConfigResponse.
+type GetProvisionedConcurrencyConfigOutput struct {
+	RequestedProvisionedConcurrentExecutions *int32
+	AvailableProvisionedConcurrentExecutions *int32
+	AllocatedProvisionedConcurrentExecutions *int32
+	Status                                   ProvisionedConcurrencyStatusEnum
+	StatusReason                             *string
+	LastModified                             *string
+}
+
+// GetRuntimeManagementConfigInput is the API's GetRuntimeManagementConfigRequest.
+type GetRuntimeManagementConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+}
+
+// GetRuntimeManagementConfigOutput is the API's GetRuntimeManagementConfigResponse.
+type GetRuntimeManagementConfigOutput struct {
+	UpdateRuntimeOn   UpdateRuntimeOn
+	FunctionArn       *string
+	RuntimeVersionArn *string
 }
 
 // ImageConfig is the API's ImageConfig.
@@ -351,6 +604,17 @@ type InvokeOutput struct {
 	Payload             []byte
 	ExecutedVersion     *string
 	DurableExecutionArn *string
+}
+
+// InvokeAsyncInput is the API's InvokeAsyncRequest.
+type InvokeAsyncInput struct {
+	FunctionName *string
+	InvokeArgs   io.ReadCloser
+}
+
+// InvokeAsyncOutput is the API's InvokeAsyncResponse.
+type InvokeAsyncOutput struct {
+	Status *int32
 }
 
 // InvokeResponseStreamUpdate is the API's InvokeResponseStreamUpdate.
@@ -405,6 +669,43 @@ type Layer struct {
 	SigningJobArn            *string
 }
 
+// LayerVersionContentInput is the API's LayerVersionContentInput.
+type LayerVersionContentInput struct {
+	S3Bucket            *string
+	S3Key               *string
+	S3ObjectVersion     *string
+	S3ObjectStorageMode S3ObjectStorageMode
+	ZipFile             []byte
+}
+
+// LayerVersionContentOutput is the API's LayerVersionContentOutput.
+type LayerVersionContentOutput struct {
+	Location                 *string
+	CodeSha256               *string
+	CodeSize                 *int64
+	SigningProfileVersionArn *string
+	SigningJobArn            *string
+	ResolvedS3Object         *ResolvedS3Object
+}
+
+// LayerVersionsListItem is the API's LayerVersionsListItem.
+type LayerVersionsListItem struct {
+	LayerVersionArn         *string
+	Version                 *int64
+	Description             *string
+	CreatedDate             *string
+	CompatibleArchitectures []Architecture
+	CompatibleRuntimes      []Runtime
+	LicenseInfo             *string
+}
+
+// LayersListItem is the API's LayersListItem.
+type LayersListItem struct {
+	LayerName             *string
+	LayerArn              *string
+	LatestMatchingVersion *LayerVersionsListItem
+}
+
 // ListAliasesInput is the API's ListAliasesRequest.
 type ListAliasesInput struct {
 	FunctionName    *string
@@ -419,6 +720,57 @@ type ListAliasesOutput struct {
 	Aliases    []*AliasConfiguration
 }
 
+// ListCodeSigningConfigsInput is the API's ListCodeSigningConfigsRequest.
+type ListCodeSigningConfigsInput struct {
+	Marker   *string
+	MaxItems *int32
+}
+
+// ListCodeSigningConfigsOutput is the API's ListCodeSigningConfigsResponse.
+type ListCodeSigningConfigsOutput struct {
+	NextMarker         *string
+	CodeSigningConfigs []*CodeSigningConfig
+}
+
+// ListFunctionEventInvokeConfigsInput is the API's ListFunctionEventInvokeConfigsRequest.
+type ListFunctionEventInvokeConfigsInput struct {
+	FunctionName *string
+	Marker       *string
+	MaxItems     *int32
+}
+
+// ListFunctionEventInvokeConfigsOutput is the API's ListFunctionEventInvokeConfigsResponse.
+type ListFunctionEventInvokeConfigsOutput struct {
+	FunctionEventInvokeConfigs []*FunctionEventInvokeConfig
+	NextMarker                 *string
+}
+
+// ListFunctionUrlConfigsInput is the API's ListFunctionUrlConfigsRequest.
+type ListFunctionUrlConfigsInput struct {
+	FunctionName *string
+	Marker       *string
+	MaxItems     *int32
+}
+
+// ListFunctionUrlConfigsOutput is the API's ListFunctionUrlConfigsResponse.
+type ListFunctionUrlConfigsOutput struct {
+	FunctionUrlConfigs []*FunctionUrlConfig
+	NextMarker         *string
+}
+
+// ListFunctionsByCodeSigningConfigInput is the API's ListFunctionsByCodeSigningConfigRequest.
+type ListFunctionsByCodeSigningConfigInput struct {
+	CodeSigningConfigArn *string
+	Marker               *string
+	MaxItems             *int32
+}
+
+// ListFunctionsByCodeSigningConfigOutput is the API's ListFunctionsByCodeSigningConfigResponse.
+type ListFunctionsByCodeSigningConfigOutput struct {
+	NextMarker   *string
+	FunctionArns []string
+}
+
 // ListFunctionsInput is the API's ListFunctionsRequest.
 type ListFunctionsInput struct {
 	MasterRegion    *string
@@ -431,6 +783,48 @@ type ListFunctionsInput struct {
 type ListFunctionsOutput struct {
 	NextMarker *string
 	Functions  []*FunctionConfiguration
+}
+
+// ListLayerVersionsInput is the API's ListLayerVersionsRequest.
+type ListLayerVersionsInput struct {
+	CompatibleArchitecture Architecture
+	CompatibleRuntime      Runtime
+	LayerName              *string
+	Marker                 *string
+	MaxItems               *int32
+}
+
+// ListLayerVersionsOutput is the API's ListLayerVersionsResponse.
+type ListLayerVersionsOutput struct {
+	NextMarker    *string
+	LayerVersions []*LayerVersionsListItem
+}
+
+// ListLayersInput is the API's ListLayersRequest.
+type ListLayersInput struct {
+	CompatibleArchitecture Architecture
+	CompatibleRuntime      Runtime
+	Marker                 *string
+	MaxItems               *int32
+}
+
+// ListLayersOutput is the API's ListLayersResponse.
+type ListLayersOutput struct {
+	NextMarker *string
+	Layers     []*LayersListItem
+}
+
+// ListProvisionedConcurrencyConfigsInput is the API's ListProvisionedConcurrencyConfigsRequest.
+type ListProvisionedConcurrencyConfigsInput struct {
+	FunctionName *string
+	Marker       *string
+	MaxItems     *int32
+}
+
+// ListProvisionedConcurrencyConfigsOutput is the API's ListProvisionedConcurrencyConfigsResponse.
+type ListProvisionedConcurrencyConfigsOutput struct {
+	ProvisionedConcurrencyConfigs []*ProvisionedConcurrencyConfigListItem
+	NextMarker                    *string
 }
 
 // ListTagsInput is the API's ListTagsRequest.
@@ -464,6 +858,50 @@ type LoggingConfig struct {
 	LogGroup            *string
 }
 
+// OnFailure is the API's OnFailure.
+type OnFailure struct {
+	Destination *string
+}
+
+// OnSuccess is the API's OnSuccess.
+type OnSuccess struct {
+	Destination *string
+}
+
+// ProvisionedConcurrencyConfigListItem is the API's ProvisionedConcurrencyConfigListItem.
+type ProvisionedConcurrencyConfigListItem struct {
+	FunctionArn                              *string
+	RequestedProvisionedConcurrentExecutions *int32
+	AvailableProvisionedConcurrentExecutions *int32
+	AllocatedProvisionedConcurrentExecutions *int32
+	Status                                   ProvisionedConcurrencyStatusEnum
+	StatusReason                             *string
+	LastModified                             *string
+}
+
+// PublishLayerVersionInput is the API's PublishLayerVersionRequest.
+type PublishLayerVersionInput struct {
+	LayerName               *string
+	Description             *string
+	Content                 *LayerVersionContentInput
+	CompatibleArchitectures []Architecture
+	CompatibleRuntimes      []Runtime
+	LicenseInfo             *string
+}
+
+// PublishLayerVersionOutput is the API's PublishLayerVersionResponse.
+type PublishLayerVersionOutput struct {
+	Content                 *LayerVersionContentOutput
+	LayerArn                *string
+	LayerVersionArn         *string
+	Description             *string
+	CreatedDate             *string
+	Version                 *int64
+	CompatibleArchitectures []Architecture
+	CompatibleRuntimes      []Runtime
+	LicenseInfo             *string
+}
+
 // PublishVersionInput is the API's PublishVersionRequest.
 type PublishVersionInput struct {
 	FunctionName *string
@@ -473,10 +911,82 @@ type PublishVersionInput struct {
 	PublishTo    FunctionVersionLatestPublished
 }
 
+// PutFunctionCodeSigningConfigInput is the API's PutFunctionCodeSigningConfigRequest.
+type PutFunctionCodeSigningConfigInput struct {
+	CodeSigningConfigArn *string
+	FunctionName         *string
+}
+
+// PutFunctionCodeSigningConfigOutput is the API's PutFunctionCodeSigningConfigResponse.
+type PutFunctionCodeSigningConfigOutput struct {
+	CodeSigningConfigArn *string
+	FunctionName         *string
+}
+
 // PutFunctionConcurrencyInput is the API's PutFunctionConcurrencyRequest.
 type PutFunctionConcurrencyInput struct {
 	FunctionName                 *string
 	ReservedConcurrentExecutions *int32
+}
+
+// PutFunctionEventInvokeConfigInput is the API's PutFunctionEventInvokeConfigRequest.
+type PutFunctionEventInvokeConfigInput struct {
+	FunctionName             *string
+	Qualifier                *string
+	MaximumRetryAttempts     *int32
+	MaximumEventAgeInSeconds *int32
+	DestinationConfig        *DestinationConfig
+}
+
+// PutFunctionRecursionConfigInput is the API's PutFunctionRecursionConfigRequest.
+type PutFunctionRecursionConfigInput struct {
+	FunctionName  *string
+	RecursiveLoop RecursiveLoop
+}
+
+// PutFunctionRecursionConfigOutput is the API's PutFunctionRecursionConfigResponse.
+type PutFunctionRecursionConfigOutput struct {
+	RecursiveLoop RecursiveLoop
+}
+
+// PutProvisionedConcurrencyConfigInput is the API's PutProvisionedConcurrencyConfigRequest.
+type PutProvisionedConcurrencyConfigInput struct {
+	FunctionName                    *string
+	Qualifier                       *string
+	ProvisionedConcurrentExecutions *int32
+}
+
+// PutProvisionedConcurrencyConfigOutput is the API's PutProvisionedConcurrencyConfigResponse.
+type PutProvisionedConcurrencyConfigOutput struct {
+	RequestedProvisionedConcurrentExecutions *int32
+	AllocatedProvisionedConcurrentExecutions *int32
+	AvailableProvisionedConcurrentExecutions *int32
+	Status                                   ProvisionedConcurrencyStatusEnum
+	StatusReason                             *string
+	LastModified                             *string
+}
+
+// PutRuntimeManagementConfigInput is the API's PutRuntimeManagementConfigRequest.
+type PutRuntimeManagementConfigInput struct {
+	FunctionName      *string
+	Qualifier         *string
+	UpdateRuntimeOn   UpdateRuntimeOn
+	RuntimeVersionArn *string
+}
+
+// PutRuntimeManagementConfigOutput is the API's PutRuntimeManagementConfigResponse.
+type PutRuntimeManagementConfigOutput struct {
+	UpdateRuntimeOn   UpdateRuntimeOn
+	FunctionArn       *string
+	RuntimeVersionArn *string
+}
+
+// RemoveLayerVersionPermissionInput is the API's RemoveLayerVersionPermissionRequest.
+type RemoveLayerVersionPermissionInput struct {
+	LayerName     *string
+	VersionNumber *int64
+	StatementId   *string
+	RevisionId    *string
 }
 
 // RemovePermissionInput is the API's RemovePermissionRequest.
@@ -560,6 +1070,19 @@ type UpdateAliasInput struct {
 	RevisionId      *string
 }
 
+// UpdateCodeSigningConfigInput is the API's UpdateCodeSigningConfigRequest.
+type UpdateCodeSigningConfigInput struct {
+	CodeSigningConfigArn *string
+	Description          *string
+	AllowedPublishers    *AllowedPublishers
+	CodeSigningPolicies  *CodeSigningPolicies
+}
+
+// UpdateCodeSigningConfigOutput is the API's UpdateCodeSigningConfigResponse.
+type UpdateCodeSigningConfigOutput struct {
+	CodeSigningConfig *CodeSigningConfig
+}
+
 // UpdateFunctionCodeInput is the API's UpdateFunctionCodeRequest.
 type UpdateFunctionCodeInput struct {
 	FunctionName        *string
@@ -602,6 +1125,35 @@ type UpdateFunctionConfigurationInput struct {
 	DurableConfig          *DurableConfig
 }
 
+// UpdateFunctionEventInvokeConfigInput is the API's UpdateFunctionEventInvokeConfigRequest.
+type UpdateFunctionEventInvokeConfigInput struct {
+	FunctionName             *string
+	Qualifier                *string
+	MaximumRetryAttempts     *int32
+	MaximumEventAgeInSeconds *int32
+	DestinationConfig        *DestinationConfig
+}
+
+// UpdateFunctionUrlConfigInput is the API's UpdateFunctionUrlConfigRequest.
+type UpdateFunctionUrlConfigInput struct {
+	FunctionName *string
+	Qualifier    *string
+	AuthType     FunctionUrlAuthType
+	Cors         *Cors
+	InvokeMode   InvokeMode
+}
+
+// UpdateFunctionUrlConfigOutput is the API's UpdateFunctionUrlConfigResponse.
+type UpdateFunctionUrlConfigOutput struct {
+	FunctionUrl      *string
+	FunctionArn      *string
+	AuthType         FunctionUrlAuthType
+	Cors             *Cors
+	CreationTime     *string
+	LastModifiedTime *string
+	InvokeMode       InvokeMode
+}
+
 // VpcConfig is the API's VpcConfig.
 type VpcConfig struct {
 	SubnetIds               []string
@@ -626,8 +1178,23 @@ type CreateFunctionOutput = FunctionConfiguration
 // DeleteAliasOutput has no members.
 type DeleteAliasOutput struct{}
 
+// DeleteFunctionCodeSigningConfigOutput has no members.
+type DeleteFunctionCodeSigningConfigOutput struct{}
+
 // DeleteFunctionConcurrencyOutput has no members.
 type DeleteFunctionConcurrencyOutput struct{}
+
+// DeleteFunctionEventInvokeConfigOutput has no members.
+type DeleteFunctionEventInvokeConfigOutput struct{}
+
+// DeleteFunctionUrlConfigOutput has no members.
+type DeleteFunctionUrlConfigOutput struct{}
+
+// DeleteLayerVersionOutput has no members.
+type DeleteLayerVersionOutput struct{}
+
+// DeleteProvisionedConcurrencyConfigOutput has no members.
+type DeleteProvisionedConcurrencyConfigOutput struct{}
 
 // GetAliasOutput is what the operation shares with others.
 type GetAliasOutput = AliasConfiguration
@@ -635,11 +1202,26 @@ type GetAliasOutput = AliasConfiguration
 // GetFunctionConfigurationOutput is what the operation shares with others.
 type GetFunctionConfigurationOutput = FunctionConfiguration
 
+// GetFunctionEventInvokeConfigOutput is what the operation shares with others.
+type GetFunctionEventInvokeConfigOutput = FunctionEventInvokeConfig
+
+// GetLayerVersionByArnOutput is what the operation shares with others.
+type GetLayerVersionByArnOutput = GetLayerVersionResponse
+
+// GetLayerVersionOutput is what the operation shares with others.
+type GetLayerVersionOutput = GetLayerVersionResponse
+
 // PublishVersionOutput is what the operation shares with others.
 type PublishVersionOutput = FunctionConfiguration
 
 // PutFunctionConcurrencyOutput is what the operation shares with others.
 type PutFunctionConcurrencyOutput = Concurrency
+
+// PutFunctionEventInvokeConfigOutput is what the operation shares with others.
+type PutFunctionEventInvokeConfigOutput = FunctionEventInvokeConfig
+
+// RemoveLayerVersionPermissionOutput has no members.
+type RemoveLayerVersionPermissionOutput struct{}
 
 // RemovePermissionOutput has no members.
 type RemovePermissionOutput struct{}
@@ -658,3 +1240,6 @@ type UpdateFunctionCodeOutput = FunctionConfiguration
 
 // UpdateFunctionConfigurationOutput is what the operation shares with others.
 type UpdateFunctionConfigurationOutput = FunctionConfiguration
+
+// UpdateFunctionEventInvokeConfigOutput is what the operation shares with others.
+type UpdateFunctionEventInvokeConfigOutput = FunctionEventInvokeConfig

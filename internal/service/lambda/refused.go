@@ -1,0 +1,190 @@
+package lambda
+
+import (
+	"context"
+
+	api "lapwing.dev/lapwing/internal/aws/lambda"
+)
+
+// The operations below are part of the API and not supported yet: each is
+// refused by its name.
+
+// AddLayerVersionPermission implements lambda.API.
+func (s *Service) AddLayerVersionPermission(context.Context, *api.AddLayerVersionPermissionInput) (*api.AddLayerVersionPermissionOutput, error) {
+	return nil, unsupported("AddLayerVersionPermission")
+}
+
+// CreateCodeSigningConfig implements lambda.API.
+func (s *Service) CreateCodeSigningConfig(context.Context, *api.CreateCodeSigningConfigInput) (*api.CreateCodeSigningConfigOutput, error) {
+	return nil, unsupported("CreateCodeSigningConfig")
+}
+
+// CreateFunctionUrlConfig implements lambda.API.
+func (s *Service) CreateFunctionUrlConfig(context.Context, *api.CreateFunctionUrlConfigInput) (*api.CreateFunctionUrlConfigOutput, error) {
+	return nil, unsupported("CreateFunctionUrlConfig")
+}
+
+// DeleteCodeSigningConfig implements lambda.API.
+func (s *Service) DeleteCodeSigningConfig(context.Context, *api.DeleteCodeSigningConfigInput) (*api.DeleteCodeSigningConfigOutput, error) {
+	return nil, unsupported("DeleteCodeSigningConfig")
+}
+
+// DeleteFunctionCodeSigningConfig implements lambda.API.
+func (s *Service) DeleteFunctionCodeSigningConfig(context.Context, *api.DeleteFunctionCodeSigningConfigInput) (*api.DeleteFunctionCodeSigningConfigOutput, error) {
+	return nil, unsupported("DeleteFunctionCodeSigningConfig")
+}
+
+// DeleteFunctionEventInvokeConfig implements lambda.API.
+func (s *Service) DeleteFunctionEventInvokeConfig(context.Context, *api.DeleteFunctionEventInvokeConfigInput) (*api.DeleteFunctionEventInvokeConfigOutput, error) {
+	return nil, unsupported("DeleteFunctionEventInvokeConfig")
+}
+
+// DeleteFunctionUrlConfig implements lambda.API.
+func (s *Service) DeleteFunctionUrlConfig(context.Context, *api.DeleteFunctionUrlConfigInput) (*api.DeleteFunctionUrlConfigOutput, error) {
+	return nil, unsupported("DeleteFunctionUrlConfig")
+}
+
+// DeleteLayerVersion implements lambda.API.
+func (s *Service) DeleteLayerVersion(context.Context, *api.DeleteLayerVersionInput) (*api.DeleteLayerVersionOutput, error) {
+	return nil, unsupported("DeleteLayerVersion")
+}
+
+// DeleteProvisionedConcurrencyConfig implements lambda.API.
+func (s *Service) DeleteProvisionedConcurrencyConfig(context.Context, *api.DeleteProvisionedConcurrencyConfigInput) (*api.DeleteProvisionedConcurrencyConfigOutput, error) {
+	return nil, unsupported("DeleteProvisionedConcurrencyConfig")
+}
+
+// GetCodeSigningConfig implements lambda.API.
+func (s *Service) GetCodeSigningConfig(context.Context, *api.GetCodeSigningConfigInput) (*api.GetCodeSigningConfigOutput, error) {
+	return nil, unsupported("GetCodeSigningConfig")
+}
+
+// GetFunctionEventInvokeConfig implements lambda.API.
+func (s *Service) GetFunctionEventInvokeConfig(context.Context, *api.GetFunctionEventInvokeConfigInput) (*api.GetFunctionEventInvokeConfigOutput, error) {
+	return nil, unsupported("GetFunctionEventInvokeConfig")
+}
+
+// GetFunctionRecursionConfig implements lambda.API.
+func (s *Service) GetFunctionRecursionConfig(context.Context, *api.GetFunctionRecursionConfigInput) (*api.GetFunctionRecursionConfigOutput, error) {
+	return nil, unsupported("GetFunctionRecursionConfig")
+}
+
+// GetFunctionUrlConfig implements lambda.API.
+func (s *Service) GetFunctionUrlConfig(context.Context, *api.GetFunctionUrlConfigInput) (*api.GetFunctionUrlConfigOutput, error) {
+	return nil, unsupported("GetFunctionUrlConfig")
+}
+
+// GetLayerVersion implements lambda.API.
+func (s *Service) GetLayerVersion(context.Context, *api.GetLayerVersionInput) (*api.GetLayerVersionOutput, error) {
+	return nil, unsupported("GetLayerVersion")
+}
+
+// GetLayerVersionByArn implements lambda.API.
+func (s *Service) GetLayerVersionByArn(context.Context, *api.GetLayerVersionByArnInput) (*api.GetLayerVersionByArnOutput, error) {
+	return nil, unsupported("GetLayerVersionByArn")
+}
+
+// GetLayerVersionPolicy implements lambda.API.
+func (s *Service) GetLayerVersionPolicy(context.Context, *api.GetLayerVersionPolicyInput) (*api.GetLayerVersionPolicyOutput, error) {
+	return nil, unsupported("GetLayerVersionPolicy")
+}
+
+// GetProvisionedConcurrencyConfig implements lambda.API.
+func (s *Service) GetProvisionedConcurrencyConfig(context.Context, *api.GetProvisionedConcurrencyConfigInput) (*api.GetProvisionedConcurrencyConfigOutput, error) {
+	return nil, unsupported("GetProvisionedConcurrencyConfig")
+}
+
+// GetRuntimeManagementConfig implements lambda.API.
+func (s *Service) GetRuntimeManagementConfig(context.Context, *api.GetRuntimeManagementConfigInput) (*api.GetRuntimeManagementConfigOutput, error) {
+	return nil, unsupported("GetRuntimeManagementConfig")
+}
+
+// InvokeAsync implements lambda.API.
+func (s *Service) InvokeAsync(context.Context, *api.InvokeAsyncInput) (*api.InvokeAsyncOutput, error) {
+	return nil, unsupported("InvokeAsync")
+}
+
+// ListCodeSigningConfigs implements lambda.API.
+func (s *Service) ListCodeSigningConfigs(context.Context, *api.ListCodeSigningConfigsInput) (*api.ListCodeSigningConfigsOutput, error) {
+	return nil, unsupported("ListCodeSigningConfigs")
+}
+
+// ListFunctionEventInvokeConfigs implements lambda.API.
+func (s *Service) ListFunctionEventInvokeConfigs(context.Context, *api.ListFunctionEventInvokeConfigsInput) (*api.ListFunctionEventInvokeConfigsOutput, error) {
+	return nil, unsupported("ListFunctionEventInvokeConfigs")
+}
+
+// ListFunctionUrlConfigs implements lambda.API.
+func (s *Service) ListFunctionUrlConfigs(context.Context, *api.ListFunctionUrlConfigsInput) (*api.ListFunctionUrlConfigsOutput, error) {
+	return nil, unsupported("ListFunctionUrlConfigs")
+}
+
+// ListFunctionsByCodeSigningConfig implements lambda.API.
+func (s *Service) ListFunctionsByCodeSigningConfig(context.Context, *api.ListFunctionsByCodeSigningConfigInput) (*api.ListFunctionsByCodeSigningConfigOutput, error) {
+	return nil, unsupported("ListFunctionsByCodeSigningConfig")
+}
+
+// ListLayerVersions implements lambda.API.
+func (s *Service) ListLayerVersions(context.Context, *api.ListLayerVersionsInput) (*api.ListLayerVersionsOutput, error) {
+	return nil, unsupported("ListLayerVersions")
+}
+
+// ListLayers implements lambda.API.
+func (s *Service) ListLayers(context.Context, *api.ListLayersInput) (*api.ListLayersOutput, error) {
+	return nil, unsupported("ListLayers")
+}
+
+// ListProvisionedConcurrencyConfigs implements lambda.API.
+func (s *Service) ListProvisionedConcurrencyConfigs(context.Context, *api.ListProvisionedConcurrencyConfigsInput) (*api.ListProvisionedConcurrencyConfigsOutput, error) {
+	return nil, unsupported("ListProvisionedConcurrencyConfigs")
+}
+
+// PublishLayerVersion implements lambda.API.
+func (s *Service) PublishLayerVersion(context.Context, *api.PublishLayerVersionInput) (*api.PublishLayerVersionOutput, error) {
+	return nil, unsupported("PublishLayerVersion")
+}
+
+// PutFunctionCodeSigningConfig implements lambda.API.
+func (s *Service) PutFunctionCodeSigningConfig(context.Context, *api.PutFunctionCodeSigningConfigInput) (*api.PutFunctionCodeSigningConfigOutput, error) {
+	return nil, unsupported("PutFunctionCodeSigningConfig")
+}
+
+// PutFunctionEventInvokeConfig implements lambda.API.
+func (s *Service) PutFunctionEventInvokeConfig(context.Context, *api.PutFunctionEventInvokeConfigInput) (*api.PutFunctionEventInvokeConfigOutput, error) {
+	return nil, unsupported("PutFunctionEventInvokeConfig")
+}
+
+// PutFunctionRecursionConfig implements lambda.API.
+func (s *Service) PutFunctionRecursionConfig(context.Context, *api.PutFunctionRecursionConfigInput) (*api.PutFunctionRecursionConfigOutput, error) {
+	return nil, unsupported("PutFunctionRecursionConfig")
+}
+
+// PutProvisionedConcurrencyConfig implements lambda.API.
+func (s *Service) PutProvisionedConcurrencyConfig(context.Context, *api.PutProvisionedConcurrencyConfigInput) (*api.PutProvisionedConcurrencyConfigOutput, error) {
+	return nil, unsupported("PutProvisionedConcurrencyConfig")
+}
+
+// PutRuntimeManagementConfig implements lambda.API.
+func (s *Service) PutRuntimeManagementConfig(context.Context, *api.PutRuntimeManagementConfigInput) (*api.PutRuntimeManagementConfigOutput, error) {
+	return nil, unsupported("PutRuntimeManagementConfig")
+}
+
+// RemoveLayerVersionPermission implements lambda.API.
+func (s *Service) RemoveLayerVersionPermission(context.Context, *api.RemoveLayerVersionPermissionInput) (*api.RemoveLayerVersionPermissionOutput, error) {
+	return nil, unsupported("RemoveLayerVersionPermission")
+}
+
+// UpdateCodeSigningConfig implements lambda.API.
+func (s *Service) UpdateCodeSigningConfig(context.Context, *api.UpdateCodeSigningConfigInput) (*api.UpdateCodeSigningConfigOutput, error) {
+	return nil, unsupported("UpdateCodeSigningConfig")
+}
+
+// UpdateFunctionEventInvokeConfig implements lambda.API.
+func (s *Service) UpdateFunctionEventInvokeConfig(context.Context, *api.UpdateFunctionEventInvokeConfigInput) (*api.UpdateFunctionEventInvokeConfigOutput, error) {
+	return nil, unsupported("UpdateFunctionEventInvokeConfig")
+}
+
+// UpdateFunctionUrlConfig implements lambda.API.
+func (s *Service) UpdateFunctionUrlConfig(context.Context, *api.UpdateFunctionUrlConfigInput) (*api.UpdateFunctionUrlConfigOutput, error) {
+	return nil, unsupported("UpdateFunctionUrlConfig")
+}
