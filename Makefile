@@ -6,6 +6,9 @@ GUEST    := internal/guest/program/lapwing-init
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 MODELS   ?=
+# Sandboxes, networks and clients are real, and the machine is shared: a test
+# that fails is run once more by itself, and the summary names it either way.
+RERUN    := --format pkgname --rerun-fails=1 --rerun-fails-max-failures=5
 
 export CGO_ENABLED = 0
 
@@ -26,14 +29,14 @@ test: ## set up what the tests need and run them all (as root)
 	./scripts/setup test
 	$(MAKE) build
 	$(GO) vet ./...
-	$(GO) test -timeout 20m ./...
+	$(GO) tool gotestsum $(RERUN) --packages ./... -- -p 1 -vet off -timeout 20m
 
 race: build ## run the tests of the Go packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./internal/... | grep -v /sandbox/gvisor)
 
 conformance: build ## the tests with the newest clients from every registry
 	./scripts/setup conformance
-	LAPWING_CONFORMANCE=all $(GO) test -count=1 -timeout 20m ./test/conformance/...
+	LAPWING_CONFORMANCE=all $(GO) tool gotestsum $(RERUN) --packages ./test/conformance/... -- -count=1 -timeout 20m
 
 bench: ## measure speed against a floor in the same run (as root)
 	./scripts/setup bench

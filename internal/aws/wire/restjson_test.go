@@ -230,10 +230,10 @@ func TestRESTJSONErrorsAreTyped(t *testing.T) {
 
 func TestUnservedOperationIsNamed(t *testing.T) {
 	c, address, _ := lambdaClient(t, lambdaAPI{})
-	_, err := c.ListLayers(t.Context(), &client.ListLayersInput{})
+	_, err := c.ListCapacityProviders(t.Context(), &client.ListCapacityProvidersInput{})
 	e := apiError(t, err)
 	equal(t, "code", e.ErrorCode(), "UnknownOperationException")
-	contains(t, e.ErrorMessage(), `"ListLayers"`, "Lambda")
+	contains(t, e.ErrorMessage(), `"ListCapacityProviders"`, "Lambda")
 	resp, body := send(t, "GET", address+"/no/such/path", "")
 	equal(t, "status", resp.StatusCode, http.StatusNotImplemented)
 	contains(t, body, "GET /no/such/path")
