@@ -96,8 +96,8 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 			n += m
 		}
 		if total += int64(n); total > limit {
+			n -= int(total - limit) // what is within the limit is sent
 			rerr = errTooLarge
-			break
 		}
 		if n > 0 {
 			if err := g.acquire(n); err != nil {

@@ -2,6 +2,7 @@ package invoke
 
 import (
 	"context"
+	"io"
 	"sync"
 )
 
@@ -10,7 +11,7 @@ import (
 // away, so from then on what the environment writes is dropped. The zero Call
 // has no caller at all.
 type Call struct {
-	data  chan []byte   // to the caller, who alone writes to its writer
+	data  chan piece    // to the caller, who alone writes to its writer
 	left  chan struct{} // closed when the caller has left
 	done  chan struct{} // closed when result or err is set
 	onEnd func()        // told when the caller has its answer; may be nil
@@ -20,15 +21,30 @@ type Call struct {
 	err    error
 }
 
+// piece is a part of a response: its beginning, or some of its bytes.
+type piece struct {
+	begins      bool
+	contentType string
+	bytes       []byte
+}
+
 func newCall() *Call {
-	return &Call{data: make(chan []byte), left: make(chan struct{}), done: make(chan struct{})}
+	return &Call{data: make(chan piece), left: make(chan struct{}), done: make(chan struct{})}
+}
+
+// Begin tells a caller who wants to know (see Beginner) that a streamed response
+// begins, before its first Write. It waits and drops as Write does.
+func (c *Call) Begin(ctx context.Context, contentType string) {
+	c.pass(ctx, piece{begins: true, contentType: contentType})
 }
 
 // Write passes a piece of the response on, which must not change any more. It
 // waits until the caller has dealt with the piece before, and drops this one
 // where the caller has left or ctx ends first: a caller that is slow to take
 // the response must not keep the function beyond its time.
-func (c *Call) Write(ctx context.Context, p []byte) {
+func (c *Call) Write(ctx context.Context, p []byte) { c.pass(ctx, piece{bytes: p}) }
+
+func (c *Call) pass(ctx context.Context, p piece) {
 	if c.data == nil {
 		return
 	}
@@ -37,6 +53,18 @@ func (c *Call) Write(ctx context.Context, p []byte) {
 	case <-c.left:
 	case <-ctx.Done():
 	}
+}
+
+// writeTo gives a piece to the caller's writer.
+func (p piece) writeTo(w io.Writer) error {
+	if !p.begins {
+		_, err := w.Write(p.bytes)
+		return err
+	}
+	if b, ok := w.(Beginner); ok {
+		b.Begin(p.contentType)
+	}
+	return nil
 }
 
 // Finish answers the caller. Only the first of Finish and Fail counts.

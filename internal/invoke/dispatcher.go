@@ -85,7 +85,8 @@ func New(opts Options) *Dispatcher {
 }
 
 // Invoke runs req and writes the response, or the error payload, to w; it
-// returns when the caller may have its answer. When ctx ends first, Invoke
+// returns when the caller may have its answer. A writer that is a Beginner is
+// told first when a streamed response begins. When ctx ends first, Invoke
 // returns its error and does not touch w any more, while the function runs on.
 // Throttles and other refusals are *aws.Error.
 func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Result, error) {
@@ -96,7 +97,7 @@ func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Re
 	for {
 		select {
 		case p := <-call.data:
-			if _, err := w.Write(p); err != nil {
+			if err := p.writeTo(w); err != nil {
 				w = io.Discard // a broken caller must not disturb the function
 			}
 		case <-call.done:

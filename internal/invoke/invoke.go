@@ -36,3 +36,10 @@ type Result struct {
 	ContentType  string
 	LogTail      []byte // the last 4 KB of the invocation's log, where asked for
 }
+
+// Beginner is implemented by writers that want to know when a streamed response
+// begins, and of what content type the function says it is. What is written
+// without that is an error payload.
+type Beginner interface {
+	Begin(contentType string)
+}

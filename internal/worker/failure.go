@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/guest/host"
+	"lapwing.dev/lapwing/internal/invoke"
 )
 
 // Error types that Lambda itself gives, as opposed to the runtime.
@@ -70,19 +71,17 @@ func runtimeFailure(e *host.RuntimeError) *failure {
 	return f
 }
 
-// payload returns the error document that the caller gets.
-func (f *failure) payload(requestID string) []byte {
+// payload returns the error document that the caller of an invocation gets.
+func (f *failure) payload(req *invoke.Request) []byte {
 	if len(f.document) > 0 {
 		return f.document
 	}
 	message := f.message
 	switch {
 	case f.payloadType == "Function.ResponseSizeTooLarge":
-		message = fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", maxResponse)
-	case requestID == "":
-		message = "Error: " + message
+		message = fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", maxResponse(req))
 	default:
-		message = "RequestId: " + requestID + " Error: " + message
+		message = "RequestId: " + req.RequestID + " Error: " + message
 	}
 	b, err := json.Marshal(struct {
 		ErrorType    string `json:"errorType"`

@@ -3,14 +3,34 @@ package worker
 import (
 	"bytes"
 	"context"
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/invoke"
 )
 
-// maxResponse is the largest buffered response: 6 MB and 100 bytes.
-const maxResponse = proto.MaxPayload
+// maxResponse returns how many bytes the response to a request may have.
+func maxResponse(req *invoke.Request) int64 {
+	inv := proto.Invocation{Streaming: req.Streaming}
+	return inv.MaxResponse()
+}
+
+// The bandwidth of a streamed response: its first 6 MB go as fast as they can,
+// the rest at 2 MB/s (Lambda developer guide, "Bandwidth limits for response
+// streaming"). As in Lambda's supervisor that is a bucket of tokens, which fills
+// up again while a function sends less.
+const (
+	streamBurst = 6 << 20 // bytes
+	streamRate  = 2 << 20 // bytes/s
+	// streamPiece is how much is passed on at once, so that a paced response
+	// trickles rather than jerks, and is all that is held beside the window of
+	// the guest's connection.
+	streamPiece = 64 << 10
+)
 
 // response takes the response of one invocation from the guest to the caller.
 // A buffered response is held back until it is whole, since a failure replaces
@@ -22,8 +42,9 @@ type response struct {
 
 	contentType string
 	held        bytes.Buffer
-	sent        bool // the caller has had a part of a streamed response
-	ended       bool // result is what the caller gets
+	pace        *rate.Limiter // of a streamed response; made by its first byte
+	sent        bool          // the caller has had a part of a streamed response
+	ended       bool          // result is what the caller gets
 	result      *invoke.Result
 	failure     *failure // of a response that ended in an error
 }
@@ -31,14 +52,47 @@ type response struct {
 // Start implements host.ResponseWriter.
 func (r *response) Start(s proto.ResponseStart) { r.contentType = s.ContentType }
 
+// begin tells the caller of a streamed response that it is one and not an error.
+func (r *response) begin() {
+	if r.req.Streaming && !r.sent {
+		r.sent = true
+		r.call.Begin(r.ctx, r.contentType)
+	}
+}
+
 // Write implements host.ResponseWriter.
 func (r *response) Write(p []byte) (int, error) {
-	if r.req.Streaming {
-		r.sent = true
-		r.call.Write(r.ctx, bytes.Clone(p))
-		return len(p), nil
+	if !r.req.Streaming {
+		return r.held.Write(p)
 	}
-	return r.held.Write(p)
+	for part := range slices.Chunk(p, streamPiece) {
+		if err := r.wait(len(part)); err != nil {
+			return 0, err
+		}
+		r.begin()
+		r.call.Write(r.ctx, bytes.Clone(part))
+	}
+	return len(p), nil
+}
+
+// wait waits until n bytes may be sent. A caller that has left changes nothing:
+// its function takes the time, and is billed for it, that it would have taken.
+func (r *response) wait(n int) error {
+	if r.pace == nil {
+		r.pace = rate.NewLimiter(streamRate, streamBurst)
+	}
+	delay := r.pace.ReserveN(time.Now(), n).Delay()
+	if delay == 0 {
+		return nil
+	}
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
 }
 
 // End implements host.ResponseWriter.
@@ -46,6 +100,7 @@ func (r *response) End(e *host.RuntimeError) {
 	if e != nil {
 		r.fail(runtimeFailure(e))
 	} else {
+		r.begin()
 		r.deliver(r.held.Bytes())
 		r.finish(&invoke.Result{ContentType: r.contentType})
 	}
@@ -57,7 +112,7 @@ func (r *response) fail(f *failure) {
 		return
 	}
 	r.failure = f
-	payload := f.payload(r.req.RequestID)
+	payload := f.payload(r.req)
 	if r.sent {
 		r.finish(&invoke.Result{ErrorType: f.payloadType, ErrorDetails: string(payload)})
 		return
