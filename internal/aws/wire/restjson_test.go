@@ -141,11 +141,9 @@ func TestInvokeWithoutPayloadHasNone(t *testing.T) {
 func TestInvokeRefusesPayloadsOverTheLimit(t *testing.T) {
 	c, _, _ := lambdaClient(t, lambdaAPI{})
 	_, err := c.Invoke(t.Context(), &client.InvokeInput{FunctionName: sdk.String("f"), Payload: make([]byte, 6291457)})
-	e, ok := errors.AsType[*types.RequestTooLargeException](err)
-	if !ok {
-		t.Fatalf("got %v", err)
-	}
-	equal(t, "message", *e.Message, "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)")
+	e := apiError(t, err)
+	equal(t, "code", e.ErrorCode(), "RequestEntityTooLargeException")
+	equal(t, "message", e.ErrorMessage(), "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)")
 }
 
 func TestRESTJSONStreamsEvents(t *testing.T) {

@@ -306,7 +306,9 @@ func (c *Call) TooLarge(n int64) *aws.Error {
 	limit := c.Operation.MaxBody
 	switch c.Operation.Name {
 	case "Invoke", "InvokeWithResponseStream":
-		return &aws.Error{Code: "RequestTooLargeException", Status: 413, Extra: map[string]string{"Type": "User"},
+		// The code that AWS was seen to answer with, rather than the model's
+		// RequestTooLargeException.
+		return &aws.Error{Code: "RequestEntityTooLargeException", Status: 413, Extra: map[string]string{"Type": "User"},
 			Message: fmt.Sprintf("%d byte payload is too large for the RequestResponse invocation type (limit %d bytes)", n, limit)}
 	}
 	switch c.Protocol {
