@@ -1,0 +1,141 @@
+// Package trace reads and writes the X-Amzn-Trace-Id header: the X-Ray trace
+// that a request belongs to, and its lineage, by which Lambda notices a
+// function that calls itself without end.
+package trace
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"hash/fnv"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// HeaderName is the name of the header.
+const HeaderName = "X-Amzn-Trace-Id"
+
+// MaxLineage is how many invocations of one function a chain of requests may
+// hold: Lambda stops the one after it (Lambda developer guide, Use Lambda
+// recursive loop detection, which says approximately 16).
+const MaxLineage = 16
+
+// Limits of what is read from a header, which comes from the network. A chain
+// visits few functions; AWS limits what all headers have together.
+const (
+	maxHeader = 4096 // bytes
+	maxHops   = 64
+)
+
+// Header is a trace header, of which every field may be missing.
+type Header struct {
+	Root    string // trace id, e.g. 1-5759e988-bd862e3fe1be46a994272793
+	Parent  string // segment id of the caller, 16 hex digits
+	Sampled string // 1, 0 or, where the decision is asked for, ?
+	// Lineage counts the invocations in the chain of requests that led to
+	// this one, oldest function first.
+	Lineage []Hop
+}
+
+// Hop is a function in a lineage.
+type Hop struct {
+	Function string // 8 hex digits, see HopName
+	Count    int    // its invocations so far
+}
+
+// Parse reads a header. What it does not understand it leaves out, as a trace
+// that is broken must not fail a request.
+func Parse(s string) (h Header) {
+	if len(s) > maxHeader {
+		return Header{}
+	}
+	for field := range strings.SplitSeq(s, ";") {
+		key, value, ok := strings.Cut(strings.TrimSpace(field), "=")
+		if !ok || strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			continue
+		}
+		switch strings.ToLower(key) {
+		case "root":
+			h.Root = value
+		case "parent":
+			h.Parent = value
+		case "sampled":
+			h.Sampled = value
+		case "lineage":
+			h.Lineage = parseLineage(value)
+		}
+	}
+	return h
+}
+
+func parseLineage(s string) (hops []Hop) {
+	for field := range strings.SplitSeq(s, "|") {
+		name, count, ok := strings.Cut(field, ":")
+		n, err := strconv.ParseUint(count, 10, 16)
+		if !ok || name == "" || strings.Contains(name, "=") || err != nil {
+			continue
+		}
+		if hops = append(hops, Hop{name, int(n)}); len(hops) == maxHops {
+			break
+		}
+	}
+	return hops
+}
+
+// String writes the header, leaving out what is missing.
+func (h Header) String() string {
+	var fields []string
+	for _, f := range []struct{ key, value string }{{"Root", h.Root}, {"Parent", h.Parent}, {"Sampled", h.Sampled}} {
+		if f.value != "" {
+			fields = append(fields, f.key+"="+f.value)
+		}
+	}
+	if len(h.Lineage) > 0 {
+		hops := make([]string, len(h.Lineage))
+		for i, hop := range h.Lineage {
+			hops[i] = fmt.Sprintf("%s:%d", hop.Function, hop.Count)
+		}
+		fields = append(fields, "Lineage="+strings.Join(hops, "|"))
+	}
+	return strings.Join(fields, ";")
+}
+
+// NewRoot returns a new trace id (X-Ray developer guide, Trace ID).
+func NewRoot(now time.Time) string {
+	var b [12]byte
+	rand.Read(b[:])
+	return fmt.Sprintf("1-%08x-%s", uint32(now.Unix()), hex.EncodeToString(b[:]))
+}
+
+// HopName is the name of a function in a lineage, from its unqualified ARN:
+// all versions and aliases are one function.
+func HopName(functionARN string) string {
+	sum := fnv.New32a()
+	sum.Write([]byte(functionARN))
+	return fmt.Sprintf("%08x", sum.Sum32())
+}
+
+// Visit returns the header of an invocation of a function, which counts it in
+// the lineage, and how many invocations of the function that makes.
+func (h Header) Visit(functionARN string) (Header, int) {
+	name := HopName(functionARN)
+	hops := make([]Hop, 0, len(h.Lineage)+1)
+	n := 0
+	for _, hop := range h.Lineage {
+		if hop.Function == name {
+			hop.Count++
+			n = hop.Count
+		}
+		hops = append(hops, hop)
+	}
+	if n == 0 {
+		n = 1
+		if len(hops) == maxHops {
+			hops = hops[1:]
+		}
+		hops = append(hops, Hop{name, 1})
+	}
+	h.Lineage = hops
+	return h, n
+}
