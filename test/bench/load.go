@@ -46,7 +46,7 @@ func (l *load) add(other *load) *load {
 
 func (l *load) throughput() float64 { return float64(len(l.latencies)) / l.elapsed.Seconds() }
 
-// drive sends requests with so many in flight, for a while.
+// drive sends requests with so many in flight, for a while; at least one each.
 func drive(ctx context.Context, cfg aws.Config, url string, concurrency int, duration time.Duration) (*load, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: concurrency, DisableCompression: true}}
 	defer client.CloseIdleConnections()
@@ -65,7 +65,7 @@ func drive(ctx context.Context, cfg aws.Config, url string, concurrency int, dur
 		wg.Go(func() {
 			var own []time.Duration
 			var err error
-			for time.Since(began) < duration && err == nil && ctx.Err() == nil {
+			for more := true; more && err == nil && ctx.Err() == nil; more = time.Since(began) < duration {
 				start := time.Now()
 				if err = send(ctx, client, signer, creds, cfg.Region, hash, url); err == nil {
 					own = append(own, time.Since(start))
@@ -158,7 +158,7 @@ func (b *bench) warm(ctx context.Context) error {
 		return err
 	}
 	defer stop()
-	urls := map[string]string{"floor": floorURL, "lapwing": b.server.URL() + "/2015-03-31/functions/echo/invocations"}
+	urls := map[string]string{"floor": floorURL, "lapwing": b.invocations("echo")}
 	results := map[string]*load{}
 	for _, concurrency := range []int{1, 32} {
 		for _, url := range urls { // warm up: as many environments as requests in flight

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"runtime"
+	"sync"
+	"time"
+)
+
+const (
+	// burst is how many environments the scale-out starts from zero.
+	burst = 50
+	// functions and callers are those of the mixed load.
+	functions, callers = 20, 16
+)
+
+// scaleOut measures how fast a function comes from nothing to many environments:
+// a burst of invocations that each need one of their own. Its floor is as many
+// starts of a native program on this host.
+func (b *bench) scaleOut(ctx context.Context) error {
+	bootstrap, err := buildGo(ctx, b.dir)
+	if err != nil {
+		return err
+	}
+	if err := b.deploy(ctx, "burst", "provided.al2023", map[string]string{"bootstrap*": bootstrap}); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := sideBySide(burst, func() error {
+		_, err := drive(ctx, b.server.Config(), b.invocations("burst"), 1, 0) // one request
+		return err
+	}); err != nil {
+		return err
+	}
+	rate := burst / time.Since(began).Seconds()
+	began = time.Now()
+	if err := sideBySide(burst, func() error { return exec.CommandContext(ctx, b.node, "-e", "0").Run() }); err != nil {
+		return err
+	}
+	floor := burst / time.Since(began).Seconds()
+	fmt.Printf("scale-out: %d invocations at once of a Go function that does not run\n", burst)
+	fmt.Printf("  lapwing  %8.1f environments a second, until all have answered\n", rate)
+	fmt.Printf("  floor    %8.1f processes a second (node -e 0)\n", floor)
+	fmt.Printf("  %-46s %.3f\n\n", "environments, times the floor", rate/floor)
+	return nil
+}
+
+// sideBySide runs f so many times at once and returns the first error.
+func sideBySide(n int, f func() error) error {
+	errs := make(chan error, n)
+	for range n {
+		go func() { errs <- f() }()
+	}
+	var first error
+	for range n {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// mixed measures a load that is spread over many functions at random, beside
+// the same load on the bare server.
+func (b *bench) mixed(ctx context.Context) error {
+	urls := make([]string, functions)
+	for i := range urls {
+		name := fmt.Sprintf("mixed-%d", i)
+		if err := b.deploy(ctx, name, nodeRuntime, map[string]string{"index.js": "exports.handler = async (event) => event;"}); err != nil {
+			return err
+		}
+		urls[i] = b.invocations(name)
+	}
+	floorURL, stop, err := b.startFloor()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if _, err := b.spread(ctx, urls); err != nil { // warm up
+		return err
+	}
+	var floor, lapwing *load
+	for range rounds {
+		f, err := b.spread(ctx, []string{floorURL})
+		if err != nil {
+			return err
+		}
+		l, err := b.spread(ctx, urls)
+		if err != nil {
+			return err
+		}
+		floor, lapwing = floor.add(f), lapwing.add(l)
+	}
+	cpus := float64(runtime.NumCPU())
+	fmt.Printf("mixed load: %d callers, %d Node.js functions (n = %d)\n", callers, functions, len(lapwing.latencies))
+	fmt.Printf("  floor    %8.0f a second and CPU, p50 %v, p99 %v\n", floor.throughput()/cpus, floor.percentile(.5).Round(time.Microsecond), floor.percentile(.99).Round(time.Microsecond))
+	fmt.Printf("  lapwing  %8.0f a second and CPU, p50 %v, p99 %v\n", lapwing.throughput()/cpus, lapwing.percentile(.5).Round(time.Microsecond), lapwing.percentile(.99).Round(time.Microsecond))
+	fmt.Printf("  %-46s %.3f\n", "throughput, times the floor", lapwing.throughput()/floor.throughput())
+	fmt.Printf("  %-46s %.2f\n\n", "p99, times the floor", float64(lapwing.percentile(.99))/float64(floor.percentile(.99)))
+	return nil
+}
+
+// spread is one round of the mixed load: each caller takes a URL at random
+// every few requests.
+func (b *bench) spread(ctx context.Context, urls []string) (*load, error) {
+	var mu sync.Mutex
+	var sum *load
+	began := time.Now()
+	err := sideBySide(callers, func() error {
+		for time.Since(began) < b.duration/rounds {
+			l, err := drive(ctx, b.server.Config(), urls[rand.IntN(len(urls))], 1, 10*time.Millisecond)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			sum = sum.add(l)
+			mu.Unlock()
+		}
+		return nil
+	})
+	if err == nil {
+		sum.elapsed = time.Since(began)
+	}
+	return sum, err
+}
+
+// invocations is the URL that invokes a function.
+func (b *bench) invocations(name string) string {
+	return b.server.URL() + "/2015-03-31/functions/" + name + "/invocations"
+}
