@@ -44,7 +44,9 @@ type Options struct {
 	// IdleTimeout ends environments that had no work for so long; 0 means
 	// DefaultIdleTimeout.
 	IdleTimeout time.Duration
-	Logger      *slog.Logger
+	// Observer is told of concurrency as it changes. May be nil.
+	Observer Observer
+	Logger   *slog.Logger
 }
 
 // Dispatcher admits invocations and brings them to execution environments.
@@ -74,6 +76,9 @@ func New(opts Options) *Dispatcher {
 	}
 	if opts.Reserved == nil {
 		opts.Reserved = func() int { return 0 }
+	}
+	if opts.Observer == nil {
+		opts.Observer = noObserver{}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

@@ -41,7 +41,7 @@ type fakeEnv struct {
 }
 
 func (s *fakeStarter) starter(t *testing.T) Starter {
-	return starterFunc(func(ctx context.Context, v *function.Version) (Environment, error) {
+	return starterFunc(func(ctx context.Context, spec Spec) (Environment, error) {
 		s.mu.Lock()
 		if s.capacity > 0 && s.live >= s.capacity {
 			s.mu.Unlock()
@@ -57,14 +57,14 @@ func (s *fakeStarter) starter(t *testing.T) Starter {
 				return nil, err
 			}
 		}
-		return &fakeEnv{s: s, n: n, v: v, t: t}, nil
+		return &fakeEnv{s: s, n: n, v: spec.Version, t: t}, nil
 	})
 }
 
-type starterFunc func(context.Context, *function.Version) (Environment, error)
+type starterFunc func(context.Context, Spec) (Environment, error)
 
-func (f starterFunc) Start(ctx context.Context, v *function.Version) (Environment, error) {
-	return f(ctx, v)
+func (f starterFunc) Start(ctx context.Context, s Spec) (Environment, error) {
+	return f(ctx, s)
 }
 
 func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {

@@ -12,13 +12,28 @@ import (
 // another function, if there is any, and asks again.
 var ErrNoCapacity = errors.New("invoke: no capacity for another execution environment")
 
+// ErrInit is what a Starter answers when a provisioned environment failed to
+// initialise: the function's fault, not the host's.
+var ErrInit = errors.New("invoke: the function failed to initialise")
+
+// Spec says which environment to start.
+type Spec struct {
+	Version *function.Version
+	// Tenant is the only tenant that the environment will ever serve; empty
+	// where the function has no tenant isolation.
+	Tenant string
+	// Provisioned tells that it is started ahead, for provisioned concurrency.
+	Provisioned bool
+}
+
 // Starter starts execution environments. Package worker implements it.
 type Starter interface {
 	// Start returns an environment whose Init phase is over. An Init that
-	// failed is no error: Lambda repeats it within the first invocation, so
-	// that is the environment's own business. The error tells that no
-	// environment could be made.
-	Start(ctx context.Context, v *function.Version) (Environment, error)
+	// failed is no error, unless the environment is provisioned (ErrInit):
+	// Lambda repeats it within the first invocation, so that is the
+	// environment's own business. Any other error tells that no environment
+	// could be made.
+	Start(ctx context.Context, s Spec) (Environment, error)
 }
 
 // Environment is one execution environment. The dispatcher calls Invoke for one

@@ -21,6 +21,8 @@ type Request struct {
 	TraceID       string // X-Amzn-Trace-Id, may be empty
 	Tail          bool   // return the last 4 KB of the log; waits for END and REPORT
 	Streaming     bool   // InvokeWithResponseStream: the response may exceed 6 MB
+	Asynchronous  bool   // comes from the event queue: no limit of requests a second
+	TenantID      string // X-Amz-Tenant-Id; only for functions with tenant isolation
 }
 
 // Result tells how an invocation ended. The response itself, or the error

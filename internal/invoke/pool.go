@@ -96,7 +96,7 @@ func (d *Dispatcher) startEnvironment(v *function.Version) (env Environment, err
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	return d.opts.Starter.Start(d.ctx, v)
+	return d.opts.Starter.Start(d.ctx, Spec{Version: v})
 }
 
 // fail answers the invocation that waits for longest, after a start has failed,

@@ -29,17 +29,25 @@ const (
 	phaseInvoke = "invoke" // after an Init that failed: suppressed init
 )
 
+// Initialization types, as functions see them in AWS_LAMBDA_INITIALIZATION_TYPE.
+const (
+	initOnDemand    = "on-demand"
+	initProvisioned = "provisioned-concurrency"
+)
+
 // environment is one execution environment: an identity (log stream, first
 // invocation) and the sandbox that it lives in. Its methods are called one
 // after the other, but for Log and Alive.
 type environment struct {
-	w       *Worker
-	v       *function.Version
-	runtime *runtimes.Runtime
-	id      string // 32 hex digits
-	stream  *logStream
-	log     systemLog
-	boots   int
+	w        *Worker
+	v        *function.Version
+	tenant   string // the only one that it serves; empty without tenant isolation
+	initType string
+	runtime  *runtimes.Runtime
+	id       string // 32 hex digits
+	stream   *logStream
+	log      systemLog
+	boots    int
 
 	in           *instance     // nil where Init failed: the first invocation repeats it
 	initDuration time.Duration // reported by the first invocation
@@ -52,17 +60,21 @@ type environment struct {
 	timer  *time.Timer
 }
 
-func (w *Worker) newEnvironment(v *function.Version) (*environment, error) {
+func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
+	v := s.Version
 	rt, err := w.opts.Runtimes.Resolve(v.Runtime)
 	if err != nil {
 		return nil, err
 	}
 	var b [16]byte
 	rand.Read(b[:])
-	e := &environment{w: w, v: v, runtime: rt, id: hex.EncodeToString(b[:]), busy: true}
+	e := &environment{w: w, v: v, tenant: s.Tenant, initType: initOnDemand, runtime: rt, id: hex.EncodeToString(b[:]), busy: true}
+	if s.Provisioned {
+		e.initType = initProvisioned
+	}
 	now := time.Now()
 	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, now), began: now, log: w.log}
-	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id}
+	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant}
 	return e, nil
 }
 
@@ -102,7 +114,7 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
 	}
-	env := variables(e.v, e.runtime, e.stream.name, e.in.network.Endpoint, creds)
+	env := variables(e.v, e.runtime, e.initType, e.stream.name, e.in.network.Endpoint, creds)
 	res, err := e.in.conn.Start(ctx, proto.Start{
 		Command:    e.runtime.CommandFor(e.v.MemoryMB, env),
 		Candidates: e.runtime.Candidates,
@@ -227,6 +239,7 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 		InvokedFunctionARN: req.InvokedARN,
 		TraceID:            cmp.Or(req.TraceID, newTraceID(began)),
 		ClientContext:      req.ClientContext,
+		TenantID:           e.tenant,
 		Streaming:          req.Streaming,
 	}, req.Payload, r)
 	switch {

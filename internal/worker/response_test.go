@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/invoke"
@@ -89,7 +88,7 @@ func TestBufferedResponseIsNotPaced(t *testing.T) {
 // starts starts environments without a sandbox, which respond as told.
 type starts func(*response)
 
-func (f starts) Start(context.Context, *function.Version) (invoke.Environment, error) {
+func (f starts) Start(context.Context, invoke.Spec) (invoke.Environment, error) {
 	return responding(f), nil
 }
 

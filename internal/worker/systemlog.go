@@ -34,10 +34,12 @@ func (r *report) billed() int64 {
 // the function's log format (Lambda developer guide, "Monitoring and
 // observability", and the Telemetry API's event schema for JSON).
 type systemLog struct {
-	stream  *logStream
-	version *function.Version
-	runtime *runtimes.Runtime
-	id      string // of the environment
+	stream   *logStream
+	version  *function.Version
+	runtime  *runtimes.Runtime
+	id       string // of the environment
+	initType string
+	tenant   string
 }
 
 func (s *systemLog) json() bool { return s.stream.config.Format == "JSON" }
@@ -46,7 +48,7 @@ func (s *systemLog) json() bool { return s.stream.config.Format == "JSON" }
 func (s *systemLog) initStart(t time.Time, phase string) {
 	if s.json() {
 		s.event(t, "INFO", "platform.initStart", map[string]any{
-			"initializationType": "on-demand", "phase": phase,
+			"initializationType": s.initType, "phase": phase,
 			"runtimeVersion": s.runtime.Version, "runtimeVersionArn": s.runtime.VersionARN(s.version.Region),
 			"functionName": s.version.Name, "functionVersion": s.version.Version,
 			"instanceId": s.id, "instanceMaxMemory": s.version.MemoryMB << 20,
@@ -61,7 +63,7 @@ func (s *systemLog) initStart(t time.Time, phase string) {
 func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *failure) {
 	if s.json() {
 		record := map[string]any{
-			"initializationType": "on-demand", "phase": phase, "status": "success",
+			"initializationType": s.initType, "phase": phase, "status": "success",
 			"metrics": map[string]any{"durationMs": milliseconds(d)},
 		}
 		level := "DEBUG"
@@ -80,7 +82,7 @@ func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *fa
 // start writes START.
 func (s *systemLog) start(t time.Time, requestID string) {
 	if s.json() {
-		s.event(t, "INFO", "platform.start", map[string]any{"requestId": requestID, "version": s.version.Version})
+		s.event(t, "INFO", "platform.start", s.invocation(requestID, map[string]any{"version": s.version.Version}))
 		return
 	}
 	s.text(t, "START RequestId: %s Version: %s\n", requestID, s.version.Version)
@@ -113,8 +115,8 @@ func (s *systemLog) endJSON(t time.Time, r *report) {
 	if r.init > 0 {
 		metrics["initDurationMs"] = milliseconds(r.init)
 	}
-	done := map[string]any{"requestId": r.requestID, "status": "success", "metrics": map[string]any{"durationMs": milliseconds(r.duration)}}
-	record := map[string]any{"requestId": r.requestID, "status": "success", "metrics": metrics}
+	done := s.invocation(r.requestID, map[string]any{"status": "success", "metrics": map[string]any{"durationMs": milliseconds(r.duration)}})
+	record := s.invocation(r.requestID, map[string]any{"status": "success", "metrics": metrics})
 	level := "INFO"
 	if f := r.failure; f != nil {
 		level = "WARN"
@@ -124,6 +126,17 @@ func (s *systemLog) endJSON(t time.Time, r *report) {
 	}
 	s.event(t, "DEBUG", "platform.runtimeDone", done)
 	s.event(t, level, "platform.report", record)
+}
+
+// invocation completes the record of an event that concerns an invocation.
+// Functions with tenant isolation have the tenant in it (Lambda developer guide,
+// "Tenant isolation").
+func (s *systemLog) invocation(requestID string, record map[string]any) map[string]any {
+	record["requestId"] = requestID
+	if s.tenant != "" {
+		record["tenantId"] = s.tenant
+	}
+	return record
 }
 
 func statusText(f *failure) string {

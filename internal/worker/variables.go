@@ -15,7 +15,7 @@ const runtimeAPI = "127.0.0.1:9001"
 // variables returns the environment of a function's processes (Lambda
 // developer guide, "Defined runtime environment variables"). The customer's
 // variables win over the runtime's defaults and lose to the reserved ones.
-func variables(v *function.Version, rt *runtimes.Runtime, stream, endpoint string, c credentials.Session) map[string]string {
+func variables(v *function.Version, rt *runtimes.Runtime, initType, stream, endpoint string, c credentials.Session) map[string]string {
 	env := map[string]string{
 		"LANG":                      "en_US.UTF-8",
 		"TZ":                        ":UTC",
@@ -41,7 +41,7 @@ func variables(v *function.Version, rt *runtimes.Runtime, stream, endpoint strin
 		"AWS_LAMBDA_FUNCTION_NAME":        v.Name,
 		"AWS_LAMBDA_FUNCTION_VERSION":     v.Version,
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": strconv.Itoa(v.MemoryMB),
-		"AWS_LAMBDA_INITIALIZATION_TYPE":  "on-demand",
+		"AWS_LAMBDA_INITIALIZATION_TYPE":  initType,
 		"AWS_LAMBDA_LOG_GROUP_NAME":       v.Logging.Group,
 		"AWS_LAMBDA_LOG_STREAM_NAME":      stream,
 		"AWS_LAMBDA_RUNTIME_API":          runtimeAPI,

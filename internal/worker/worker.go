@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/credentials"
-	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
@@ -100,13 +99,17 @@ func New(opts Options) *Worker {
 	}
 }
 
-// Start starts an environment of v and runs its Init phase.
-func (w *Worker) Start(ctx context.Context, v *function.Version) (invoke.Environment, error) {
-	e, err := w.newEnvironment(v)
+// Start implements invoke.Starter.
+func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, error) {
+	e, err := w.newEnvironment(s)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.init(ctx); err != nil {
+	err = e.init(ctx)
+	if err == nil && e.in == nil && s.Provisioned {
+		err = invoke.ErrInit
+	}
+	if err != nil {
 		e.Close()
 		if errors.Is(err, sandbox.ErrNoCapacity) {
 			err = fmt.Errorf("%w: %w", invoke.ErrNoCapacity, err)

@@ -317,7 +317,7 @@ func TestFailedInitIsRepeatedWithinTheInvocation(t *testing.T) {
 // runtime may end just after that.
 func TestRuntimeThatEndedBetweenInvocationsIsReplaced(t *testing.T) {
 	b := newBench(t)
-	env, err := b.worker.Start(t.Context(), b.function(t))
+	env, err := b.worker.Start(t.Context(), invoke.Spec{Version: b.function(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
