@@ -2,7 +2,7 @@
 
 GO       ?= go
 BIN      := bin/lapwing
-GUEST    := internal/guest/program/lapwing-init
+EMBEDDED := internal/sandbox/program
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 MODELS   ?=
@@ -17,7 +17,8 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build bin/lapwing with all that it embeds
-	$(GO) build -buildvcs=false -ldflags "-s -w" -o $(GUEST) ./cmd/lapwing-init
+	$(GO) build -buildvcs=false -ldflags "-s -w" -o bin/ ./cmd/lapwing-init ./cmd/lapwing-sandbox
+	for p in lapwing-init lapwing-sandbox; do gzip -nc bin/$$p >bin/$$p.gz && mv bin/$$p.gz $(EMBEDDED)/ || exit 1; done
 	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/lapwing
 
 demo: ## set up, start, deploy and invoke a real function (as root)
@@ -56,4 +57,4 @@ fuzz: ## run every fuzz test for 20 s
 	./scripts/fuzz 20s
 
 clean: ## remove what was built
-	rm -rf bin $(GUEST)
+	rm -rf bin $(EMBEDDED)/*.gz

@@ -112,6 +112,28 @@ func TestServicesDoNotImportOneAnother(t *testing.T) {
 	}
 }
 
+// A process pays for all that is linked into it, be it used or not: gVisor is
+// for the sandboxes' program, and the rest of Lapwing for the server.
+func TestServerAndSandboxProgramsShareLittle(t *testing.T) {
+	for program, alien := range map[string]string{
+		"cmd/lapwing":         "gvisor.dev/",
+		"cmd/lapwing-sandbox": "github.com/nats-io/",
+		"cmd/lapwing-init":    "gvisor.dev/",
+	} {
+		cmd := exec.Command("go", "list", "-deps", "./"+program)
+		cmd.Dir = ".."
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		for path := range strings.Lines(string(out)) {
+			if strings.HasPrefix(path, alien) {
+				t.Errorf("%s links %s", program, strings.TrimSpace(path))
+			}
+		}
+	}
+}
+
 func TestSmallPackagesStaySmall(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, small := range stdOnly {

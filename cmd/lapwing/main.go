@@ -16,8 +16,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 )
 
 // version is set by the linker.
@@ -34,7 +32,6 @@ const (
 type usageError struct{ error }
 
 func main() {
-	gvisor.MaybeReexec()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	os.Exit(run(ctx, os.Args[1:]))

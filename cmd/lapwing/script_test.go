@@ -16,13 +16,10 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"lapwing.dev/lapwing/internal/credentials"
-	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 )
 
-// TestMain lets the test binary be the program: for the scripts, and for the
-// sandboxes that it starts as processes of itself.
+// TestMain lets the test binary be the program in the scripts.
 func TestMain(m *testing.M) {
-	gvisor.MaybeReexec()
 	testscript.Main(m, map[string]func(){"lapwing": main})
 }
 

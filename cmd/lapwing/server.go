@@ -20,13 +20,13 @@ import (
 	stsapi "lapwing.dev/lapwing/internal/aws/sts"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/gateway"
-	"lapwing.dev/lapwing/internal/guest/program"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/network"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
+	"lapwing.dev/lapwing/internal/sandbox/program"
 	"lapwing.dev/lapwing/internal/service/iam"
 	"lapwing.dev/lapwing/internal/service/lambda"
 	"lapwing.dev/lapwing/internal/service/logs"
@@ -130,7 +130,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	if err := os.MkdirAll(run, 0o700); err != nil {
 		return err
 	}
-	guest, err := program.Install(run)
+	programs, err := program.Install(run)
 	if err != nil {
 		return err
 	}
@@ -142,7 +142,9 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.network.Close() })
-	driver, err := gvisor.New(ctx, gvisor.Options{Dir: filepath.Join(run, "sandboxes"), InitPath: guest, Logger: s.log})
+	driver, err := gvisor.New(ctx, gvisor.Options{
+		Dir: filepath.Join(run, "sandboxes"), SandboxPath: programs.Sandbox, InitPath: programs.Init, Logger: s.log,
+	})
 	if err != nil {
 		return err
 	}

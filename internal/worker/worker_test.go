@@ -18,17 +18,12 @@ import (
 
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/function"
-	"lapwing.dev/lapwing/internal/guest/program"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
+	"lapwing.dev/lapwing/internal/sandbox/program"
 )
-
-func TestMain(m *testing.M) {
-	gvisor.MaybeReexec()
-	os.Exit(m.Run())
-}
 
 // memoryLogs keeps log lines in memory.
 type memoryLogs struct {
@@ -78,11 +73,11 @@ func newBench(t testing.TB) *bench {
 	}
 	dir := t.TempDir()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	init, err := program.Install(dir)
+	programs, err := program.Install(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	driver, err := gvisor.New(t.Context(), gvisor.Options{Dir: filepath.Join(dir, "run"), InitPath: init, Logger: logger})
+	driver, err := gvisor.New(t.Context(), gvisor.Options{Dir: filepath.Join(dir, "run"), SandboxPath: programs.Sandbox, InitPath: programs.Init, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

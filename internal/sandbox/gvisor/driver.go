@@ -1,13 +1,14 @@
 // Package gvisor is the default sandbox driver. It runs each sandbox in gVisor,
-// a kernel in user space that is linked into this binary, and needs neither KVM
-// nor anything else installed.
+// a kernel in user space, and needs neither KVM nor anything else installed.
 //
 // # One process
 //
 // A sandbox is one host process (and the processes that gVisor's systrap
-// platform runs guest code in): this binary, executed again, which MaybeReexec
-// turns into gVisor's kernel. It does not go through runsc's command line, which
-// executes itself twice and starts a second process, the gofer, to open files.
+// platform runs guest code in): the program cmd/lapwing-sandbox, which is
+// gVisor's kernel and little else. The driver itself holds nothing of gVisor:
+// package sentry is what runs in the process, package wire what the two agree on.
+// It does not go through runsc's command line, which executes itself twice and
+// starts a second process, the gofer, to open files.
 // The driver opens everything beforehand and hands over descriptors: the mounts,
 // the file behind /tmp, the packet socket of the network interface, the host
 // connection. The process starts as an unprivileged user, without capabilities,
@@ -70,11 +71,6 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/cgroup"
 )
 
-const (
-	initPath   = "/lapwing-init" // in a sandbox
-	guestFiles = 1024            // RLIMIT_NOFILE of process 1, as on Lambda
-)
-
 // Options configure a Driver.
 type Options struct {
 	// Dir is the driver's own directory. New removes what an earlier driver
@@ -82,10 +78,9 @@ type Options struct {
 	Dir string
 	// InitPath is the static lapwing-init binary on this host.
 	InitPath string
-	// Executable is the static binary, with a main that calls MaybeReexec,
-	// that becomes the sandbox processes. Empty means this process's own.
-	Executable string
-	Logger     *slog.Logger
+	// SandboxPath is the static lapwing-sandbox binary on this host.
+	SandboxPath string
+	Logger      *slog.Logger
 	// MemoryMB is the sum of Spec.MemoryMB over all sandboxes above which
 	// Create returns ErrNoCapacity. 0 means no fixed sum: sandboxes rarely use
 	// all that they may. Either way Create leaves some of the host's memory
@@ -137,10 +132,7 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 			err = errors.Join(fmt.Errorf("gvisor: %w", err), d.release())
 		}
 	}()
-	if opts.Executable == "" {
-		opts.Executable = "/proc/self/exe"
-	}
-	for _, path := range []string{opts.Executable, opts.InitPath} {
+	for _, path := range []string{opts.SandboxPath, opts.InitPath} {
 		if err := checkStatic(path); err != nil {
 			return nil, err
 		}
@@ -166,7 +158,7 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 			return nil, err
 		}
 	}
-	if d.void, err = newVoid(voidDir, opts.Executable); err != nil {
+	if d.void, err = newVoid(voidDir, opts.SandboxPath); err != nil {
 		return nil, err
 	}
 	return d, d.try(ctx)

@@ -272,8 +272,8 @@ func TestOneDriverForEachDirectory(t *testing.T) {
 func TestNewNamesWhatItNeeds(t *testing.T) {
 	needRoot(t)
 	for name, opts := range map[string]Options{
-		"missing": {InitPath: "/no/such", Executable: hostBinary},
-		"dynamic": {InitPath: "/bin/sh", Executable: hostBinary},
+		"missing": {InitPath: "/no/such", SandboxPath: sandboxBinary},
+		"dynamic": {InitPath: "/bin/sh", SandboxPath: sandboxBinary},
 	} {
 		t.Run(name, func(t *testing.T) {
 			opts.Dir = t.TempDir()

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // handover is the descriptors that a sandbox process gets, in their order. The
@@ -28,8 +29,8 @@ func (h *handover) close() {
 }
 
 // prepare opens everything that the sandbox process gets, in the order of the
-// fd constants, and returns the request that goes with it.
-func (s *instance) prepare(h *handover) (*bootRequest, error) {
+// constants of package wire, and returns the request that goes with it.
+func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	d := s.driver
 	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
 	if err != nil {
@@ -70,7 +71,7 @@ func (s *instance) prepare(h *handover) (*bootRequest, error) {
 	}
 	h.add(tmp)
 
-	req := &bootRequest{
+	req := &wire.Request{
 		ID:           s.spec.ID,
 		Hostname:     s.spec.Hostname,
 		MemoryBytes:  uint64(s.spec.MemoryMB) * mib,
@@ -80,7 +81,7 @@ func (s *instance) prepare(h *handover) (*bootRequest, error) {
 		MaxProcesses: s.spec.MaxProcesses,
 		Filter:       d.filter,
 	}
-	mounts := append([]sandbox.Mount{{Source: d.opts.InitPath, Target: initPath}}, s.spec.Mounts...)
+	mounts := append([]sandbox.Mount{{Source: d.opts.InitPath, Target: wire.Init}}, s.spec.Mounts...)
 	var opened []*os.File
 	for _, m := range mounts {
 		f, isFile, err := openMount(m.Source)
@@ -88,7 +89,7 @@ func (s *instance) prepare(h *handover) (*bootRequest, error) {
 			return nil, errors.Join(err, closeAll(opened))
 		}
 		opened = append(opened, f)
-		req.Mounts = append(req.Mounts, bootMount{Target: m.Target, File: isFile})
+		req.Mounts = append(req.Mounts, wire.Mount{Target: m.Target, File: isFile})
 	}
 	root, err := makeRoot(d.rootsDir(), req.Mounts, s.spec.Symlinks)
 	if err != nil {
@@ -202,9 +203,6 @@ func tail(f *os.File) string {
 
 var validID = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
-// maxMounts keeps the descriptors of mounts below fdControlSocket.
-const maxMounts = 128
-
 // check refuses a Spec that cannot be kept.
 func check(spec *sandbox.Spec) error {
 	bad := func(format string, args ...any) error {
@@ -224,7 +222,7 @@ func check(spec *sandbox.Spec) error {
 	case spec.MaxProcesses < 1:
 		return bad("MaxProcesses %d", spec.MaxProcesses)
 	}
-	if len(spec.Mounts) > maxMounts {
+	if len(spec.Mounts) > wire.MaxMounts {
 		return bad("%d mounts", len(spec.Mounts))
 	}
 	if n := spec.Network; n != (sandbox.Network{}) {
@@ -269,4 +267,4 @@ func checkPaths(spec *sandbox.Spec, bad func(string, ...any) error) error {
 }
 
 // ownPaths are in every sandbox.
-var ownPaths = []string{"/proc", "/sys", "/dev", "/tmp", initPath}
+var ownPaths = []string{"/proc", "/sys", "/dev", "/tmp", wire.Init}

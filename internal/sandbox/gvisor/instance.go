@@ -16,6 +16,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/sandbox"
 	"lapwing.dev/lapwing/internal/sandbox/cgroup"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // instance is one sandbox.
@@ -182,9 +183,9 @@ func (s *instance) watch() {
 		}
 	}
 	reports := json.NewDecoder(s.control)
-	var end *bootReport
+	var end *wire.Report
 	for {
-		var r bootReport
+		var r wire.Report
 		if err := reports.Decode(&r); err != nil {
 			break // the process has ended, or is not what it should be
 		}
@@ -209,7 +210,7 @@ func (s *instance) watch() {
 
 // ended notes why the sandbox ended: after end, if process 1 ended by itself,
 // and with the sandbox process in state.
-func (s *instance) ended(end *bootReport, state *os.ProcessState, waitErr error) {
+func (s *instance) ended(end *wire.Report, state *os.ProcessState, waitErr error) {
 	kills := 0
 	if s.driver.limits.memory {
 		n, err := s.group.OOMKills()

@@ -121,14 +121,14 @@ func TestSandboxProcessHasNoPrivileges(t *testing.T) {
 		}
 	}
 	if n := strings.Count(string(mounts), "\n"); n != 2 {
-		t.Errorf("%d mounts, want the root and the binary:\n%s", n, mounts)
+		t.Errorf("%d mounts, want the root and the program:\n%s", n, mounts)
 	}
 }
 
 func TestDaemonKilledLeavesNothing(t *testing.T) {
 	needRoot(t)
 	dir := t.TempDir()
-	daemon := exec.Command(hostBinary, dir, guestBinary)
+	daemon := exec.Command(hostBinary, dir, sandboxBinary, guestBinary)
 	out, err := daemon.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -14,11 +14,15 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/program"
 )
 
 // Programs that TestMain builds. They are static whatever the tests are, so the
 // tests can run with the race detector.
 var hostBinary, guestBinary string
+
+// sandboxBinary is the built lapwing-sandbox.
+var sandboxBinary string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -33,6 +37,11 @@ func TestMain(m *testing.M) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			panic(err)
 		}
+		programs, err := program.Install(dir)
+		if err != nil {
+			panic(err)
+		}
+		sandboxBinary = programs.Sandbox
 		hostBinary, guestBinary = filepath.Join(dir, "host"), filepath.Join(dir, "guest")
 		for _, out := range []string{hostBinary, guestBinary} {
 			cmd := exec.Command("go", "build", "-o", out, "./testdata/"+filepath.Base(out))
@@ -65,7 +74,7 @@ func newDriver(tb testing.TB, change ...func(*Options)) *Driver {
 	tb.Helper()
 	needRoot(tb)
 	opts := Options{
-		Dir: tb.TempDir(), InitPath: guestBinary, Executable: hostBinary,
+		Dir: tb.TempDir(), InitPath: guestBinary, SandboxPath: sandboxBinary,
 		Logger: slog.New(slog.NewTextHandler(testLog{tb}, nil)),
 	}
 	for _, f := range change {

@@ -3,30 +3,14 @@ package gvisor
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/urpc"
-	"gvisor.dev/gvisor/runsc/boot"
-	"gvisor.dev/gvisor/runsc/config"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
-
-// bootNetwork is the network of a sandbox as its process is told. gVisor's own
-// network stack speaks to the interface through a packet socket that the driver
-// opened in the namespace, so the process itself is never in there.
-type bootNetwork struct {
-	Device     int // descriptor of the packet socket
-	MAC        net.HardwareAddr
-	MTU        int
-	GSOMaxSize uint32
-	Address    netip.Prefix
-	Gateway    netip.Addr
-}
 
 // packetBuffer is the size of the packet socket's buffers. The defaults drop
 // packets at speed.
@@ -34,7 +18,7 @@ const packetBuffer = 4 << 20
 
 // openNetwork opens a packet socket on the interface of n and takes the addresses
 // off it, so that the host's stack does not answer beside gVisor's.
-func openNetwork(n *sandbox.Network) (device *os.File, b *bootNetwork, err error) {
+func openNetwork(n *sandbox.Network) (device *os.File, b *wire.Network, err error) {
 	err = inNamespace(n.NamespacePath, func() error {
 		device, b, err = openInterface(n)
 		return err
@@ -45,7 +29,7 @@ func openNetwork(n *sandbox.Network) (device *os.File, b *bootNetwork, err error
 	return device, b, nil
 }
 
-func openInterface(n *sandbox.Network) (_ *os.File, _ *bootNetwork, err error) {
+func openInterface(n *sandbox.Network) (_ *os.File, _ *wire.Network, err error) {
 	link, err := netlink.LinkByName(n.Interface)
 	if err != nil {
 		return nil, nil, fmt.Errorf("interface %s: %w", n.Interface, err)
@@ -86,7 +70,7 @@ func openInterface(n *sandbox.Network) (_ *os.File, _ *bootNetwork, err error) {
 	if mtu == 0 {
 		mtu = link.Attrs().MTU
 	}
-	return os.NewFile(uintptr(fd), "packet socket"), &bootNetwork{
+	return os.NewFile(uintptr(fd), "packet socket"), &wire.Network{
 		MAC:        link.Attrs().HardwareAddr,
 		MTU:        mtu,
 		GSOMaxSize: link.Attrs().GSOMaxSize,
@@ -112,44 +96,4 @@ func inNamespace(path string, f func() error) error {
 		}()
 	})
 	return <-result
-}
-
-// links describes the interfaces and routes of a sandbox to gVisor's loader:
-// loopback, and eth0 if there is a network.
-func (n *bootNetwork) links() *boot.CreateLinksAndRoutesArgs {
-	args := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
-	if n == nil {
-		return args
-	}
-	const name = "eth0"
-	subnet := n.Address.Masked()
-	args.FilePayload = urpc.FilePayload{Files: []*os.File{os.NewFile(uintptr(n.Device), "packet socket")}}
-	args.FDBasedLinks = []boot.FDBasedLink{{
-		Name:              name,
-		MTU:               n.MTU,
-		Addresses:         []boot.IPWithPrefix{{Address: n.Address.Addr().AsSlice(), PrefixLen: n.Address.Bits()}},
-		Routes:            []boot.Route{{Destination: ipNet(subnet)}},
-		GSOMaxSize:        n.GSOMaxSize,
-		RXChecksumOffload: true,
-		LinkAddress:       n.MAC,
-		QDisc:             config.QDiscFIFO,
-		NumChannels:       1,
-	}}
-	if n.Gateway.IsValid() {
-		everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-		if n.Gateway.Is6() {
-			everywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-		}
-		route := boot.DefaultRoute{Name: name, Route: boot.Route{Destination: ipNet(everywhere), Gateway: n.Gateway.AsSlice()}}
-		if n.Gateway.Is6() {
-			args.Defaultv6Gateway = route
-		} else {
-			args.Defaultv4Gateway = route
-		}
-	}
-	return args
-}
-
-func ipNet(p netip.Prefix) net.IPNet {
-	return net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

@@ -13,14 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // makeRoot returns the directory below dir that is the root of sandboxes with
 // these mounts and symlinks: empty but for symlinks and mount points. It is made
 // once for each distinct set of them and never changes.
-func makeRoot(dir string, mounts []bootMount, symlinks []sandbox.Symlink) (string, error) {
+func makeRoot(dir string, mounts []wire.Mount, symlinks []sandbox.Symlink) (string, error) {
 	key, err := json.Marshal(struct {
-		Mounts   []bootMount
+		Mounts   []wire.Mount
 		Symlinks []sandbox.Symlink
 	}{mounts, symlinks})
 	if err != nil {
@@ -46,7 +47,7 @@ func makeRoot(dir string, mounts []bootMount, symlinks []sandbox.Symlink) (strin
 	return root, nil
 }
 
-func fillRoot(root string, mounts []bootMount, symlinks []sandbox.Symlink) error {
+func fillRoot(root string, mounts []wire.Mount, symlinks []sandbox.Symlink) error {
 	if err := os.Chmod(root, 0o755); err != nil {
 		return err
 	}

@@ -9,11 +9,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/abi/linux"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // void is where sandbox processes live: a mount namespace whose root is a
-// read-only directory with nothing in it but the binary and three files of
+// read-only directory with nothing in it but the program and three files of
 // hardware facts, a network namespace without a working interface, and empty IPC
 // and UTS namespaces. It is made once and costs a sandbox nothing; each sandbox
 // adds a PID namespace. It consists of a thread that has entered it and starts
@@ -37,11 +38,7 @@ type spawned struct {
 	err     error
 }
 
-const (
-	voidBinary  = "/lapwing"
-	nobody      = 65534
-	descriptors = 1024
-)
+const nobody = 65534
 
 // voidFiles are read by the Go runtime and gVisor at the start of a process.
 var voidFiles = []string{
@@ -50,21 +47,21 @@ var voidFiles = []string{
 	"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size",
 }
 
-// newVoid makes a void whose processes run executable. Its root is built over the
+// newVoid makes a void whose processes run program. Its root is built over the
 // directory mountPoint, in the new mount namespace only.
-func newVoid(mountPoint, executable string) (*void, error) {
+func newVoid(mountPoint, program string) (*void, error) {
 	v := &void{spawns: make(chan spawn), done: make(chan struct{})}
 	entered := make(chan error)
-	onOwnThread(func() { v.run(mountPoint, executable, entered) })
+	onOwnThread(func() { v.run(mountPoint, program, entered) })
 	if err := <-entered; err != nil {
 		return nil, fmt.Errorf("entering the void: %w", err)
 	}
 	return v, nil
 }
 
-func (v *void) run(mountPoint, executable string, entered chan<- error) {
+func (v *void) run(mountPoint, program string, entered chan<- error) {
 	defer close(v.done)
-	if err := enterVoid(mountPoint, executable); err != nil {
+	if err := enterVoid(mountPoint, program); err != nil {
 		entered <- err
 		return
 	}
@@ -74,7 +71,7 @@ func (v *void) run(mountPoint, executable string, entered chan<- error) {
 	}
 	entered <- nil
 	for s := range v.spawns {
-		p, err := os.StartProcess(voidBinary, []string{processName}, s.attr)
+		p, err := os.StartProcess(wire.Program, []string{wire.Program}, s.attr)
 		s.result <- spawned{p, err}
 	}
 }
@@ -101,8 +98,8 @@ func (v *void) start(files []*os.File, cgroup int) (*os.Process, error) {
 	// The kernel enlarges a table of descriptors slowly, by a grace period of
 	// RCU, once the process has threads. Here it has none: a descriptor far up
 	// makes the table large from the start.
-	files = append(files, make([]*os.File, descriptors-len(files))...)
-	files[descriptors-1] = files[0]
+	files = append(files, make([]*os.File, wire.Last+1-len(files))...)
+	files[wire.Last] = files[0]
 	result := make(chan spawned, 1)
 	v.spawns <- spawn{&os.ProcAttr{Dir: "/", Env: []string{"TZ=UTC"}, Files: files, Sys: sys}, result}
 	r := <-result
@@ -110,10 +107,10 @@ func (v *void) start(files []*os.File, cgroup int) (*os.Process, error) {
 }
 
 // enterVoid moves the calling thread into a new void.
-func enterVoid(root, executable string) error {
-	exe, err := unix.OpenTree(unix.AT_FDCWD, executable, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+func enterVoid(root, program string) error {
+	exe, err := unix.OpenTree(unix.AT_FDCWD, program, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("opening the binary: %w", err)
+		return fmt.Errorf("opening the program: %w", err)
 	}
 	defer unix.Close(exe)
 	contents := make(map[string][]byte)
@@ -145,16 +142,16 @@ func enterVoid(root, executable string) error {
 			return err
 		}
 	}
-	binary := filepath.Join(root, voidBinary)
+	binary := filepath.Join(root, wire.Program)
 	if err := os.WriteFile(binary, nil, 0o755); err != nil {
 		return err
 	}
 	if err := unix.MoveMount(exe, "", unix.AT_FDCWD, binary, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("mounting the binary: %w", err)
+		return fmt.Errorf("mounting the program: %w", err)
 	}
 	const ro = unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
 	if err := unix.Mount("", binary, "", ro, ""); err != nil {
-		return fmt.Errorf("making the binary read-only: %w", err)
+		return fmt.Errorf("making the program read-only: %w", err)
 	}
 	if err := unix.Mount("", root, "", ro|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("making the root read-only: %w", err)
@@ -185,16 +182,18 @@ func refuseCalls() error {
 		number    = 0  // offsets in struct seccomp_data, of a little-endian machine
 		argument0 = 16 // as gVisor supports no others
 		argument1 = 24
-		load      = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		equal     = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		give      = unix.BPF_RET | unix.BPF_K
+		// In no package for system calls yet.
+		registerPrivateExpedited = 1 << 4 // MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
+		load                     = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
+		equal                    = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		give                     = unix.BPF_RET | unix.BPF_K
 	)
 	program := []unix.SockFilter{
 		{Code: load, K: number},
 		{Code: equal, K: unix.SYS_SECCOMP, Jt: 4},
 		{Code: equal, K: unix.SYS_MEMBARRIER, Jf: 2},
 		{Code: load, K: argument0},
-		{Code: equal, K: linux.MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, Jt: 3},
+		{Code: equal, K: registerPrivateExpedited, Jt: 3},
 		{Code: give, K: unix.SECCOMP_RET_ALLOW},
 		{Code: load, K: argument1},
 		{Code: equal, K: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, Jf: 1},

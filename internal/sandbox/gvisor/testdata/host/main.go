@@ -1,5 +1,5 @@
-// Command host stands in for the daemon in this package's tests: it becomes
-// sandbox processes, and it makes sandboxes and waits to be killed.
+// Command host stands in for the daemon in this package's tests: it makes
+// sandboxes and waits to be killed.
 package main
 
 import (
@@ -12,12 +12,11 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 )
 
-// Usage: host DIR INIT. It makes three sandboxes in DIR, the last one frozen,
+// Usage: host DIR SANDBOX INIT. It makes three sandboxes in DIR, the last one frozen,
 // prints a line and waits.
 func main() {
-	gvisor.MaybeReexec()
 	ctx := context.Background()
-	d, err := gvisor.New(ctx, gvisor.Options{Dir: os.Args[1], InitPath: os.Args[2]})
+	d, err := gvisor.New(ctx, gvisor.Options{Dir: os.Args[1], SandboxPath: os.Args[2], InitPath: os.Args[3]})
 	if err != nil {
 		log.Fatal(err)
 	}

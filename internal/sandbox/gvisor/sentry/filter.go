@@ -1,4 +1,4 @@
-package gvisor
+package sentry
 
 import (
 	"encoding/binary"
@@ -9,6 +9,8 @@ import (
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
 	"gvisor.dev/gvisor/runsc/boot/filter/config"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // A sandbox process must not make other system calls than gVisor's kernel needs.
@@ -16,11 +18,7 @@ import (
 // gVisor's Go module has no compiled ones, so the driver has a first sandbox
 // compile them and gives the program to all later ones: it is the same in all,
 // as each process is the first of its PID namespace and has its control socket
-// at fdControlSocket.
-
-// fdControlSocket is beyond the descriptors that the driver hands over and below
-// those that gVisor assigns.
-const fdControlSocket = 250
+// at wire.ControlSocket.
 
 // compileFilter returns the program that filters the system calls of this
 // process.
@@ -28,7 +26,7 @@ func compileFilter() ([]bpf.Instruction, error) {
 	opts := config.Options{
 		Platform:       (*systrap.Systrap)(nil).SeccompInfo(),
 		HostFilesystem: true, // directfs
-		ControllerFD:   fdControlSocket,
+		ControllerFD:   wire.ControlSocket,
 	}
 	allow, deny := config.Rules(opts)
 	program := seccomp.Program{
@@ -42,8 +40,8 @@ func compileFilter() ([]bpf.Instruction, error) {
 	return instructions, nil
 }
 
-// filter returns the program to install, and its bytes if it was not given.
-func (req *bootRequest) filter() (program []bpf.Instruction, compiled []byte, err error) {
+// systemCalls returns the filter program to install, and its bytes if it was not given.
+func systemCalls(req *wire.Request) (program []bpf.Instruction, compiled []byte, err error) {
 	if len(req.Filter) > 0 {
 		program, err = unmarshalFilter(req.Filter)
 		return program, nil, err

@@ -1,4 +1,11 @@
-package gvisor
+// Package sentry is what runs in a sandbox process: gVisor's kernel, which it
+// calls the sentry. Main builds one from the descriptors and the request that the
+// driver hands over (see package wire), runs process 1 in it and reports.
+//
+// It is a program of its own, cmd/lapwing-sandbox, because a process pays for
+// all that its binary holds: as a second role of the server's binary it took
+// a third more CPU time to start and half as much memory again.
+package sentry
 
 import (
 	"encoding/json"
@@ -26,64 +33,23 @@ import (
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 	"gvisor.dev/gvisor/runsc/specutils"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
-// processName is argv[0] of a sandbox process. MaybeReexec knows it by that.
-const processName = "lapwing-sandbox"
+// guestFiles is RLIMIT_NOFILE of process 1, as on Lambda.
+const guestFiles = 1024
 
-// Descriptors that the driver gives to a sandbox process.
-const (
-	fdControl   = 3 + iota // the driver's request comes in here, reports go out
-	fdGuestConn            // the host connection
-	fdConsole              // what process 1 prints
-	fdTmp                  // the file behind /tmp
-	fdMounts               // the first of the root and then bootRequest.Mounts
-)
-
-// guestConnFD is the descriptor at which process 1 finds the host connection.
-const guestConnFD = 3
-
-// bootRequest tells a sandbox process what to be. It comes from the driver, so
-// it is trusted.
-type bootRequest struct {
-	ID           string
-	Hostname     string
-	Mounts       []bootMount
-	MemoryBytes  uint64
-	HostMemory   uint64
-	CPUs         int
-	TmpBytes     uint64
-	MaxProcesses int
-	Network      *bootNetwork
-	// Filter is the program of the system call filter. Without one the process
-	// compiles it and reports it.
-	Filter []byte
-}
-
-// bootMount is one mount whose root is the descriptor at its place.
-type bootMount struct {
-	Target string
-	File   bool
-}
-
-// bootReport is what a sandbox process says on its control connection: first
-// that the guest runs or why it does not, then how process 1 ended.
-type bootReport struct {
-	Error  string `json:",omitempty"`
-	Filter []byte `json:",omitempty"`
-	Exited bool   `json:",omitempty"`
-	Status int    `json:",omitempty"`
-}
-
-// MaybeReexec takes over the process and never returns if it was started as a
-// sandbox. It must be the first call of main.
-func MaybeReexec() {
-	if os.Args[0] != processName {
-		return
+// Main is the whole of a sandbox process and never returns. The driver has
+// started the process with the descriptors of package wire.
+func Main() {
+	if len(os.Args) == 0 || os.Args[0] != wire.Program {
+		fmt.Fprintln(os.Stderr, "lapwing-sandbox: this program is started by lapwing")
+		os.Exit(2)
 	}
-	unix.Close(descriptors - 1) // it has done its work, see void.start
-	control := os.NewFile(fdControl, "control")
-	report := func(r bootReport) {
+	unix.Close(wire.Last) // it has done its work
+	control := os.NewFile(wire.Control, "control")
+	report := func(r wire.Report) {
 		if err := json.NewEncoder(control).Encode(r); err != nil {
 			os.Exit(2) // the driver is gone
 		}
@@ -97,27 +63,27 @@ func MaybeReexec() {
 	seccheck.Initialize()
 	conf, err := sentryConfig()
 	if err != nil {
-		report(bootReport{Error: err.Error()})
+		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
 	req, err := receive(control)
 	if err != nil {
 		os.Exit(2)
 	}
-	status, err := runSandbox(req, conf, func(filter []byte) { report(bootReport{Filter: filter}) })
+	status, err := runSandbox(req, conf, func(filter []byte) { report(wire.Report{Filter: filter}) })
 	if err != nil {
-		report(bootReport{Error: err.Error()})
+		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
-	report(bootReport{Exited: true, Status: int(status)})
+	report(wire.Report{Exited: true, Status: int(status)})
 	os.Exit(0)
 }
 
 // requestVariable passes the request on from one attempt to the next.
 const requestVariable = "LAPWING_REQUEST"
 
-func receive(control *os.File) (*bootRequest, error) {
-	var req bootRequest
+func receive(control *os.File) (*wire.Request, error) {
+	var req wire.Request
 	if again := os.Getenv(requestVariable); again != "" {
 		return &req, json.Unmarshal([]byte(again), &req)
 	}
@@ -128,7 +94,7 @@ func receive(control *os.File) (*bootRequest, error) {
 // cannot be mapped. It is mapped at a random address, and where that is in use
 // (about one time in a thousand) gVisor looks for a free one in /proc, which the
 // void lacks.
-func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
+func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -142,14 +108,14 @@ func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
 			panic(err)
 		}
 		// Of all that is open now the next image gets what this one got.
-		first := fdMounts + 1 + len(req.Mounts)
+		first := wire.Mounts + 1 + len(req.Mounts)
 		if req.Network != nil {
 			first++
 		}
 		if err := unix.CloseRange(uint(first), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			panic(err)
 		}
-		panic(unix.Exec(voidBinary, []string{processName}, append(os.Environ(), requestVariable+"="+string(b))))
+		panic(unix.Exec(wire.Program, []string{wire.Program}, append(os.Environ(), requestVariable+"="+string(b))))
 	}()
 	return boot.New(args)
 }
@@ -157,7 +123,7 @@ func newLoader(args boot.Args, req *bootRequest) (*boot.Loader, error) {
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
 // process 1 in it, calls running with the filter if that was not given, and waits
 // for process 1 to end.
-func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
+func runSandbox(req *wire.Request, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
 	limitTasks(req.MaxProcesses)
 	args, client, err := loaderArgs(req, conf)
 	if err != nil {
@@ -167,14 +133,14 @@ func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byt
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
-	filter, compiled, err := req.filter()
+	program, compiled, err := systemCalls(req)
 	if err != nil {
 		return 0, err
 	}
 	l.PreSeccompCallback = func() {
 		// The loader, which is told to install no filter, calls this at the
 		// point where it would.
-		if err := seccomp.SetFilter(filter); err != nil {
+		if err := seccomp.SetFilter(program); err != nil {
 			panic(fmt.Sprintf("installing the system call filter: %v", err))
 		}
 	}
@@ -185,7 +151,7 @@ func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byt
 	// It takes the network and the signal to start over a control connection.
 	rpc := urpc.NewClient(client)
 	defer rpc.Close()
-	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, req.Network.links(), nil); err != nil {
+	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, links(req.Network), nil); err != nil {
 		return 0, fmt.Errorf("setting up the network: %w", err)
 	}
 	started := make(chan error, 1)
@@ -202,7 +168,7 @@ func runSandbox(req *bootRequest, conf *config.Config, running func(filter []byt
 
 // loaderArgs puts together what gVisor's loader is to build the guest from, and
 // returns it with a connection to the loader's control socket.
-func loaderArgs(req *bootRequest, conf *config.Config) (boot.Args, *unet.Socket, error) {
+func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket, error) {
 	goferFDs, err := serveMounts(req.Mounts)
 	if err != nil {
 		return boot.Args{}, nil, err
@@ -213,7 +179,7 @@ func loaderArgs(req *bootRequest, conf *config.Config) (boot.Args, *unet.Socket,
 	}
 	// The loader closes what it is given, and a second attempt needs it again.
 	var stdio []int
-	for _, fd := range []int{0, fdConsole, fdConsole} {
+	for _, fd := range []int{0, wire.Console, wire.Console} {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return boot.Args{}, nil, fmt.Errorf("standard files of process 1: %w", err)
@@ -234,14 +200,14 @@ func loaderArgs(req *bootRequest, conf *config.Config) (boot.Args, *unet.Socket,
 		ID:                req.ID,
 		Spec:              spec,
 		Conf:              conf,
-		ControllerFD:      fdControlSocket,
+		ControllerFD:      wire.ControlSocket,
 		Device:            fd.New(-1),
 		GoferFDs:          goferFDs,
 		DevGoferFD:        -1,
 		StdioFDs:          stdio,
-		PassFDs:           []boot.FDMapping{{Guest: guestConnFD, Host: fdGuestConn}},
+		PassFDs:           []boot.FDMapping{{Guest: wire.InitConn, Host: wire.GuestConn}},
 		ExecFD:            -1,
-		GoferFilestoreFDs: []int{fdTmp},
+		GoferFilestoreFDs: []int{wire.Tmp},
 		GoferMountConfs:   mountConfs,
 		NumCPU:            req.CPUs,
 		CPUQuota:          -1,
@@ -285,7 +251,7 @@ func sentryConfig() (*config.Config, error) {
 }
 
 // guestSpec describes process 1 and its file systems.
-func guestSpec(req *bootRequest) *specs.Spec {
+func guestSpec(req *wire.Request) *specs.Spec {
 	files := specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Hard: guestFiles, Soft: guestFiles}
 	procs := specs.POSIXRlimit{Type: "RLIMIT_NPROC", Hard: uint64(req.MaxProcesses), Soft: uint64(req.MaxProcesses)}
 	core := specs.POSIXRlimit{Type: "RLIMIT_CORE"}
@@ -294,7 +260,7 @@ func guestSpec(req *bootRequest) *specs.Spec {
 		Hostname: req.Hostname,
 		Root:     &specs.Root{Path: "/", Readonly: true},
 		Process: &specs.Process{
-			Args:            []string{initPath},
+			Args:            []string{wire.Init},
 			Env:             []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
 			Cwd:             "/",
 			NoNewPrivileges: true,
@@ -320,7 +286,7 @@ func guestSpec(req *bootRequest) *specs.Spec {
 	return spec
 }
 
-// controlConnection makes a listening socket at fdControlSocket and returns a
+// controlConnection makes a listening socket at wire.ControlSocket and returns a
 // connection to it. The socket has a name only in the void's network namespace,
 // where no sandbox can connect to anything once it has its filter.
 func controlConnection() (*unet.Socket, error) {
@@ -347,7 +313,7 @@ func controlConnection() (*unet.Socket, error) {
 	if err := unix.Connect(conn, name); err != nil {
 		return nil, err
 	}
-	if err := unix.Dup3(listener, fdControlSocket, unix.O_CLOEXEC); err != nil {
+	if err := unix.Dup3(listener, wire.ControlSocket, unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
 	return unet.NewSocket(conn)

@@ -1,4 +1,4 @@
-package gvisor
+package sentry
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // gVisor reaches host files through a "gofer": a server, usually a process of
@@ -18,7 +20,7 @@ import (
 
 // serveMounts starts a server for the root and each of mounts and returns the
 // connections to them, in order.
-func serveMounts(mounts []bootMount) ([]int, error) {
+func serveMounts(mounts []wire.Mount) ([]int, error) {
 	server := lisafs.NewServer()
 	var clients []int
 	for i := range len(mounts) + 1 {
@@ -26,7 +28,7 @@ func serveMounts(mounts []bootMount) ([]int, error) {
 		if err != nil {
 			return nil, fmt.Errorf("serving mounts: %w", err)
 		}
-		impl := &mountRoot{fd: fdMounts + i}
+		impl := &mountRoot{fd: wire.Mounts + i}
 		if i > 0 {
 			impl.file = mounts[i-1].File
 		}

@@ -1,0 +1,71 @@
+package program
+
+import (
+	"debug/elf"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func mustInstall(t *testing.T, dir string) Programs {
+	t.Helper()
+	p, err := Install(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestInstalledProgramsCanBeExecutedByEveryone(t *testing.T) {
+	p := mustInstall(t, t.TempDir())
+	for _, path := range []string{p.Init, p.Sandbox} {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st.Mode().Perm() != 0o755 {
+			t.Errorf("%s has mode %v", path, st.Mode())
+		}
+		f, err := elf.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+}
+
+func TestInstallKeepsItsOwnAndRemovesOtherBuilds(t *testing.T) {
+	dir := t.TempDir()
+	earlier := filepath.Join(dir, "lapwing-init-0123456789abcdef")
+	bystander := filepath.Join(dir, "lock")
+	for _, path := range []string{earlier, bystander} {
+		if err := os.WriteFile(path, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := mustInstall(t, dir)
+	if _, err := os.Stat(earlier); err == nil {
+		t.Error("the program of another build is still there")
+	}
+	before, err := os.Stat(p.Sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again := mustInstall(t, dir); again != p {
+		t.Errorf("first %v, then %v", p, again)
+	}
+	after, err := os.Stat(p.Sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !os.SameFile(before, after) {
+		t.Error("the program was written again")
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 3 {
+		t.Errorf("the directory holds %v", entries)
+	}
+}
