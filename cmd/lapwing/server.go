@@ -151,7 +151,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	s.onClose(func(context.Context) error { return driver.Close() })
 	s.dispatcher = invoke.New(invoke.Options{
 		Starter: worker.New(worker.Options{
-			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Logger: s.log,
+			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: unmetered{}, Logger: s.log,
 		}),
 		AccountLimit: s.opts.concurrency,
 		Reserved:     func() int { return s.functions.ReservedConcurrency() },

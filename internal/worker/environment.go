@@ -14,6 +14,7 @@ import (
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -74,7 +75,7 @@ func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 	}
 	now := time.Now()
 	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, now), began: now, log: w.log}
-	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant}
+	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant, meter: w.opts.Meter}
 	return e, nil
 }
 
@@ -194,10 +195,10 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	} else {
 		fail = r.failure
 	}
-	e.log.end(ended, &report{
-		requestID: req.RequestID, duration: ended.Sub(began), init: e.initDuration,
-		memoryMB: e.v.MemoryMB, maxMemory: e.maxMemory(fail), failure: fail,
-	})
+	e.log.end(ended, &report{failure: fail, Usage: meter.Usage{
+		RequestID: req.RequestID, Qualifier: meter.Qualifier(req.InvokedARN), Began: began, Duration: ended.Sub(began),
+		Init: e.initDuration, MaxMemoryMB: e.maxMemory(fail), StreamedBytes: r.streamed,
+	}})
 	e.initDuration = 0
 	r.answer(e.stream.end())
 	if fail != nil && fail.platform {

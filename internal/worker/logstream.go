@@ -12,6 +12,7 @@ import (
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/meter"
 )
 
 const (
@@ -38,13 +39,21 @@ type logStream struct {
 	began  time.Time // of the environment
 	log    *slog.Logger
 
+	flushing sync.Mutex // keeps the batches in order; taken before mu
+
 	mu        sync.Mutex
-	pending   []logstore.Event
+	pending   []logLine
 	bytes     int
 	timer     *time.Timer // set while a flush is due
 	requestID string      // of the invocation under way
 	tail      []byte      // of the invocation under way, where tailing
 	tailing   bool
+}
+
+// logLine is a log event that waits to be handed to the store.
+type logLine struct {
+	logstore.Event
+	receipt meter.Receipt // of a REPORT line, which goes after its usage
 }
 
 // streamName is YYYY/MM/DD/[version]environment, preceded by the function's
@@ -133,9 +142,11 @@ func (l *logStream) wrap(t time.Time, level, line string) string {
 }
 
 // add appends one event.
-func (l *logStream) add(t time.Time, message string) {
+func (l *logStream) add(t time.Time, message string) { l.addReport(t, message, nil) }
+
+// addReport appends a REPORT line.
+func (l *logStream) addReport(t time.Time, message string, receipt meter.Receipt) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.tailing {
 		l.tail = append(l.tail, message...)
 		if !strings.HasSuffix(message, "\n") {
@@ -145,37 +156,54 @@ func (l *logStream) add(t time.Time, message string) {
 			l.tail = append(l.tail[:0], l.tail[len(l.tail)-tailSize:]...)
 		}
 	}
-	l.pending = append(l.pending, logstore.Event{Time: t, Message: message})
+	l.pending = append(l.pending, logLine{logstore.Event{Time: t, Message: message}, receipt})
 	l.bytes += len(message)
-	switch {
-	case l.bytes >= flushBytes:
-		l.flushLocked()
-	case l.timer == nil:
+	full := l.bytes >= flushBytes
+	if !full && l.timer == nil {
 		l.timer = time.AfterFunc(flushAfter, l.flush)
+	}
+	l.mu.Unlock()
+	if full {
+		l.flush() // here, so that a function does not print faster than the store takes it
 	}
 }
 
-// flush hands what waits to the store.
+// flush hands what waits to the store. Lines can be added meanwhile.
 func (l *logStream) flush() {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.flushLocked()
-}
-
-func (l *logStream) flushLocked() {
+	lines := l.pending
+	l.pending, l.bytes = nil, 0
 	if l.timer != nil {
 		l.timer.Stop()
 		l.timer = nil
 	}
-	if len(l.pending) == 0 {
+	l.mu.Unlock()
+
+	events := make([]logstore.Event, 0, len(lines))
+	var receipts []meter.Receipt
+	for _, line := range lines {
+		if line.receipt != nil {
+			if line.receipt.Written() != nil {
+				continue // its keeper has said so, and brings it to the log later
+			}
+			receipts = append(receipts, line.receipt)
+		}
+		events = append(events, line.Event)
+	}
+	if len(events) == 0 {
 		return
 	}
 	// A full queue shows in the function's own log, by a line that counts what
 	// was dropped.
-	if err := l.store.Append(l.config.Group, l.name, l.pending); err != nil && !errors.Is(err, logstore.ErrQueueFull) {
-		l.log.Error("function log was not stored", "group", l.config.Group, "stream", l.name, "events", len(l.pending), "error", err)
+	err := l.store.Append(l.config.Group, l.name, events)
+	if err != nil && !errors.Is(err, logstore.ErrQueueFull) {
+		l.log.Error("function log was not stored", "group", l.config.Group, "stream", l.name, "events", len(events), "error", err)
 	}
-	l.pending, l.bytes = nil, 0
+	for _, r := range receipts {
+		r.Logged(err)
+	}
 }
 
 func firstOf(s ...string) string {

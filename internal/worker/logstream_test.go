@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"log/slog"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/meter"
 )
 
 // keptLogs keeps log events in memory.
@@ -59,5 +61,53 @@ func TestLogLinesHaveATimeWithinTheLifeOfTheirEnvironment(t *testing.T) {
 		if got := kept.events[0].Time; got.Before(began) || got.After(time.Now()) {
 			t.Errorf("a line that claims %v is kept as of %v", claimed, got)
 		}
+	}
+}
+
+func TestReportLineWaitsForItsUsage(t *testing.T) {
+	l, kept := newStream(function.Logging{Format: "Text"}, time.Time{})
+	m := &memoryMeter{released: make(chan struct{})}
+	log := systemLog{stream: l, version: &function.Version{Name: "f", Version: "3", MemoryMB: 128}, meter: m}
+	log.end(time.Now(), &report{Usage: meter.Usage{RequestID: "r", Duration: 1500 * time.Microsecond}})
+	flushed := make(chan struct{})
+	go func() { l.flush(); close(flushed) }()
+	l.add(time.Now(), "of the next invocation\n") // which need not wait
+	select {
+	case <-flushed:
+		t.Fatal("the log has the line before the usage was kept")
+	default:
+	}
+	close(m.released)
+	<-flushed
+	l.flush()
+	want := "REPORT RequestId: r\tDuration: 1.50 ms\tBilled Duration: 2 ms\tMemory Size: 128 MB\tMax Memory Used: 0 MB\t\n"
+	if n := len(kept.events); n != 3 || kept.events[0].Message != "END RequestId: r\n" || kept.events[1].Message != want {
+		t.Errorf("kept %q", kept.events)
+	}
+	if m.logged != 1 || m.usage[0].Status != "success" || m.usage[0].Version != "3" || m.reports[0].Message != want {
+		t.Errorf("usage %+v, report %+v, told %d times of the log", m.usage, m.reports, m.logged)
+	}
+}
+
+func TestReportLineOfUsageThatIsNotKeptIsLeftToItsKeeper(t *testing.T) {
+	l, kept := newStream(function.Logging{Format: "Text"}, time.Time{})
+	m := &memoryMeter{err: errors.New("disk full")}
+	log := systemLog{stream: l, version: &function.Version{}, meter: m}
+	log.end(time.Now(), &report{Usage: meter.Usage{RequestID: "r"}})
+	l.flush()
+	if len(kept.events) != 1 || m.logged != 0 {
+		t.Errorf("kept %q, told %d times of the log", kept.events, m.logged)
+	}
+}
+
+func TestUsageIsRecordedWhereTheLogLevelLeavesOutREPORT(t *testing.T) {
+	l, kept := newStream(function.Logging{Format: "JSON", SystemLevel: "WARN"}, time.Time{})
+	m := &memoryMeter{}
+	log := systemLog{stream: l, version: &function.Version{}, meter: m}
+	log.end(time.Now(), &report{Usage: meter.Usage{RequestID: "quiet"}})
+	log.end(time.Now(), &report{Usage: meter.Usage{RequestID: "loud"}, failure: crashFailure()})
+	l.flush()
+	if len(m.usage) != 2 || m.reports[0].Message != "" || len(kept.events) != 1 || m.usage[1].Status != "error" {
+		t.Errorf("usage %+v, reports %+v, kept %q", m.usage, m.reports, kept.events)
 	}
 }

@@ -44,6 +44,7 @@ type response struct {
 	held        bytes.Buffer
 	pace        *rate.Limiter // of a streamed response; made by its first byte
 	sent        bool          // the caller has had a part of a streamed response
+	streamed    int64         // bytes of a streamed response, whether or not the caller took them
 	ended       bool          // result is what the caller gets
 	result      *invoke.Result
 	failure     *failure // of a response that ended in an error
@@ -70,6 +71,7 @@ func (r *response) Write(p []byte) (int, error) {
 			return 0, err
 		}
 		r.begin()
+		r.streamed += int64(len(part))
 		r.call.Write(r.ctx, bytes.Clone(part))
 	}
 	return len(p), nil

@@ -8,26 +8,17 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 )
 
 // timeFormat is the time in Lambda's JSON log lines.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// report is what an invocation used.
+// report is what the REPORT line of an invocation tells.
 type report struct {
-	requestID string
-	duration  time.Duration
-	init      time.Duration // of the environment; 0 after its first invocation
-	memoryMB  int           // configured
-	maxMemory int           // used, MiB
-	failure   *failure      // nil on success
-}
-
-// billed is the duration that Lambda bills: duration and Init together, rounded
-// up to the next millisecond (Lambda pricing, since August 2025 for all).
-func (r *report) billed() int64 {
-	return int64(math.Ceil(float64(r.duration+r.init) / float64(time.Millisecond)))
+	meter.Usage
+	failure *failure // nil on success
 }
 
 // systemLog writes the lines that Lambda itself adds to a function's log, in
@@ -40,6 +31,7 @@ type systemLog struct {
 	id       string // of the environment
 	initType string
 	tenant   string
+	meter    Meter
 }
 
 func (s *systemLog) json() bool { return s.stream.config.Format == "JSON" }
@@ -88,44 +80,60 @@ func (s *systemLog) start(t time.Time, requestID string) {
 	s.text(t, "START RequestId: %s Version: %s\n", requestID, s.version.Version)
 }
 
-// end writes END and REPORT.
+// end writes END and REPORT, and hands over what the invocation used.
 func (s *systemLog) end(t time.Time, r *report) {
+	r.Function, r.Version = s.version.Name, s.version.Version
+	r.Architecture, r.MemoryMB, r.EphemeralMB = s.version.Architecture, s.version.MemoryMB, s.version.EphemeralMB
+	r.Provisioned = s.initType == initProvisioned
+	r.Status = "success"
+	if r.failure != nil {
+		r.Status, r.ErrorType = r.failure.status, r.failure.errorType
+	}
 	if s.json() {
 		s.endJSON(t, r)
 		return
 	}
-	s.text(t, "END RequestId: %s\n", r.requestID)
+	s.text(t, "END RequestId: %s\n", r.RequestID)
 	var b strings.Builder
 	fmt.Fprintf(&b, "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
-		r.requestID, milliseconds(r.duration), r.billed(), r.memoryMB, r.maxMemory)
-	if r.init > 0 {
-		fmt.Fprintf(&b, "Init Duration: %.2f ms\t", milliseconds(r.init))
+		r.RequestID, milliseconds(r.Duration), r.BilledMs(), r.MemoryMB, r.MaxMemoryMB)
+	if r.Init > 0 {
+		fmt.Fprintf(&b, "Init Duration: %.2f ms\t", milliseconds(r.Init))
 	}
 	if r.failure != nil && r.failure.platform {
 		b.WriteString(statusText(r.failure))
 	}
-	s.text(t, "%s\n", b.String())
+	b.WriteByte('\n')
+	s.report(t, r, b.String())
+}
+
+// report writes the REPORT line, empty where the log level leaves it out, when
+// the usage that it tells of is kept.
+func (s *systemLog) report(t time.Time, r *report, line string) {
+	at := meter.Report{Group: s.stream.config.Group, Stream: s.stream.name, Time: t, Message: line}
+	receipt := s.meter.Record(&r.Usage, at)
+	if line != "" {
+		s.stream.addReport(t, line, receipt)
+	}
 }
 
 func (s *systemLog) endJSON(t time.Time, r *report) {
 	metrics := map[string]any{
-		"durationMs": milliseconds(r.duration), "billedDurationMs": r.billed(),
-		"memorySizeMB": r.memoryMB, "maxMemoryUsedMB": r.maxMemory,
+		"durationMs": milliseconds(r.Duration), "billedDurationMs": r.BilledMs(),
+		"memorySizeMB": r.MemoryMB, "maxMemoryUsedMB": r.MaxMemoryMB,
 	}
-	if r.init > 0 {
-		metrics["initDurationMs"] = milliseconds(r.init)
+	if r.Init > 0 {
+		metrics["initDurationMs"] = milliseconds(r.Init)
 	}
-	done := s.invocation(r.requestID, map[string]any{"status": "success", "metrics": map[string]any{"durationMs": milliseconds(r.duration)}})
-	record := s.invocation(r.requestID, map[string]any{"status": "success", "metrics": metrics})
+	done := s.invocation(r.RequestID, map[string]any{"status": r.Status, "metrics": map[string]any{"durationMs": milliseconds(r.Duration)}})
+	record := s.invocation(r.RequestID, map[string]any{"status": r.Status, "metrics": metrics})
 	level := "INFO"
-	if f := r.failure; f != nil {
+	if r.failure != nil {
 		level = "WARN"
-		for _, m := range []map[string]any{done, record} {
-			m["status"], m["errorType"] = f.status, f.errorType
-		}
+		done["errorType"], record["errorType"] = r.ErrorType, r.ErrorType
 	}
 	s.event(t, "DEBUG", "platform.runtimeDone", done)
-	s.event(t, level, "platform.report", record)
+	s.report(t, r, s.line(t, level, "platform.report", record))
 }
 
 // invocation completes the record of an event that concerns an invocation.
@@ -152,8 +160,15 @@ func (s *systemLog) text(t time.Time, format string, args ...any) {
 
 // event writes a JSON event, if the system log level lets it pass.
 func (s *systemLog) event(t time.Time, level, kind string, record any) {
+	if line := s.line(t, level, kind, record); line != "" {
+		s.stream.add(t, line)
+	}
+}
+
+// line returns a JSON event, empty if the system log level does not let it pass.
+func (s *systemLog) line(t time.Time, level, kind string, record any) string {
 	if levels[level] < levels[firstOf(s.stream.config.SystemLevel, "INFO")] {
-		return
+		return ""
 	}
 	b, err := json.Marshal(struct {
 		Time   string `json:"time"`
@@ -163,7 +178,7 @@ func (s *systemLog) event(t time.Time, level, kind string, record any) {
 	if err != nil {
 		panic(err) // maps of strings and numbers
 	}
-	s.stream.add(t, string(b))
+	return string(b)
 }
 
 // milliseconds returns d in ms, to three decimals.

@@ -20,6 +20,7 @@ import (
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -71,6 +72,12 @@ type Credentials interface {
 	Issue(roleARN, sessionName string, ttl time.Duration) (credentials.Session, error)
 }
 
+// Meter keeps what invocations used. Record does not wait for the disk: the
+// receipt tells when the usage is there, which its REPORT line waits for.
+type Meter interface {
+	Record(u *meter.Usage, r meter.Report) meter.Receipt
+}
+
 // Options configures a Worker. All fields are required.
 type Options struct {
 	Driver      sandbox.Driver
@@ -78,6 +85,7 @@ type Options struct {
 	Runtimes    Runtimes
 	Logs        Logs
 	Credentials Credentials
+	Meter       Meter
 	Logger      *slog.Logger
 }
 

@@ -20,6 +20,7 @@ import (
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 	"lapwing.dev/lapwing/internal/sandbox/program"
@@ -58,11 +59,42 @@ func (noCredentials) Issue(role, session string, ttl time.Duration) (credentials
 	return credentials.Session{AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "secret", SessionToken: "token"}, nil
 }
 
+// memoryMeter keeps usage in memory, which is written when released is closed.
+type memoryMeter struct {
+	mu       sync.Mutex
+	usage    []meter.Usage
+	reports  []meter.Report
+	released chan struct{} // nil: at once
+	err      error         // of writing
+	logged   int
+}
+
+func (m *memoryMeter) Record(u *meter.Usage, r meter.Report) meter.Receipt {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.usage, m.reports = append(m.usage, *u), append(m.reports, r)
+	return m
+}
+
+func (m *memoryMeter) Written() error {
+	if m.released != nil {
+		<-m.released
+	}
+	return m.err
+}
+
+func (m *memoryMeter) Logged(error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.logged++
+}
+
 // bench is a dispatcher over a worker with real sandboxes.
 type bench struct {
 	*invoke.Dispatcher
 	worker *Worker
 	logs   *memoryLogs
+	meter  *memoryMeter
 	dir    string
 }
 
@@ -85,8 +117,8 @@ func newBench(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{logs: &memoryLogs{}, dir: dir}
-	w := New(Options{Driver: driver, Networks: noNetwork{}, Runtimes: rts, Logs: b.logs, Credentials: noCredentials{}, Logger: logger})
+	b := &bench{logs: &memoryLogs{}, meter: &memoryMeter{}, dir: dir}
+	w := New(Options{Driver: driver, Networks: noNetwork{}, Runtimes: rts, Logs: b.logs, Credentials: noCredentials{}, Meter: b.meter, Logger: logger})
 	b.worker = w
 	b.Dispatcher = invoke.New(invoke.Options{Starter: w, Logger: logger})
 	t.Cleanup(func() {
