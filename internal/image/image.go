@@ -9,6 +9,9 @@
 // so an image either is there whole or is not there; a crash leaves only
 // temporary directories, which Open sweeps.
 //
+// Merge makes one image of several, as the layers of a function lie over each
+// other.
+//
 // The lambda service makes images when code is uploaded and removes them when
 // no function version refers to them; the worker mounts Image.Dir.
 package image
@@ -25,8 +28,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // tempPrefix marks directories that are not images: being made or removed.
@@ -93,14 +94,21 @@ func (s *Store) Unpack(ctx context.Context, r io.ReaderAt, size int64) (Image, e
 	if s.Has(digest) {
 		return img, nil
 	}
-	if err := s.make(ctx, p, img.Dir); err != nil {
+	err = s.make(img.Dir, func(root string) error {
+		if err := p.extract(ctx, root); err != nil {
+			return err
+		}
+		return p.sync(root)
+	})
+	if err != nil {
 		return Image{}, err
 	}
 	return img, nil
 }
 
-// make unpacks p into dir, all or nothing.
-func (s *Store) make(ctx context.Context, p *pack, dir string) (err error) {
+// make makes the image in dir, all or nothing. fill writes it into the empty
+// directory that it is given, down to the disk.
+func (s *Store) make(dir string, fill func(root string) error) (err error) {
 	tmp, err := os.MkdirTemp(s.dir, tempPrefix)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
@@ -113,11 +121,8 @@ func (s *Store) make(ctx context.Context, p *pack, dir string) (err error) {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
-	if err := p.extract(ctx, tmp); err != nil {
+	if err := fill(tmp); err != nil {
 		return err
-	}
-	if err := p.sync(tmp); err != nil {
-		return fmt.Errorf("image: sync: %w", err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		return fmt.Errorf("image: %w", err)
@@ -213,28 +218,16 @@ func (s *Store) syncDir() error {
 	return nil
 }
 
-// maxFsync is up to how many files are synced one by one. Beyond it one syncfs
-// is cheaper, although it also brings to disk what others have written: a
-// package can have thousands of files, and a flush of the device for each would
-// take minutes on a slow disk.
-const maxFsync = 64
-
 // sync brings everything that extract made below root to disk.
 func (p *pack) sync(root string) error {
-	if len(p.files)+len(p.dirs) > maxFsync {
-		return syncPath(root, func(d *os.File) error { return unix.Syncfs(int(d.Fd())) })
+	names := []string{root}
+	for _, dir := range p.dirs {
+		names = append(names, filepath.Join(root, filepath.FromSlash(dir)))
 	}
 	for _, f := range p.files {
-		if err := syncPath(filepath.Join(root, filepath.FromSlash(f.path)), (*os.File).Sync); err != nil {
-			return err
-		}
+		names = append(names, filepath.Join(root, filepath.FromSlash(f.path)))
 	}
-	for _, dir := range append([]string{"."}, p.dirs...) {
-		if err := syncPath(filepath.Join(root, filepath.FromSlash(dir)), (*os.File).Sync); err != nil {
-			return err
-		}
-	}
-	return nil
+	return syncAll(root, names)
 }
 
 func syncPath(name string, sync func(*os.File) error) error {
