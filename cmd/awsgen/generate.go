@@ -229,6 +229,9 @@ func (g *generator) enumsFile() string {
 			fmt.Fprintf(&b, "%s %s = %q\n", id, t, v)
 		}
 		b.WriteString(")\n\n")
+		if slices.Contains(g.list.OpenEnums, name) {
+			fmt.Fprintf(&b, "// %sValues are the values of %s, in the model's order.\nvar %sValues = []%s{%s}\n\n", t, t, t, t, quoted(s.Enum))
+		}
 	}
 	if b.Len() == 0 {
 		return ""

@@ -36,6 +36,9 @@ type Version struct {
 	// CodeDir is the unpacked, immutable code package on this host, to be
 	// mounted at /var/task.
 	CodeDir string
+	// LayersDir is what the function's layers come to together, to be mounted
+	// at /opt, or empty where it has none.
+	LayersDir string
 
 	Logging Logging
 

@@ -392,6 +392,9 @@ func (e *environment) spec(net Network) sandbox.Spec {
 	mounts := append([]sandbox.Mount{}, e.runtime.Mounts...)
 	mounts = append(mounts, net.Mounts...)
 	mounts = append(mounts, sandbox.Mount{Source: e.v.CodeDir, Target: "/var/task"})
+	if e.v.LayersDir != "" {
+		mounts = append(mounts, sandbox.Mount{Source: e.v.LayersDir, Target: "/opt"})
+	}
 	return sandbox.Spec{
 		ID:           fmt.Sprintf("%s-%d", e.id, e.boots),
 		Hostname:     "169-254-100-1",

@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ type source struct {
 	zip                       []byte
 	bucket, key, versionID    *string
 	imageURI, kmsKey, storage string
+	what                      string // in messages, where it is not function code
 }
 
 // code keeps the code packages: blobs and the images unpacked from them.
@@ -81,7 +83,7 @@ func (c *code) store(ctx context.Context, src source) (pkg codePackage, release 
 	if string(digest) != img.Digest {
 		return codePackage{}, nil, internal(fmt.Errorf("blob %s and image %s of one package differ", digest, img.Digest))
 	}
-	return codePackage{Digest: img.Digest, Size: size}, func() {
+	return codePackage{Digest: img.Digest, Size: size, Unpacked: img.UnpackedSize}, func() {
 		c.uploads.RUnlock()
 		if !c.referenced()[img.Digest] {
 			c.drop(img.Digest, 0)
@@ -108,7 +110,7 @@ func (c *code) open(ctx context.Context, src source) (r io.ReaderAt, size int64,
 		}
 		return bytes.NewReader(src.zip), int64(len(src.zip)), func() {}, nil
 	case src.bucket == nil || src.key == nil:
-		return fail(invalidParameter("Please provide a source for function code."))
+		return fail(invalidParameter("Please provide a source for %s.", cmp.Or(src.what, "function code")))
 	case c.s.opts.Objects == nil:
 		return fail(unsupported("S3Bucket"))
 	}
@@ -154,14 +156,17 @@ func (s *Service) checkStorage(region string, size int64) error {
 	return nil
 }
 
-// codeStorage sums up the packages of all functions and versions of a Region.
-// As on AWS each version counts, whether or not it shares its package.
+// codeStorage sums up the packages of all versions of functions and layers of a
+// Region. As on AWS each version counts, whether or not it shares its package.
 func (s *Service) codeStorage(region string) (sum int64) {
 	for _, e := range s.entries.list(region) {
 		sum += e.function.Value.Config.Code.Size
 		for i := range e.versions {
 			sum += e.versions[i].Value.Config.Code.Size
 		}
+	}
+	for v := range s.layerVersions.Scan(region+"/", "") {
+		sum += v.Value.Code.Size
 	}
 	return sum
 }
@@ -183,14 +188,18 @@ func (c *code) drop(digest string, grace time.Duration) {
 
 // dropAll drops every package of a function that changed or is gone.
 func (c *code) dropAll(e *entry) {
-	e.codePackages(func(p codePackage) { c.drop(p.Digest, codeGrace) })
+	e.digests(func(digest string) { c.drop(digest, codeGrace) })
 }
 
-// referenced returns the digests that a version refers to.
+// referenced returns the digests that a version of a function or layer refers
+// to.
 func (c *code) referenced() map[string]bool {
 	digests := map[string]bool{}
 	for _, e := range c.s.entries.list("") {
-		e.codePackages(func(p codePackage) { digests[p.Digest] = true })
+		e.digests(func(digest string) { digests[digest] = true })
+	}
+	for v := range c.s.layerVersions.Scan("", "") {
+		digests[v.Value.Code.Digest] = true
 	}
 	return digests
 }
@@ -264,15 +273,22 @@ func (c *code) delete(ctx context.Context, digest string) error {
 // starts: nothing runs yet, so what is not referred to can go at once, and
 // images that are missing are made again.
 func (c *code) recover(ctx context.Context) error {
-	kept := map[string]bool{}
+	var used []*configuration
 	for f := range c.s.functions.Scan("", "") {
-		kept[f.Value.Config.Code.Digest] = true
+		used = append(used, &f.Value.Config)
 		if f.Value.Serving != nil {
-			kept[f.Value.Serving.Code.Digest] = true
+			used = append(used, f.Value.Serving)
 		}
 	}
 	for v := range c.s.versions.Scan("", "") {
-		kept[v.Value.Config.Code.Digest] = true
+		used = append(used, &v.Value.Config)
+	}
+	kept := map[string]bool{}
+	for _, config := range used {
+		config.digests(func(digest string) { kept[digest] = true })
+	}
+	for v := range c.s.layerVersions.Scan("", "") {
+		kept[v.Value.Code.Digest] = true
 	}
 	digests, err := c.s.opts.Images.List()
 	if err != nil {
@@ -285,13 +301,25 @@ func (c *code) recover(ctx context.Context) error {
 			}
 		}
 	}
-	for digest := range kept {
-		if err := c.restore(ctx, digest); err != nil {
+	for _, config := range used {
+		if err := c.prepare(ctx, config); err != nil {
 			// One function that cannot run must not keep the others from it.
-			c.s.log.Error("cannot restore code package", "digest", digest, "err", err)
+			c.s.log.Error("cannot restore code package", "digest", config.Code.Digest, "err", err)
 		}
 	}
 	return nil
+}
+
+// prepare makes the images that environments of a configuration need, where
+// they are missing.
+func (c *code) prepare(ctx context.Context, config *configuration) error {
+	layers := config.layerDigests()
+	for _, digest := range append([]string{config.Code.Digest}, layers...) {
+		if err := c.restore(ctx, digest); err != nil {
+			return err
+		}
+	}
+	return c.s.opts.Images.Merge(ctx, layers)
 }
 
 // restore makes the image of a stored package if it is missing.

@@ -75,8 +75,8 @@ func TestKillLosesNothingAndLeavesNothingHalf(t *testing.T) {
 			}
 			for _, e := range f.entries.list("") {
 				f.settled(e.key.name)
-				e.codePackages(func(p codePackage) {
-					if !f.opts.Images.Has(p.Digest) {
+				e.digests(func(digest string) {
+					if !f.opts.Images.Has(digest) {
 						t.Errorf("%s: no image of its code", e.key)
 					}
 				})

@@ -23,7 +23,7 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	if ref.qualifier != "" {
 		return nil, invalidParameter("The name of a new function cannot have a qualifier.")
 	}
-	config, err := s.newConfiguration(ref.name, in)
+	config, err := s.newConfiguration(ctx, ref.name, in)
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +37,9 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	}
 	defer release()
 	config.Code = pkg
+	if err := config.checkUnzipped(); err != nil {
+		return nil, err
+	}
 
 	defer s.lock(ref.functionKey)()
 	if s.entries.get(ref.functionKey) != nil {
@@ -70,7 +73,7 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 }
 
 // newConfiguration makes the configuration of a new function, without its code.
-func (s *Service) newConfiguration(name string, in *api.CreateFunctionInput) (configuration, error) {
+func (s *Service) newConfiguration(ctx context.Context, name string, in *api.CreateFunctionInput) (configuration, error) {
 	none := configuration{}
 	if in.PackageType == api.PackageTypeImage {
 		return none, unsupported("PackageType Image")
@@ -109,12 +112,12 @@ func (s *Service) newConfiguration(name string, in *api.CreateFunctionInput) (co
 		EphemeralMB:  defaultEphemeralMB,
 		Logging:      logging{Format: api.LogFormatText, Group: "/aws/lambda/" + name},
 	}
-	err = s.apply(&options{
+	err = s.apply(ctx, &options{
 		Description: in.Description, Role: in.Role, Runtime: in.Runtime, Handler: in.Handler,
 		Timeout: in.Timeout, MemorySize: in.MemorySize, Ephemeral: in.EphemeralStorage,
-		Environment: in.Environment, Logging: in.LoggingConfig,
+		Environment: in.Environment, Logging: in.LoggingConfig, Layers: in.Layers,
 		VpcConfig: in.VpcConfig, DeadLetterConfig: in.DeadLetterConfig, KMSKeyArn: in.KMSKeyArn,
-		TracingConfig: in.TracingConfig, Layers: in.Layers, FileSystemConfigs: in.FileSystemConfigs,
+		TracingConfig: in.TracingConfig, FileSystemConfigs: in.FileSystemConfigs,
 		ImageConfig: in.ImageConfig, SnapStart: in.SnapStart,
 		CapacityProviderConfig: in.CapacityProviderConfig, DurableConfig: in.DurableConfig,
 	}, &c)

@@ -87,6 +87,6 @@ func (s *Service) deleteVersion(ctx context.Context, e *entry, qualifier string)
 		return err
 	}
 	s.opts.Invoker.Retire(e.arn, qualifier)
-	s.code.drop(v.Value.Config.Code.Digest, codeGrace)
+	v.Value.Config.digests(func(digest string) { s.code.drop(digest, codeGrace) })
 	return nil
 }

@@ -42,6 +42,7 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 		CodeSize:     aws.Ptr(c.Code.Size),
 		LastModified: aws.Ptr(st.Modified.UTC().Format(timeLayout)),
 		RevisionId:   aws.Ptr(st.Revision),
+		Layers:       describeLayers(c.Layers),
 
 		PackageType:      api.PackageTypeZip,
 		Architectures:    []api.Architecture{c.Architecture},

@@ -206,15 +206,15 @@ func (e *entry) published(number string) *state.Item[versionRecord] {
 	return &e.versions[i]
 }
 
-// codePackages calls visit with every package that the function refers to.
-func (e *entry) codePackages(visit func(codePackage)) {
+// digests calls visit with every package and image that the function refers to.
+func (e *entry) digests(visit func(digest string)) {
 	f := &e.function.Value
-	visit(f.Config.Code)
+	f.Config.digests(visit)
 	if f.Serving != nil {
-		visit(f.Serving.Code)
+		f.Serving.digests(visit)
 	}
 	for i := range e.versions {
-		visit(e.versions[i].Value.Config.Code)
+		e.versions[i].Value.Config.digests(visit)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
@@ -52,6 +53,18 @@ func unsupported(option string) *aws.Error {
 func validation(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "ValidationException", Status: http.StatusBadRequest,
 		Message: "1 validation error detected: " + fmt.Sprintf(format, args...)}
+}
+
+// bracketed writes a list as such messages do.
+func bracketed[T ~string](list []T) string {
+	var b strings.Builder
+	for i, v := range list {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(v))
+	}
+	return "[" + b.String() + "]"
 }
 
 func accessDenied(format string, args ...any) *aws.Error {

@@ -118,7 +118,7 @@ type outcome struct{ code, reason string }
 
 // deploy makes ready what environments of a configuration need.
 func (s *Service) deploy(c *configuration) outcome {
-	if err := s.code.restore(s.ctx, c.Code.Digest); err != nil {
+	if err := s.code.prepare(s.ctx, c); err != nil {
 		s.log.Error("code package cannot be unpacked", "digest", c.Code.Digest, "err", err)
 		return outcome{codeInvalidZip, "Lambda could not unzip the deployment package."}
 	}

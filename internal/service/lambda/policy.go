@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"regexp"
@@ -132,10 +133,12 @@ func compactJSON(v any) (string, error) {
 }
 
 // policyHolder is what a resource policy can be attached to: a function, a
-// published version or an alias. The policy shares its revision.
+// published version or an alias, which share a revision with their policy, or a
+// version of a layer.
 type policyHolder struct {
 	policy   []statement
 	revision string
+	getter   string // the operation that returns the latest revision; GetPolicy where empty
 	// write stores the policy together with a new revision.
 	write func(ctx context.Context, policy []statement, revision string) error
 }
@@ -144,7 +147,7 @@ type policyHolder struct {
 func (s *Service) policyHolder(e *entry, ref reference) *policyHolder {
 	if ref.qualifier == "" {
 		f := e.function.Value
-		return &policyHolder{f.Policy, f.Revision, func(ctx context.Context, policy []statement, revision string) error {
+		return &policyHolder{policy: f.Policy, revision: f.Revision, write: func(ctx context.Context, policy []statement, revision string) error {
 			f.Policy, f.Revision = policy, revision
 			_, err := s.functions.Update(ctx, e.function.Key, e.function.Revision, f)
 			return err
@@ -152,7 +155,7 @@ func (s *Service) policyHolder(e *entry, ref reference) *policyHolder {
 	}
 	if a, ok := e.aliases[ref.qualifier]; ok {
 		record := a.Value
-		return &policyHolder{record.Policy, record.Revision, func(ctx context.Context, policy []statement, revision string) error {
+		return &policyHolder{policy: record.Policy, revision: record.Revision, write: func(ctx context.Context, policy []statement, revision string) error {
 			record.Policy, record.Revision = policy, revision
 			_, err := s.aliases.Update(ctx, a.Key, a.Revision, record)
 			return err
@@ -160,7 +163,7 @@ func (s *Service) policyHolder(e *entry, ref reference) *policyHolder {
 	}
 	if v := e.published(ref.qualifier); v != nil {
 		record := v.Value
-		return &policyHolder{record.Policy, record.Revision, func(ctx context.Context, policy []statement, revision string) error {
+		return &policyHolder{policy: record.Policy, revision: record.Revision, write: func(ctx context.Context, policy []statement, revision string) error {
 			record.Policy, record.Revision = policy, revision
 			_, err := s.versions.Update(ctx, v.Key, v.Revision, record)
 			return err
@@ -199,29 +202,52 @@ func (s *Service) AddPermission(ctx context.Context, in *api.AddPermissionInput)
 	if h == nil {
 		return nil, holderNotFound(ref)
 	}
-	if slices.ContainsFunc(h.policy, func(st statement) bool { return st.Sid == added.Sid }) {
-		return nil, conflict("The statement id (%s) provided already exists. Please provide a new statement id, or remove the existing statement.", added.Sid)
-	}
-	if err := h.check(in.RevisionId); err != nil {
-		return nil, err
-	}
-	policy := append(slices.Clip(h.policy), added)
-	text, err := policyText(policy)
+	policy, shown, err := h.add(added, in.RevisionId)
 	if err != nil {
-		return nil, internal(err)
-	}
-	if len(text) > maxPolicy {
-		return nil, byUser(api.NewPolicyLengthExceededException("The final policy size (%d) is bigger than the limit (%d).", len(text), maxPolicy))
+		return nil, err
 	}
 	if err := s.writePolicy(ctx, e, h, policy); err != nil {
 		return nil, err
 	}
-	shown, err := compactJSON(added)
-	if err != nil {
-		return nil, internal(err)
-	}
 	return &api.AddPermissionOutput{Statement: aws.Ptr(shown)}, nil
 }
+
+// add returns the policy with one more statement, and the statement's text.
+func (h *policyHolder) add(added statement, revision *string) (policy []statement, shown string, err error) {
+	if slices.ContainsFunc(h.policy, func(st statement) bool { return st.Sid == added.Sid }) {
+		return nil, "", conflict("The statement id (%s) provided already exists. Please provide a new statement id, or remove the existing statement.", added.Sid)
+	}
+	if err := h.check(revision); err != nil {
+		return nil, "", err
+	}
+	policy = append(slices.Clip(h.policy), added)
+	text, err := policyText(policy)
+	if err != nil {
+		return nil, "", internal(err)
+	}
+	if len(text) > maxPolicy {
+		return nil, "", byUser(api.NewPolicyLengthExceededException("The final policy size (%d) is bigger than the limit (%d).", len(text), maxPolicy))
+	}
+	shown, err = compactJSON(added)
+	return policy, shown, internal(err)
+}
+
+// remove returns the policy without a statement.
+func (h *policyHolder) remove(sid string, revision *string) ([]statement, error) {
+	if len(h.policy) == 0 {
+		return nil, noPolicy()
+	}
+	i := slices.IndexFunc(h.policy, func(st statement) bool { return st.Sid == sid })
+	if i < 0 {
+		return nil, notFound("Statement %s is not found in resource policy.", sid)
+	}
+	if err := h.check(revision); err != nil {
+		return nil, err
+	}
+	return slices.Concat(h.policy[:i], h.policy[i+1:]), nil
+}
+
+func noPolicy() error { return notFound("No policy is associated with the given resource.") }
 
 // RemovePermission implements lambda.API.
 func (s *Service) RemovePermission(ctx context.Context, in *api.RemovePermissionInput) (*api.RemovePermissionOutput, error) {
@@ -238,18 +264,14 @@ func (s *Service) RemovePermission(ctx context.Context, in *api.RemovePermission
 	if h == nil && ref.qualifier != function.Latest {
 		return nil, holderNotFound(ref)
 	}
-	if h == nil || len(h.policy) == 0 {
-		return nil, notFound("No policy is associated with the given resource.")
+	if h == nil {
+		return nil, noPolicy() // $LATEST has none
 	}
-	sid := aws.Value(in.StatementId)
-	i := slices.IndexFunc(h.policy, func(st statement) bool { return st.Sid == sid })
-	if i < 0 {
-		return nil, notFound("Statement %s is not found in resource policy.", sid)
-	}
-	if err := h.check(in.RevisionId); err != nil {
+	policy, err := h.remove(aws.Value(in.StatementId), in.RevisionId)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.writePolicy(ctx, e, h, slices.Concat(h.policy[:i], h.policy[i+1:])); err != nil {
+	if err := s.writePolicy(ctx, e, h, policy); err != nil {
 		return nil, err
 	}
 	return &api.RemovePermissionOutput{}, nil
@@ -266,7 +288,7 @@ func (s *Service) GetPolicy(ctx context.Context, in *api.GetPolicyInput) (*api.G
 		h = s.policyHolder(e, ref)
 	}
 	if h == nil || len(h.policy) == 0 {
-		return nil, notFound("The resource you requested does not exist.")
+		return nil, noSuchResource()
 	}
 	text, err := policyText(h.policy)
 	if err != nil {
@@ -277,7 +299,7 @@ func (s *Service) GetPolicy(ctx context.Context, in *api.GetPolicyInput) (*api.G
 
 func (h *policyHolder) check(revision *string) error {
 	if revision != nil && *revision != h.revision {
-		return preconditionFailed("GetPolicy")
+		return preconditionFailed(cmp.Or(h.getter, "GetPolicy"))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/image"
 )
 
 // functionRecord is a function and its $LATEST version.
@@ -126,6 +127,7 @@ type configuration struct {
 	Environment  *environment     `json:"environment,omitempty"` // nil: never given
 	Logging      logging          `json:"logging"`
 	Code         codePackage      `json:"code"`
+	Layers       []layerUse       `json:"layers,omitempty"` // lowest first
 }
 
 type environment struct {
@@ -139,10 +141,11 @@ type logging struct {
 	Group            string                  `json:"group"`
 }
 
-// codePackage is a deployment package.
+// codePackage is a deployment package, or the content of a layer.
 type codePackage struct {
-	Digest string `json:"digest"` // SHA-256 of the zip archive, lower-case hex
-	Size   int64  `json:"size"`   // of the archive, in bytes
+	Digest   string `json:"digest"`             // SHA-256 of the zip archive, lower-case hex
+	Size     int64  `json:"size"`               // of the archive, in bytes
+	Unpacked int64  `json:"unpacked,omitempty"` // size of all files, in bytes; 0 in records from before layers
 }
 
 // sha256Base64 is the digest as the API shows it.
@@ -178,6 +181,9 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 	}
 	if c.Environment != nil {
 		v.Env = maps.Clone(c.Environment.Variables)
+	}
+	if len(c.Layers) > 0 {
+		v.LayersDir = s.opts.Images.Dir(image.MergedDigest(c.layerDigests()))
 	}
 	return v
 }

@@ -9,11 +9,6 @@ import (
 // The operations below are part of the API and not supported yet: each is
 // refused by its name.
 
-// AddLayerVersionPermission implements lambda.API.
-func (s *Service) AddLayerVersionPermission(context.Context, *api.AddLayerVersionPermissionInput) (*api.AddLayerVersionPermissionOutput, error) {
-	return nil, unsupported("AddLayerVersionPermission")
-}
-
 // CreateCodeSigningConfig implements lambda.API.
 func (s *Service) CreateCodeSigningConfig(context.Context, *api.CreateCodeSigningConfigInput) (*api.CreateCodeSigningConfigOutput, error) {
 	return nil, unsupported("CreateCodeSigningConfig")
@@ -44,11 +39,6 @@ func (s *Service) DeleteFunctionUrlConfig(context.Context, *api.DeleteFunctionUr
 	return nil, unsupported("DeleteFunctionUrlConfig")
 }
 
-// DeleteLayerVersion implements lambda.API.
-func (s *Service) DeleteLayerVersion(context.Context, *api.DeleteLayerVersionInput) (*api.DeleteLayerVersionOutput, error) {
-	return nil, unsupported("DeleteLayerVersion")
-}
-
 // DeleteProvisionedConcurrencyConfig implements lambda.API.
 func (s *Service) DeleteProvisionedConcurrencyConfig(context.Context, *api.DeleteProvisionedConcurrencyConfigInput) (*api.DeleteProvisionedConcurrencyConfigOutput, error) {
 	return nil, unsupported("DeleteProvisionedConcurrencyConfig")
@@ -72,21 +62,6 @@ func (s *Service) GetFunctionRecursionConfig(context.Context, *api.GetFunctionRe
 // GetFunctionUrlConfig implements lambda.API.
 func (s *Service) GetFunctionUrlConfig(context.Context, *api.GetFunctionUrlConfigInput) (*api.GetFunctionUrlConfigOutput, error) {
 	return nil, unsupported("GetFunctionUrlConfig")
-}
-
-// GetLayerVersion implements lambda.API.
-func (s *Service) GetLayerVersion(context.Context, *api.GetLayerVersionInput) (*api.GetLayerVersionOutput, error) {
-	return nil, unsupported("GetLayerVersion")
-}
-
-// GetLayerVersionByArn implements lambda.API.
-func (s *Service) GetLayerVersionByArn(context.Context, *api.GetLayerVersionByArnInput) (*api.GetLayerVersionByArnOutput, error) {
-	return nil, unsupported("GetLayerVersionByArn")
-}
-
-// GetLayerVersionPolicy implements lambda.API.
-func (s *Service) GetLayerVersionPolicy(context.Context, *api.GetLayerVersionPolicyInput) (*api.GetLayerVersionPolicyOutput, error) {
-	return nil, unsupported("GetLayerVersionPolicy")
 }
 
 // GetProvisionedConcurrencyConfig implements lambda.API.
@@ -124,24 +99,9 @@ func (s *Service) ListFunctionsByCodeSigningConfig(context.Context, *api.ListFun
 	return nil, unsupported("ListFunctionsByCodeSigningConfig")
 }
 
-// ListLayerVersions implements lambda.API.
-func (s *Service) ListLayerVersions(context.Context, *api.ListLayerVersionsInput) (*api.ListLayerVersionsOutput, error) {
-	return nil, unsupported("ListLayerVersions")
-}
-
-// ListLayers implements lambda.API.
-func (s *Service) ListLayers(context.Context, *api.ListLayersInput) (*api.ListLayersOutput, error) {
-	return nil, unsupported("ListLayers")
-}
-
 // ListProvisionedConcurrencyConfigs implements lambda.API.
 func (s *Service) ListProvisionedConcurrencyConfigs(context.Context, *api.ListProvisionedConcurrencyConfigsInput) (*api.ListProvisionedConcurrencyConfigsOutput, error) {
 	return nil, unsupported("ListProvisionedConcurrencyConfigs")
-}
-
-// PublishLayerVersion implements lambda.API.
-func (s *Service) PublishLayerVersion(context.Context, *api.PublishLayerVersionInput) (*api.PublishLayerVersionOutput, error) {
-	return nil, unsupported("PublishLayerVersion")
 }
 
 // PutFunctionCodeSigningConfig implements lambda.API.
@@ -167,11 +127,6 @@ func (s *Service) PutProvisionedConcurrencyConfig(context.Context, *api.PutProvi
 // PutRuntimeManagementConfig implements lambda.API.
 func (s *Service) PutRuntimeManagementConfig(context.Context, *api.PutRuntimeManagementConfigInput) (*api.PutRuntimeManagementConfigOutput, error) {
 	return nil, unsupported("PutRuntimeManagementConfig")
-}
-
-// RemoveLayerVersionPermission implements lambda.API.
-func (s *Service) RemoveLayerVersionPermission(context.Context, *api.RemoveLayerVersionPermissionInput) (*api.RemoveLayerVersionPermissionOutput, error) {
-	return nil, unsupported("RemoveLayerVersionPermission")
 }
 
 // UpdateCodeSigningConfig implements lambda.API.

@@ -1,6 +1,6 @@
 // Package lambda is the behaviour of the AWS Lambda API: the control plane of
-// functions, versions, aliases, their policies, tags and concurrency, and the
-// front of invocations.
+// functions, versions, aliases, their policies, tags and concurrency, of layers
+// and code signing configurations, and the front of invocations.
 //
 // What must last is kept in three collections of package state: one record a
 // function (which holds $LATEST), one a published version, one an alias. A
@@ -9,6 +9,10 @@
 // number. So each operation takes effect with one write, the function's or the
 // alias's, and what an observer finds after a crash is whole; records that no
 // function claims are swept at the next start.
+//
+// A layer has one record, which counts its versions, and one a version. What a
+// function needs of a layer stands in the function's own record, so that a
+// layer can be deleted at any time.
 //
 // Invocations never read the store: for each function there is an entry, an
 // immutable read model with the prepared *function.Version behind every
@@ -102,6 +106,9 @@ type Service struct {
 	versions  *state.Collection[versionRecord]
 	aliases   *state.Collection[aliasRecord]
 
+	layers        *state.Collection[layerRecord]
+	layerVersions *state.Collection[layerVersionRecord]
+
 	entries      entries
 	locks        [64]sync.Mutex // serialise the writers of one function
 	reservations sync.Mutex     // serialises the writers of reserved concurrency; taken before locks
@@ -152,6 +159,12 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		return nil, fmt.Errorf("lambda: %w", err)
 	}
 	if s.aliases, err = state.Collect[aliasRecord](ctx, opts.Store, "lambda-aliases"); err != nil {
+		return nil, fmt.Errorf("lambda: %w", err)
+	}
+	if s.layers, err = state.Collect[layerRecord](ctx, opts.Store, "lambda-layers"); err != nil {
+		return nil, fmt.Errorf("lambda: %w", err)
+	}
+	if s.layerVersions, err = state.Collect[layerVersionRecord](ctx, opts.Store, "lambda-layer-versions"); err != nil {
 		return nil, fmt.Errorf("lambda: %w", err)
 	}
 	blobs, err := opts.Store.BlobSet("lambda-code")

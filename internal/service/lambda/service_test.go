@@ -162,7 +162,6 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 		{"image package", func(in *api.CreateFunctionInput) { in.PackageType = api.PackageTypeImage }, codeInvalid, "PackageType Image is not supported"},
 		{"image code", func(in *api.CreateFunctionInput) { in.Code = &api.FunctionCode{ImageUri: aws.Ptr("x")} }, codeInvalid, "ImageUri is not supported"},
 		{"VPC", func(in *api.CreateFunctionInput) { in.VpcConfig = &api.VpcConfig{SubnetIds: []string{"subnet-1"}} }, codeInvalid, "VpcConfig is not supported"},
-		{"layers", func(in *api.CreateFunctionInput) { in.Layers = []string{"arn"} }, codeInvalid, "Layers is not supported"},
 		{"dead letter queue", func(in *api.CreateFunctionInput) {
 			in.DeadLetterConfig = &api.DeadLetterConfig{TargetArn: aws.Ptr("a")}
 		}, codeInvalid, "DeadLetterConfig is not supported"},
@@ -279,8 +278,8 @@ func TestUpdateChangesWhatIsGivenOnly(t *testing.T) {
 	}
 	_, err = f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: aws.Ptr("hello"), RevisionId: before.RevisionId})
 	wantError(t, err, codeStale, "The Revision Id provided does not match the latest Revision Id. Call the GetFunction/GetAlias API to retrieve the latest Revision Id")
-	_, err = f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: aws.Ptr("hello"), Layers: []string{"arn"}})
-	wantError(t, err, codeInvalid, "Layers is not supported")
+	_, err = f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: aws.Ptr("hello"), KMSKeyArn: aws.Ptr("arn")})
+	wantError(t, err, codeInvalid, "KMSKeyArn is not supported")
 	_, err = f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: aws.Ptr("nobody")})
 	wantError(t, err, codeNotFound, "Function not found: "+arnPrefix+"nobody")
 }

@@ -45,6 +45,9 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 		latest, _ := e.version("")
 		trial := *latest.config
 		change(&trial, pkg)
+		if err := trial.checkUnzipped(); err != nil {
+			return nil, err
+		}
 		return describe(ref.functionKey, resolvedVersion{function.Latest, &trial, latest.status}, ref.arn), nil
 	}
 	if err := s.checkStorage(ref.region, pkg.Size*int64(1+count(in.Publish))-e.function.Value.Config.Code.Size); err != nil {
@@ -63,12 +66,12 @@ func (s *Service) UpdateFunctionConfiguration(ctx context.Context, in *api.Updat
 		return nil, err
 	}
 	return s.update(ctx, ref, in.RevisionId, false, func(c *configuration) error {
-		return s.apply(&options{
+		return s.apply(ctx, &options{
 			Description: in.Description, Role: in.Role, Runtime: in.Runtime, Handler: in.Handler,
 			Timeout: in.Timeout, MemorySize: in.MemorySize, Ephemeral: in.EphemeralStorage,
-			Environment: in.Environment, Logging: in.LoggingConfig,
+			Environment: in.Environment, Logging: in.LoggingConfig, Layers: in.Layers,
 			VpcConfig: in.VpcConfig, DeadLetterConfig: in.DeadLetterConfig, KMSKeyArn: in.KMSKeyArn,
-			TracingConfig: in.TracingConfig, Layers: in.Layers, FileSystemConfigs: in.FileSystemConfigs,
+			TracingConfig: in.TracingConfig, FileSystemConfigs: in.FileSystemConfigs,
 			ImageConfig: in.ImageConfig, SnapStart: in.SnapStart,
 			CapacityProviderConfig: in.CapacityProviderConfig, DurableConfig: in.DurableConfig,
 		}, c)
@@ -89,6 +92,9 @@ func (s *Service) update(ctx context.Context, ref reference, revision *string, p
 		record.Serving = &old
 	}
 	if err := change(&record.Config); err != nil {
+		return nil, err
+	}
+	if err := record.Config.checkUnzipped(); err != nil {
 		return nil, err
 	}
 	record.Config.Deployment = newID()

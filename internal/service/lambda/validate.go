@@ -3,6 +3,7 @@ package lambda
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"regexp"
@@ -39,13 +40,13 @@ type options struct {
 	Ephemeral   *api.EphemeralStorage
 	Environment *api.Environment
 	Logging     *api.LoggingConfig
+	Layers      []string // nil: not given
 
 	// What Lapwing does not have: accepted only where it asks for nothing.
 	VpcConfig              *api.VpcConfig
 	DeadLetterConfig       *api.DeadLetterConfig
 	KMSKeyArn              *string
 	TracingConfig          *api.TracingConfig
-	Layers                 []string
 	FileSystemConfigs      []*api.FileSystemConfig
 	ImageConfig            *api.ImageConfig
 	SnapStart              *api.SnapStart
@@ -64,7 +65,6 @@ func (o *options) refuseUnsupported() error {
 		{"DeadLetterConfig", o.DeadLetterConfig != nil && aws.Value(o.DeadLetterConfig.TargetArn) != ""},
 		{"KMSKeyArn", aws.Value(o.KMSKeyArn) != ""},
 		{"TracingConfig Mode Active", o.TracingConfig != nil && o.TracingConfig.Mode == api.TracingModeActive},
-		{"Layers", len(o.Layers) > 0},
 		{"FileSystemConfigs", len(o.FileSystemConfigs) > 0},
 		{"ImageConfig", o.ImageConfig != nil && (len(o.ImageConfig.Command) > 0 || len(o.ImageConfig.EntryPoint) > 0 || aws.Value(o.ImageConfig.WorkingDirectory) != "")},
 		{"SnapStart ApplyOn PublishedVersions", o.SnapStart != nil && o.SnapStart.ApplyOn == api.SnapStartApplyOnPublishedVersions},
@@ -79,7 +79,7 @@ func (o *options) refuseUnsupported() error {
 }
 
 // apply checks the options that are given and sets them in c.
-func (s *Service) apply(o *options, c *configuration) error {
+func (s *Service) apply(ctx context.Context, o *options, c *configuration) error {
 	if err := o.refuseUnsupported(); err != nil {
 		return err
 	}
@@ -122,6 +122,13 @@ func (s *Service) apply(o *options, c *configuration) error {
 			return err
 		}
 		c.Environment = &environment{o.Environment.Variables}
+	}
+	if o.Layers != nil {
+		layers, err := s.useLayers(ctx, o.Layers)
+		if err != nil {
+			return err
+		}
+		c.Layers = layers
 	}
 	if o.Logging != nil {
 		return c.Logging.apply(o.Logging)
@@ -242,11 +249,7 @@ func (s *Service) checkArchitecture(list []api.Architecture) (api.Architecture, 
 	case len(list) == 0:
 		return "", nil
 	case len(list) > 1:
-		names := make([]string, len(list))
-		for i, a := range list {
-			names[i] = string(a)
-		}
-		return "", validation("Value '[%s]' at 'architectures' failed to satisfy constraint: Member must have length less than or equal to 1", strings.Join(names, ", "))
+		return "", validation("Value '%s' at 'architectures' failed to satisfy constraint: Member must have length less than or equal to 1", bracketed(list))
 	case string(list[0]) != s.opts.Architecture:
 		return "", invalidParameter("The architecture %s is not supported on this host, which is %s.", list[0], s.opts.Architecture)
 	}
