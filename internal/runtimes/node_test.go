@@ -497,3 +497,39 @@ exports.handler = async () => ticks;`})
 		}
 	})
 }
+
+func TestNodeImportsModulesOfLayers(t *testing.T) {
+	// What lies at /opt in a sandbox.
+	layers := t.TempDir()
+	files := tree{
+		"node22/node_modules/dep/package.json":  file(`{"name":"dep","exports":{"import":"./index.mjs"}}`),
+		"node22/node_modules/dep/index.mjs":     file(`import { inner } from 'inner'; export const dep = 'dep of ' + inner;`),
+		"node22/node_modules/inner/index.js":    file(`exports.inner = 'the release';`),
+		"node_modules/inner/index.js":           file(`exports.inner = 'all releases';`),
+		"node_modules/@scope/common/index.js":   file(`exports.common = 'common';`),
+		"node_modules/own/index.js":             file(`exports.own = 'of the layer';`),
+		"node_modules/broken/index.mjs":         file(`import './nothing.mjs';`),
+		"node_modules/broken/package.json":      file(`{"exports":"./index.mjs"}`),
+		"node_modules/subpath/package.json":     file(`{"exports":{"./sub":"./sub.mjs"}}`),
+		"node_modules/subpath/sub.mjs":          file(`export const sub = 'sub';`),
+		"node22/node_modules/dep/not-asked.mjs": file(`throw new Error('not asked');`),
+	}
+	if err := files.write(layers); err != nil {
+		t.Fatal(err)
+	}
+	forEach(t, nodeRuntimes, func(t *testing.T, id string) {
+		p := startRuntime(t, id, "index.handler", map[string]string{
+			"index.mjs": `
+import { dep } from 'dep';
+import { common } from '@scope/common';
+import { own } from 'own';
+import { sub } from 'subpath/sub';
+import fs from 'fs';
+const failed = async (name) => import(name).then(() => 'found', (err) => err.code + ' ' + err.message.includes(name.replace('./', '')));
+export const handler = async () => [dep, common, own, sub, typeof fs.readFileSync, await failed('nowhere'), await failed('./nowhere.mjs'), await failed('broken')];`,
+			"node_modules/own/index.js": `exports.own = 'of the function';`,
+		}, "NODE_PATH="+layers+"/node22/node_modules:"+layers+"/node_modules:/nonexistent/node_modules")
+		got := p.invoke(`{}`)
+		matchJSON(t, `["dep of the release","common","of the function","sub","function","ERR_MODULE_NOT_FOUND true","ERR_MODULE_NOT_FOUND true","ERR_MODULE_NOT_FOUND true"]`, got.body)
+	})
+}

@@ -72,6 +72,23 @@ export const handler = async () => [v, typeof fs.readFileSync === 'function' ? '
 	{name: "console", handler: "index.handler", want: `null`,
 		files: js(`exports.handler = async () => { console.log('one %d', 1); console.warn('two\nlines'); console.error(new Error('three')); };`),
 		logs:  []string{`^` + isoTime + `\t{id}\tINFO\tone 1$`, `(?s)^` + isoTime + `\t{id}\tWARN\ttwo\nlines$`, `(?s)^` + isoTime + `\t{id}\tERROR\tError: three\n +at `}},
+	{name: "layers, CommonJS", handler: "index.handler", want: `["second","first","own","on the PATH"]`,
+		files: map[string]string{
+			"index.js":                  `const {execFileSync} = require('child_process'); exports.handler = async () => [require('dep'), require('only'), require('own'), execFileSync('tool').toString().trim()];`,
+			"node_modules/own/index.js": `module.exports = 'own';`,
+		},
+		layers: []map[string]string{
+			{"nodejs/node_modules/dep/index.js": `module.exports = 'first';`, "nodejs/node_modules/only/index.js": `module.exports = 'first';`, "nodejs/node_modules/own/index.js": `module.exports = 'layer';`},
+			{"nodejs/node_modules/dep/index.js": `module.exports = 'second';`, "bin/tool*": "#!/bin/sh\necho on the PATH\n"},
+		}},
+	{name: "layers, ES module", handler: "index.handler", want: `["esm","cjs"]`,
+		files: mjs(`import { a } from 'esm'; import b from 'cjs'; export const handler = async () => [a, b];`),
+		layers: []map[string]string{
+			{"nodejs/node_modules/esm/package.json": `{"type":"module","exports":"./m.js"}`, "nodejs/node_modules/esm/m.js": `export const a = 'esm';`},
+			{"nodejs/node_modules/cjs/index.js": `module.exports = 'cjs';`},
+		}},
+	{name: "wrapper from a layer", handler: "index.handler", env: map[string]string{"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrap"}, want: `"wrapped"`,
+		files: js(`exports.handler = async () => process.env.WRAPPED;`), layers: []map[string]string{{"wrap*": "#!/bin/sh\nexport WRAPPED=wrapped\nexec \"$@\"\n"}}},
 	{name: "JSON logs", json: true, handler: "index.handler", want: `null`,
 		files: js(`exports.handler = async () => { console.log('one', {two: 2}); console.error('three'); };`),
 		logs: []string{
@@ -122,6 +139,14 @@ def handler(e, c):
     logging.info('one %d', 1)
     logging.warning('two\nlines')
 `), logs: []string{`^printed$`, `^\[INFO\]\t` + isoTime + `\t{id}\tone 1$`, `(?s)^\[WARNING\]\t` + isoTime + `\t{id}\ttwo\nlines$`}},
+	{name: "layers", handler: "app.handler", want: `["second", "first", "own"]`,
+		files: map[string]string{"app.py": "import dep, only, own\ndef handler(e, c):\n    return [dep.v, only.v, own.v]\n", "own.py": "v = 'own'\n"},
+		layers: []map[string]string{
+			{"python/dep.py": "v = 'first'\n", "python/only.py": "v = 'first'\n", "python/own.py": "v = 'layer'\n"},
+			{"python/dep.py": "v = 'second'\n"},
+		}},
+	{name: "wrapper from a layer", handler: "app.handler", env: map[string]string{"AWS_LAMBDA_EXEC_WRAPPER": "/opt/wrap"}, want: `"wrapped"`,
+		files: py("import os\ndef handler(e, c):\n    return os.environ['WRAPPED']\n"), layers: []map[string]string{{"wrap*": "#!/bin/sh\nexport WRAPPED=wrapped\nexec \"$@\"\n"}}},
 	{name: "JSON logs", json: true, handler: "app.handler", want: `null`, files: py(`
 import logging
 def handler(e, c):
@@ -176,6 +201,11 @@ var shellTests = []runtimeTest{
 		files: sh(`handler() { curl -sS -o /dev/null "$api/invocation/$id/error" -d '{"errorType":"Broken","errorMessage":"as told"}'; }` + "\n")},
 	{name: "shell init error", handler: "function.handler", fails: "Init.Broken", says: `^as told$`,
 		files: map[string]string{"bootstrap*": "#!/bin/sh\ncurl -sS -o /dev/null \"http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/init/error\" -H 'Lambda-Runtime-Function-Error-Type: Init.Broken' -d '{\"errorType\":\"Init.Broken\",\"errorMessage\":\"as told\"}'\nexit 1\n"}},
+	{name: "bootstrap in a layer", handler: "function.handler", event: `1`, want: `{"got":"lib of the layer"}`,
+		files:  map[string]string{"function.sh": "handler() { printf '{\"got\":\"%s\"}' \"$(cat /opt/lib/word)\"; }\n"},
+		layers: []map[string]string{{"bootstrap*": shellBootstrap}, {"lib/word": "lib of the layer"}}},
+	{name: "bootstrap of the function comes first", handler: "function.handler", event: `1`, want: `{"got":1}`,
+		files: sh("handler() { printf '{\"got\":%s}' \"$1\"; }\n"), layers: []map[string]string{{"bootstrap*": "#!/bin/sh\nexit 1\n"}}},
 	{name: "no bootstrap", handler: "x", fails: "Runtime.InvalidEntrypoint", says: `^RequestId: {id} Error: Couldn't find valid bootstrap\(s\): \[/var/task/bootstrap /opt/bootstrap\]$`,
 		files: map[string]string{"readme": "nothing"}},
 }

@@ -28,6 +28,8 @@ import (
 type runtimeTest struct {
 	name     string
 	files    map[string]string // of the code package
+	layers   []map[string]string
+	env      map[string]string // beside GREETING
 	handler  string
 	event    string // {} if empty
 	only     string // regular expression of the runtimes; all if empty
@@ -129,8 +131,10 @@ func (f *fleet) one(t *testing.T, runtime string, tt runtimeTest) {
 		FunctionName: &o.function, Runtime: types.Runtime(runtime), Handler: aws.String(tt.handler), MemorySize: &o.memory,
 		Timeout: aws.Int32(max(tt.timeout, 1)), Role: aws.String("arn:aws:iam::" + f.Account() + ":role/runtimes"),
 		Environment: &types.Environment{Variables: map[string]string{"GREETING": "hi there"}},
+		Layers:      f.publishLayers(t, o.function, tt.layers),
 		Code:        &types.FunctionCode{ZipFile: harness.Zip(tt.files)},
 	}
+	maps.Copy(in.Environment.Variables, tt.env)
 	if tt.timeout == 0 {
 		in.Timeout = aws.Int32(60)
 	}
@@ -176,6 +180,21 @@ func (f *fleet) one(t *testing.T, runtime string, tt runtimeTest) {
 	for _, l := range tt.logs {
 		f.wantLog(t, o.function, regexp.MustCompile(fill.Replace(l)))
 	}
+}
+
+// publishLayers publishes layers with the given contents and returns their ARNs.
+func (f *fleet) publishLayers(t *testing.T, function string, contents []map[string]string) (arns []string) {
+	t.Helper()
+	for i, files := range contents {
+		out, err := f.lambda.PublishLayerVersion(t.Context(), &lambda.PublishLayerVersionInput{
+			LayerName: aws.String(fmt.Sprintf("%s-%d", function, i)), Content: &types.LayerVersionContentInput{ZipFile: harness.Zip(files)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		arns = append(arns, *out.LayerVersionArn)
+	}
+	return arns
 }
 
 // clientContext is what the tests send with each event.

@@ -77,7 +77,7 @@ func TestKillLosesNothingAndLeavesNothingHalf(t *testing.T) {
 				f.settled(e.key.name)
 				e.digests(func(digest string) {
 					if !f.opts.Images.Has(digest) {
-						t.Errorf("%s: no image of its code", e.key)
+						t.Errorf("%s: no image of what it uses", e.key)
 					}
 				})
 				for qualifier, r := range e.routes {

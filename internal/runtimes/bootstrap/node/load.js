@@ -6,6 +6,7 @@ const path = require('path');
 const { createRequire } = require('module');
 const { pathToFileURL } = require('url');
 const { RuntimeError } = require('./errors.js');
+const { importFromNodePath } = require('./esm.js');
 
 async function loadHandler(root, name) {
   if (name.includes('..')) {
@@ -51,7 +52,10 @@ async function loadModule(root, dir, name) {
   const file = path.resolve(root, dir, name);
   const require = createRequire(path.join(root, 'index.js'));
   const load = require;
-  const loadESM = (f) => import(pathToFileURL(f).href);
+  const loadESM = (f) => {
+    importFromNodePath(process.env.NODE_PATH);
+    return import(pathToFileURL(f).href);
+  };
 
   if (isFile(file)) return load(file);
   const js = `${file}.js`;
