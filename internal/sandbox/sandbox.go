@@ -21,7 +21,8 @@ var ErrNoCapacity = errors.New("sandbox: host has no capacity left")
 
 // Mount places a host directory or file into the sandbox, always read-only.
 // The root itself is an empty read-only directory in which the driver makes
-// the mount points; /tmp, /dev, /proc and /dev/shm are the driver's own.
+// the mount points; /tmp, /dev, /proc and /sys are the driver's own. Who writes
+// anywhere but to /tmp is told that the file system is read-only (EROFS).
 type Mount struct {
 	Source string // absolute host path of a directory or a regular file
 	Target string // absolute path in the sandbox
@@ -61,7 +62,8 @@ type Spec struct {
 	BoostMillis int
 	// CPUs is the number of processors that the guest sees.
 	CPUs int
-	// TmpMB is the size of /tmp in MiB.
+	// TmpMB is the size of /tmp in MiB. It is on the host's disk and does not
+	// count as memory.
 	TmpMB int
 	// MaxProcesses limits processes and threads in the guest.
 	MaxProcesses int

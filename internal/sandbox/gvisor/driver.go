@@ -24,8 +24,9 @@
 // what a mount is to offer must be readable by everyone. Mounts must not change
 // while a sandbox uses them. /tmp is a file in Options.Dir without a name: its
 // pages are the host's page cache, which the kernel writes back under pressure,
-// so a full /tmp takes disk and not the function's memory, as on Lambda. /dev/shm
-// is memory and counts as such.
+// so a full /tmp takes disk and not the function's memory, as on Lambda. There is
+// no /dev/shm, as on Lambda. Writing to anything but /tmp fails with EROFS,
+// whatever the permissions.
 //
 // # Limits
 //

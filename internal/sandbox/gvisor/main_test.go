@@ -168,6 +168,16 @@ func (g *guest) must(op, path string, n int) guestReply {
 	return r
 }
 
+// as sends a command that a child process with another user id obeys.
+func (g *guest) as(user int, op, path string, n int) guestReply {
+	g.tb.Helper()
+	b, err := json.Marshal(map[string]any{"Op": op, "Path": path, "N": n})
+	if err != nil {
+		g.tb.Fatal(err)
+	}
+	return g.do("as", string(b), user)
+}
+
 // echo makes the guest return every n bytes.
 func (g *guest) echo(n int) (bounce func([]byte) error) {
 	g.tb.Helper()

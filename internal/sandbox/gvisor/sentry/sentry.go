@@ -124,7 +124,8 @@ func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 // process 1 in it, calls running with the filter if that was not given, and waits
 // for process 1 to end.
 func runSandbox(req *wire.Request, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
-	limitTasks(req.MaxProcesses)
+	limitTasks(req.MaxProcesses, removeShm)
+	tellReadOnly()
 	args, client, err := loaderArgs(req, conf)
 	if err != nil {
 		return 0, err
@@ -272,7 +273,6 @@ func guestSpec(req *wire.Request) *specs.Spec {
 			{Type: "proc", Destination: "/proc", Options: []string{"nosuid", "noexec"}},
 			{Type: "sysfs", Destination: "/sys", Options: []string{"ro", "nosuid", "noexec"}},
 			{Type: "dev", Destination: "/dev", Options: []string{"nosuid", "noexec"}},
-			{Type: "tmpfs", Destination: "/dev/shm", Options: []string{"nosuid", "mode=01777", "size=" + strconv.FormatUint(req.MemoryBytes, 10)}},
 			// A bind mount for which the loader finds no lower layer becomes a
 			// tmpfs in the file that is given for it.
 			{Type: "bind", Source: "/tmp", Destination: "/tmp", Options: []string{"nosuid", "mode=01777", "size=" + strconv.FormatUint(req.TmpBytes, 10)}},

@@ -39,6 +39,20 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "sleep" {
 		time.Sleep(time.Hour)
 	}
+	if len(os.Args) > 1 { // see "as"
+		var c command
+		if err := json.Unmarshal([]byte(os.Args[1]), &c); err != nil {
+			panic(err)
+		}
+		r, err := do(c)
+		if err != nil {
+			r.Error = err.Error()
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+			panic(err)
+		}
+		return
+	}
 	conn := os.NewFile(3, "host")
 	in := bufio.NewReaderSize(conn, 64*1024)
 	out := json.NewEncoder(conn)
@@ -107,6 +121,27 @@ func do(c command) (r reply, err error) {
 			r.Text, r.N = st.Mode().String(), st.Size()
 		}
 		return r, err
+	case "as": // user N, do the command in Path
+		cmd := exec.Command("/proc/self/exe", c.Path)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(c.N), Gid: uint32(c.N)}}
+		cmd.Stderr = os.Stderr
+		b, err := cmd.Output()
+		if err != nil {
+			return r, err
+		}
+		return r, json.Unmarshal(b, &r)
+	case "rename":
+		return r, os.Rename(c.Path, c.Path+"-new")
+	case "symlink":
+		return r, os.Symlink("x", c.Path)
+	case "chmod":
+		return r, os.Chmod(c.Path, 0o777)
+	case "truncate":
+		return r, os.Truncate(c.Path, 0)
+	case "writable":
+		return r, syscall.Access(c.Path, 2)
+	case "rmdir":
+		return r, syscall.Rmdir(c.Path)
 	case "allocate": // N MiB, and keep them
 		for range c.N {
 			b := make([]byte, 1<<20)
