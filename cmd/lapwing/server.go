@@ -19,6 +19,7 @@ import (
 	s3api "lapwing.dev/lapwing/internal/aws/s3"
 	stsapi "lapwing.dev/lapwing/internal/aws/sts"
 	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/functionurl"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
@@ -222,6 +223,7 @@ func (s *server) serve(listener net.Listener) error {
 	gw := gateway.New(gateway.Options{
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
+		FunctionURLs: functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}),
 	})
 	gw.Handle(lambda.CodePath, s.functions.CodeHandler())
 	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr()), Region: s.opts.region}

@@ -28,6 +28,8 @@ var regionLabel = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`)
 //	bucket.s3.region.domain          my.bucket.s3.localhost
 //	bucket.domain                    my.bucket.localhost
 //
+// Names of function URLs are told apart before (see functionURLHost).
+//
 // The last is how SDKs address buckets when told an endpoint; only the
 // credential scope (signedFor) tells it from a service's name.
 func parseHost(host, signedFor string, domains []string, isService func(prefix string) bool) address {

@@ -79,6 +79,8 @@ type Options struct {
 	// Domains are names by which clients reach us beside localhost. Names
 	// below them address services and buckets, as in bucket.s3.domain.
 	Domains []string
+	// FunctionURLs serves the requests for function URLs; nil: there are none.
+	FunctionURLs FunctionURLs
 	// Now tells the time by which signatures are judged; time.Now when nil.
 	Now func() time.Time
 }
@@ -170,6 +172,9 @@ func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 		}
 	}()
 
+	if g.serveFunctionURL(w, r, x) {
+		return
+	}
 	if strings.HasPrefix(r.URL.Path, internalPrefix) {
 		g.serveInternal(w, r)
 		return
@@ -304,16 +309,20 @@ func (g *Gateway) takeTurn(r *http.Request, x *exchange, limit int64) (release f
 
 // request puts together what a service may want to know.
 func (g *Gateway) request(r *http.Request, x *exchange) *aws.Request {
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
-	}
 	return &aws.Request{
 		ID: x.id, Service: x.service.SigningName, Operation: x.call.Operation.Name,
 		Region: g.options.Region, AccountID: g.options.AccountID, Caller: x.caller,
-		BaseURL: scheme + "://" + r.Host, SourceIP: sourceIP(r), UserAgent: r.UserAgent(),
+		BaseURL: baseURL(r), SourceIP: sourceIP(r), UserAgent: r.UserAgent(),
 		Header: r.Header, Trailer: r.Trailer, Time: x.arrived,
 	}
+}
+
+// baseURL returns the address by which the client reached us.
+func baseURL(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
 }
 
 // serveInternal serves the paths that are no AWS API.

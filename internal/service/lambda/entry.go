@@ -24,6 +24,7 @@ type entry struct {
 	versions []state.Item[versionRecord]        // ascending
 	aliases  map[string]state.Item[aliasRecord] // by name
 	routes   map[string]*route                  // by qualifier; "" is $LATEST
+	urls     []*function.URL
 }
 
 // route leads an invocation to a version.
@@ -46,7 +47,8 @@ type target struct {
 type entries struct {
 	mu       sync.RWMutex
 	all      map[functionKey]*entry
-	reserved atomic.Int64 // reserved concurrency of all functions together
+	urls     map[string]*function.URL // by id
+	reserved atomic.Int64             // reserved concurrency of all functions together
 }
 
 func (e *entries) get(key functionKey) *entry {
@@ -60,10 +62,18 @@ func (e *entries) put(key functionKey, en *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.reserved.Add(int64(en.reserved() - e.all[key].reserved()))
+	if old := e.all[key]; old != nil {
+		for _, u := range old.urls {
+			delete(e.urls, u.ID)
+		}
+	}
 	if en == nil {
 		delete(e.all, key)
-	} else {
-		e.all[key] = en
+		return
+	}
+	e.all[key] = en
+	for _, u := range en.urls {
+		e.urls[u.ID] = u
 	}
 }
 
@@ -132,6 +142,7 @@ func (s *Service) reload(key functionKey) *entry {
 		}
 	}
 	s.buildRoutes(e)
+	s.buildURLs(e)
 	s.entries.put(key, e)
 	return e
 }

@@ -30,6 +30,7 @@ type functionRecord struct {
 	// completed. Numbers are never used twice.
 	NextVersion int `json:"nextVersion"`
 
+	URL                 *urlRecord        `json:"url,omitempty"`
 	Tags                map[string]string `json:"tags,omitempty"`
 	ReservedConcurrency *int              `json:"reservedConcurrency,omitempty"`
 	Policy              []statement       `json:"policy,omitempty"`
@@ -56,6 +57,7 @@ type aliasRecord struct {
 	Weights     map[string]float64 `json:"weights,omitempty"` // additional version -> share, at most one
 	Revision    string             `json:"revision"`
 	Policy      []statement        `json:"policy,omitempty"`
+	URL         *urlRecord         `json:"url,omitempty"`
 }
 
 // status is the life cycle of $LATEST or of a version.

@@ -14,11 +14,6 @@ func (s *Service) CreateCodeSigningConfig(context.Context, *api.CreateCodeSignin
 	return nil, unsupported("CreateCodeSigningConfig")
 }
 
-// CreateFunctionUrlConfig implements lambda.API.
-func (s *Service) CreateFunctionUrlConfig(context.Context, *api.CreateFunctionUrlConfigInput) (*api.CreateFunctionUrlConfigOutput, error) {
-	return nil, unsupported("CreateFunctionUrlConfig")
-}
-
 // DeleteCodeSigningConfig implements lambda.API.
 func (s *Service) DeleteCodeSigningConfig(context.Context, *api.DeleteCodeSigningConfigInput) (*api.DeleteCodeSigningConfigOutput, error) {
 	return nil, unsupported("DeleteCodeSigningConfig")
@@ -32,11 +27,6 @@ func (s *Service) DeleteFunctionCodeSigningConfig(context.Context, *api.DeleteFu
 // DeleteFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) DeleteFunctionEventInvokeConfig(context.Context, *api.DeleteFunctionEventInvokeConfigInput) (*api.DeleteFunctionEventInvokeConfigOutput, error) {
 	return nil, unsupported("DeleteFunctionEventInvokeConfig")
-}
-
-// DeleteFunctionUrlConfig implements lambda.API.
-func (s *Service) DeleteFunctionUrlConfig(context.Context, *api.DeleteFunctionUrlConfigInput) (*api.DeleteFunctionUrlConfigOutput, error) {
-	return nil, unsupported("DeleteFunctionUrlConfig")
 }
 
 // DeleteProvisionedConcurrencyConfig implements lambda.API.
@@ -57,11 +47,6 @@ func (s *Service) GetFunctionEventInvokeConfig(context.Context, *api.GetFunction
 // GetFunctionRecursionConfig implements lambda.API.
 func (s *Service) GetFunctionRecursionConfig(context.Context, *api.GetFunctionRecursionConfigInput) (*api.GetFunctionRecursionConfigOutput, error) {
 	return nil, unsupported("GetFunctionRecursionConfig")
-}
-
-// GetFunctionUrlConfig implements lambda.API.
-func (s *Service) GetFunctionUrlConfig(context.Context, *api.GetFunctionUrlConfigInput) (*api.GetFunctionUrlConfigOutput, error) {
-	return nil, unsupported("GetFunctionUrlConfig")
 }
 
 // GetProvisionedConcurrencyConfig implements lambda.API.
@@ -87,11 +72,6 @@ func (s *Service) ListCodeSigningConfigs(context.Context, *api.ListCodeSigningCo
 // ListFunctionEventInvokeConfigs implements lambda.API.
 func (s *Service) ListFunctionEventInvokeConfigs(context.Context, *api.ListFunctionEventInvokeConfigsInput) (*api.ListFunctionEventInvokeConfigsOutput, error) {
 	return nil, unsupported("ListFunctionEventInvokeConfigs")
-}
-
-// ListFunctionUrlConfigs implements lambda.API.
-func (s *Service) ListFunctionUrlConfigs(context.Context, *api.ListFunctionUrlConfigsInput) (*api.ListFunctionUrlConfigsOutput, error) {
-	return nil, unsupported("ListFunctionUrlConfigs")
 }
 
 // ListFunctionsByCodeSigningConfig implements lambda.API.
@@ -137,9 +117,4 @@ func (s *Service) UpdateCodeSigningConfig(context.Context, *api.UpdateCodeSignin
 // UpdateFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) UpdateFunctionEventInvokeConfig(context.Context, *api.UpdateFunctionEventInvokeConfigInput) (*api.UpdateFunctionEventInvokeConfigOutput, error) {
 	return nil, unsupported("UpdateFunctionEventInvokeConfig")
-}
-
-// UpdateFunctionUrlConfig implements lambda.API.
-func (s *Service) UpdateFunctionUrlConfig(context.Context, *api.UpdateFunctionUrlConfigInput) (*api.UpdateFunctionUrlConfigOutput, error) {
-	return nil, unsupported("UpdateFunctionUrlConfig")
 }

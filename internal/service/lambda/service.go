@@ -38,6 +38,7 @@ import (
 	"github.com/google/uuid"
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/state"
@@ -148,7 +149,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	}
 	s := &Service{
 		opts: opts, log: opts.Logger, seed: maphash.MakeSeed(),
-		entries: entries{all: map[functionKey]*entry{}},
+		entries: entries{all: map[functionKey]*entry{}, urls: map[string]*function.URL{}},
 		steps:   newSteps(),
 	}
 	var err error
