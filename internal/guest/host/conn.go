@@ -228,6 +228,9 @@ func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte,
 		return Outcome{}, err
 	}
 	if err := c.write(ctx, proto.AppendMeta(nil, proto.TypeInvoke, inv, len(payload)), payload); err != nil {
+		if ctx.Err() == nil {
+			return Outcome{}, fmt.Errorf("%w: %w", ErrExited, err) // of half a frame nothing is passed on
+		}
 		return Outcome{}, err
 	}
 	return c.pump(ctx, iv, w)
