@@ -16,8 +16,8 @@ import (
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
 
-// ErrExited reports that the runtime ended before the invocation reached it:
-// the function has seen nothing of the event, which may go elsewhere.
+// ErrExited reports that the runtime, or its sandbox, ended before the invocation
+// reached it: the function has seen nothing of the event, which may go elsewhere.
 var ErrExited = errors.New("host: the runtime has exited")
 
 // ErrBusy reports a second invocation while one is under way.
@@ -219,7 +219,7 @@ func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte,
 	select {
 	case <-l.started:
 	case <-c.done:
-		return Outcome{}, c.Err()
+		return Outcome{}, fmt.Errorf("%w: %w", ErrExited, c.Err())
 	case <-ctx.Done():
 		return Outcome{}, context.Cause(ctx)
 	}

@@ -45,7 +45,7 @@ func handle(ctx context.Context, e event) (any, error) {
 	case "exit":
 		os.Exit(e.N)
 	case "exit soon":
-		time.AfterFunc(20*time.Millisecond, func() { os.Exit(e.N) })
+		time.AfterFunc(time.Duration(e.N)*time.Millisecond, func() { os.Exit(0) })
 		return nil, nil
 	case "kill":
 		return nil, syscall.Kill(os.Getpid(), syscall.SIGKILL)
