@@ -161,11 +161,7 @@ func (s *Service) ListAliases(ctx context.Context, in *api.ListAliasesInput) (*a
 			names = append(names, name)
 		}
 	}
-	limit := maxPage
-	if in.MaxItems != nil {
-		limit = int(*in.MaxItems)
-	}
-	names, next := pageOf(names, nil, limit)
+	names, next := pageOf(names, nil, pageSize(in.MaxItems))
 	out := &api.ListAliasesOutput{NextMarker: next, Aliases: []*api.AliasConfiguration{}}
 	for _, name := range names {
 		a := e.aliases[name]

@@ -31,6 +31,10 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	if s.entries.get(ref.functionKey) != nil {
 		return nil, exists
 	}
+	signing := aws.Value(in.CodeSigningConfigArn)
+	if err := s.checkSigned(ctx, ref, signing); err != nil {
+		return nil, err
+	}
 	pkg, release, err := s.code.store(ctx, sourceOf(in.Code))
 	if err != nil {
 		return nil, err
@@ -41,6 +45,11 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 		return nil, err
 	}
 
+	s.signingUse.RLock()
+	defer s.signingUse.RUnlock()
+	if _, ok := s.findSigning(ctx, signing); signing != "" && !ok {
+		return nil, noSigningFor(signing)
+	}
 	defer s.lock(ref.functionKey)()
 	if s.entries.get(ref.functionKey) != nil {
 		return nil, exists
@@ -48,7 +57,8 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	if err := s.checkStorage(ref.region, pkg.Size*int64(1+count(in.Publish))); err != nil {
 		return nil, err
 	}
-	record := functionRecord{ID: newID(), Config: config, status: pending(s.opts.Now()), NextVersion: 1, Tags: in.Tags}
+	record := functionRecord{ID: newID(), Config: config, status: pending(s.opts.Now()), NextVersion: 1,
+		Tags: in.Tags, SigningARN: signing}
 	out := resolvedVersion{function.Latest, &record.Config, &record.status}
 	ctx, cancel := writeContext(ctx)
 	defer cancel()
@@ -85,7 +95,6 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		name string
 		used bool
 	}{
-		{"CodeSigningConfigArn", aws.Value(in.CodeSigningConfigArn) != ""},
 		{"TenancyConfig", in.TenancyConfig != nil},
 		{"PublishTo", in.PublishTo != ""},
 	} {

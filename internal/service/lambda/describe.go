@@ -1,6 +1,7 @@
 package lambda
 
 import (
+	"encoding/base64"
 	"maps"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -82,6 +83,29 @@ func pageOf[T any](items []T, maxItems *int32, limit int) (list []T, next *T) {
 		return items, nil
 	}
 	return items[:n], &items[n]
+}
+
+// pageSize is what a request asks for, where AWS names no limit of its own.
+func pageSize(maxItems *int32) int {
+	if maxItems == nil {
+		return maxPage
+	}
+	return int(*maxItems)
+}
+
+// encodeName makes the marker of a list that is ordered by a name. Markers are
+// opaque to clients, so that nobody builds on their form.
+func encodeName(name string) *string {
+	return aws.Ptr(base64.RawURLEncoding.EncodeToString([]byte(name)))
+}
+
+// decodeName returns the name in a marker, "" where there is none.
+func decodeName(marker *string) (string, error) {
+	name, err := base64.RawURLEncoding.DecodeString(aws.Value(marker))
+	if err != nil {
+		return "", invalidMarker()
+	}
+	return string(name), nil
 }
 
 func invalidMarker() error { return invalidParameter("The value of Marker is invalid.") }

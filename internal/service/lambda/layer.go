@@ -2,7 +2,6 @@ package lambda
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strconv"
@@ -286,13 +285,13 @@ func (s *Service) ListLayers(ctx context.Context, in *api.ListLayersInput) (*api
 	if err := filter.check(); err != nil {
 		return nil, err
 	}
-	start, err := base64.RawURLEncoding.DecodeString(aws.Value(in.Marker))
+	start, err := decodeName(in.Marker)
 	if err != nil {
-		return nil, invalidMarker()
+		return nil, err
 	}
 	var items []*api.LayersListItem
 	prefix := s.region(ctx) + "/"
-	for layer := range s.layers.Scan(prefix, prefix+string(start)) {
+	for layer := range s.layers.Scan(prefix, prefix+start) {
 		key := layerKey{s.region(ctx), strings.TrimPrefix(layer.Key, prefix)}
 		if versions := s.versionsOf(key, filter); len(versions) > 0 {
 			items = append(items, &api.LayersListItem{
@@ -304,7 +303,7 @@ func (s *Service) ListLayers(ctx context.Context, in *api.ListLayersInput) (*api
 	items, next := pageOf(items, in.MaxItems, maxPage)
 	out := &api.ListLayersOutput{Layers: append([]*api.LayersListItem{}, items...)}
 	if next != nil {
-		out.NextMarker = aws.Ptr(base64.RawURLEncoding.EncodeToString([]byte(*(*next).LayerName)))
+		out.NextMarker = encodeName(*(*next).LayerName)
 	}
 	return out, nil
 }

@@ -636,14 +636,3 @@ func TestCodeLocationWorksUntilItExpires(t *testing.T) {
 		t.Errorf("after %v: %d %s", codeURLTTL, status, body)
 	}
 }
-
-func TestCodeSigningConfigIsEmpty(t *testing.T) {
-	f := newFixture(t)
-	f.create("hello")
-	out, err := f.GetFunctionCodeSigningConfig(f.ctx(), &api.GetFunctionCodeSigningConfigInput{FunctionName: aws.Ptr("hello")})
-	if err != nil || out.CodeSigningConfigArn != nil || out.FunctionName != nil {
-		t.Errorf("%+v %v", out, err)
-	}
-	_, err = f.GetFunctionCodeSigningConfig(f.ctx(), &api.GetFunctionCodeSigningConfigInput{FunctionName: aws.Ptr("nobody")})
-	wantError(t, err, codeNotFound, "Function not found: "+arnPrefix+"nobody")
-}

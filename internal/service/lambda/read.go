@@ -2,7 +2,6 @@ package lambda
 
 import (
 	"context"
-	"encoding/base64"
 	"strings"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -94,25 +93,24 @@ func (s *Service) ListFunctions(ctx context.Context, in *api.ListFunctionsInput)
 		out.Functions = append(out.Functions, summarize(r.e.key, r.v, r.arn))
 	}
 	if next != nil {
-		out.NextMarker = aws.Ptr(encodeMarker(next.e.key.name, next.v))
+		out.NextMarker = encodeMarker(next.e.key.name, next.v)
 	}
 	return out, nil
 }
 
-// Markers are opaque to clients, so that nobody builds on their form.
-func encodeMarker(name string, v resolvedVersion) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(name + ":" + number(v.ordinal())))
+func encodeMarker(name string, v resolvedVersion) *string {
+	return encodeName(name + ":" + number(v.ordinal()))
 }
 
 func decodeMarker(marker *string) (name string, ordinal int, err error) {
 	if aws.Value(marker) == "" {
 		return "", 0, nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(*marker)
+	text, err := decodeName(marker)
 	if err != nil {
-		return "", 0, invalidMarker()
+		return "", 0, err
 	}
-	name, version, ok := strings.Cut(string(b), ":")
+	name, version, ok := strings.Cut(text, ":")
 	if !ok || !isVersion(version) {
 		return "", 0, invalidMarker()
 	}
@@ -135,17 +133,4 @@ func (s *Service) GetAccountSettings(ctx context.Context, _ *api.GetAccountSetti
 			FunctionCount: aws.Ptr(int64(len(s.entries.list(region)))),
 		},
 	}, nil
-}
-
-// GetFunctionCodeSigningConfig implements lambda.API. No function has one; as
-// on AWS the answer is then empty.
-func (s *Service) GetFunctionCodeSigningConfig(ctx context.Context, in *api.GetFunctionCodeSigningConfigInput) (*api.GetFunctionCodeSigningConfigOutput, error) {
-	ref, err := s.resolve(ctx, aws.Value(in.FunctionName), "")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.find(ref); err != nil {
-		return nil, err
-	}
-	return &api.GetFunctionCodeSigningConfigOutput{}, nil
 }

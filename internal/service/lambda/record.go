@@ -34,6 +34,7 @@ type functionRecord struct {
 	Tags                map[string]string `json:"tags,omitempty"`
 	ReservedConcurrency *int              `json:"reservedConcurrency,omitempty"`
 	Policy              []statement       `json:"policy,omitempty"`
+	SigningARN          string            `json:"signingArn,omitempty"` // of the code signing configuration
 }
 
 // versionRecord is a published version.

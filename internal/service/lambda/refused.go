@@ -9,21 +9,6 @@ import (
 // The operations below are part of the API and not supported yet: each is
 // refused by its name.
 
-// CreateCodeSigningConfig implements lambda.API.
-func (s *Service) CreateCodeSigningConfig(context.Context, *api.CreateCodeSigningConfigInput) (*api.CreateCodeSigningConfigOutput, error) {
-	return nil, unsupported("CreateCodeSigningConfig")
-}
-
-// DeleteCodeSigningConfig implements lambda.API.
-func (s *Service) DeleteCodeSigningConfig(context.Context, *api.DeleteCodeSigningConfigInput) (*api.DeleteCodeSigningConfigOutput, error) {
-	return nil, unsupported("DeleteCodeSigningConfig")
-}
-
-// DeleteFunctionCodeSigningConfig implements lambda.API.
-func (s *Service) DeleteFunctionCodeSigningConfig(context.Context, *api.DeleteFunctionCodeSigningConfigInput) (*api.DeleteFunctionCodeSigningConfigOutput, error) {
-	return nil, unsupported("DeleteFunctionCodeSigningConfig")
-}
-
 // DeleteFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) DeleteFunctionEventInvokeConfig(context.Context, *api.DeleteFunctionEventInvokeConfigInput) (*api.DeleteFunctionEventInvokeConfigOutput, error) {
 	return nil, unsupported("DeleteFunctionEventInvokeConfig")
@@ -32,11 +17,6 @@ func (s *Service) DeleteFunctionEventInvokeConfig(context.Context, *api.DeleteFu
 // DeleteProvisionedConcurrencyConfig implements lambda.API.
 func (s *Service) DeleteProvisionedConcurrencyConfig(context.Context, *api.DeleteProvisionedConcurrencyConfigInput) (*api.DeleteProvisionedConcurrencyConfigOutput, error) {
 	return nil, unsupported("DeleteProvisionedConcurrencyConfig")
-}
-
-// GetCodeSigningConfig implements lambda.API.
-func (s *Service) GetCodeSigningConfig(context.Context, *api.GetCodeSigningConfigInput) (*api.GetCodeSigningConfigOutput, error) {
-	return nil, unsupported("GetCodeSigningConfig")
 }
 
 // GetFunctionEventInvokeConfig implements lambda.API.
@@ -64,29 +44,14 @@ func (s *Service) InvokeAsync(context.Context, *api.InvokeAsyncInput) (*api.Invo
 	return nil, unsupported("InvokeAsync")
 }
 
-// ListCodeSigningConfigs implements lambda.API.
-func (s *Service) ListCodeSigningConfigs(context.Context, *api.ListCodeSigningConfigsInput) (*api.ListCodeSigningConfigsOutput, error) {
-	return nil, unsupported("ListCodeSigningConfigs")
-}
-
 // ListFunctionEventInvokeConfigs implements lambda.API.
 func (s *Service) ListFunctionEventInvokeConfigs(context.Context, *api.ListFunctionEventInvokeConfigsInput) (*api.ListFunctionEventInvokeConfigsOutput, error) {
 	return nil, unsupported("ListFunctionEventInvokeConfigs")
 }
 
-// ListFunctionsByCodeSigningConfig implements lambda.API.
-func (s *Service) ListFunctionsByCodeSigningConfig(context.Context, *api.ListFunctionsByCodeSigningConfigInput) (*api.ListFunctionsByCodeSigningConfigOutput, error) {
-	return nil, unsupported("ListFunctionsByCodeSigningConfig")
-}
-
 // ListProvisionedConcurrencyConfigs implements lambda.API.
 func (s *Service) ListProvisionedConcurrencyConfigs(context.Context, *api.ListProvisionedConcurrencyConfigsInput) (*api.ListProvisionedConcurrencyConfigsOutput, error) {
 	return nil, unsupported("ListProvisionedConcurrencyConfigs")
-}
-
-// PutFunctionCodeSigningConfig implements lambda.API.
-func (s *Service) PutFunctionCodeSigningConfig(context.Context, *api.PutFunctionCodeSigningConfigInput) (*api.PutFunctionCodeSigningConfigOutput, error) {
-	return nil, unsupported("PutFunctionCodeSigningConfig")
 }
 
 // PutFunctionEventInvokeConfig implements lambda.API.
@@ -107,11 +72,6 @@ func (s *Service) PutProvisionedConcurrencyConfig(context.Context, *api.PutProvi
 // PutRuntimeManagementConfig implements lambda.API.
 func (s *Service) PutRuntimeManagementConfig(context.Context, *api.PutRuntimeManagementConfigInput) (*api.PutRuntimeManagementConfigOutput, error) {
 	return nil, unsupported("PutRuntimeManagementConfig")
-}
-
-// UpdateCodeSigningConfig implements lambda.API.
-func (s *Service) UpdateCodeSigningConfig(context.Context, *api.UpdateCodeSigningConfigInput) (*api.UpdateCodeSigningConfigOutput, error) {
-	return nil, unsupported("UpdateCodeSigningConfig")
 }
 
 // UpdateFunctionEventInvokeConfig implements lambda.API.

@@ -109,9 +109,11 @@ type Service struct {
 
 	layers        *state.Collection[layerRecord]
 	layerVersions *state.Collection[layerVersionRecord]
+	signing       *state.Collection[signingRecord]
 
 	entries      entries
 	locks        [64]sync.Mutex // serialise the writers of one function
+	signingUse   sync.RWMutex   // held for reading while a function gets a code signing configuration, for writing while one changes; taken before locks
 	reservations sync.Mutex     // serialises the writers of reserved concurrency; taken before locks
 	seed         maphash.Seed
 
@@ -166,6 +168,9 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		return nil, fmt.Errorf("lambda: %w", err)
 	}
 	if s.layerVersions, err = state.Collect[layerVersionRecord](ctx, opts.Store, "lambda-layer-versions"); err != nil {
+		return nil, fmt.Errorf("lambda: %w", err)
+	}
+	if s.signing, err = state.Collect[signingRecord](ctx, opts.Store, "lambda-code-signing-configs"); err != nil {
 		return nil, fmt.Errorf("lambda: %w", err)
 	}
 	blobs, err := opts.Store.BlobSet("lambda-code")

@@ -171,7 +171,7 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 		{"SnapStart", func(in *api.CreateFunctionInput) {
 			in.SnapStart = &api.SnapStart{ApplyOn: api.SnapStartApplyOnPublishedVersions}
 		}, codeInvalid, "SnapStart ApplyOn PublishedVersions is not supported"},
-		{"code signing", func(in *api.CreateFunctionInput) { in.CodeSigningConfigArn = aws.Ptr("arn") }, codeInvalid, "CodeSigningConfigArn is not supported"},
+		{"code signing", func(in *api.CreateFunctionInput) { in.CodeSigningConfigArn = aws.Ptr("arn") }, "CodeSigningConfigNotFoundException", "The code signing configuration cannot be found. Check that the provided configuration is not deleted: arn."},
 		{"tenancy", func(in *api.CreateFunctionInput) { in.TenancyConfig = &api.TenancyConfig{} }, codeInvalid, "TenancyConfig is not supported"},
 		{"durable", func(in *api.CreateFunctionInput) { in.DurableConfig = &api.DurableConfig{} }, codeInvalid, "DurableConfig is not supported"},
 	} {

@@ -11,65 +11,95 @@ import (
 
 var functionARNPattern = regexp.MustCompile(`^arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:\d{12}:function:[a-zA-Z0-9-_]+(?::(?:\$LATEST|[a-zA-Z0-9-_]+))?$`)
 
-// taggable finds the function whose tags a request is about.
-func (s *Service) taggable(ctx context.Context, resource string) (reference, error) {
-	if !functionARNPattern.MatchString(resource) {
-		return reference{}, notFound("The resource you requested does not exist.")
-	}
-	ref, err := s.resolve(ctx, resource, "")
-	if err == nil && ref.qualifier != "" {
-		err = invalidParameter("Tags on function aliases and versions are not supported. Please specify a function ARN.")
-	}
-	return ref, err
+var signingARNPattern = regexp.MustCompile(`^arn:aws[a-zA-Z-]*:lambda:[a-z0-9-]+:\d{12}:code-signing-config:csc-[a-z0-9]{17}$`)
+
+// tagged is something that has tags.
+type tagged struct {
+	tags map[string]string
+	// modify changes the tags; what the function that it is given does counts
+	// if that returns nil.
+	modify func(ctx context.Context, change func(tags map[string]string) error) error
 }
 
-// ListTags implements lambda.API.
-func (s *Service) ListTags(ctx context.Context, in *api.ListTagsInput) (*api.ListTagsOutput, error) {
-	ref, err := s.taggable(ctx, aws.Value(in.Resource))
+// tagged finds what a request about tags concerns: a function or a code signing
+// configuration.
+func (s *Service) tagged(ctx context.Context, resource string) (*tagged, error) {
+	if signingARNPattern.MatchString(resource) {
+		item, ok := s.findSigning(ctx, resource)
+		if !ok {
+			return nil, noSigning(resource)
+		}
+		return &tagged{item.Value.Tags, func(ctx context.Context, change func(map[string]string) error) error {
+			_, err := s.modifySigning(ctx, resource, func(r *signingRecord) error { return changeTags(&r.Tags, change) })
+			return err
+		}}, nil
+	}
+	if !functionARNPattern.MatchString(resource) {
+		return nil, noSuchResource()
+	}
+	ref, err := s.resolve(ctx, resource, "")
 	if err != nil {
 		return nil, err
+	}
+	if ref.qualifier != "" {
+		return nil, invalidParameter("Tags on function aliases and versions are not supported. Please specify a function ARN.")
 	}
 	e, err := s.find(ref)
 	if err != nil {
 		return nil, err
 	}
-	tags := e.function.Value.Tags
-	if tags == nil {
-		tags = map[string]string{} // AWS answers {"Tags":{}}
+	return &tagged{e.function.Value.Tags, func(ctx context.Context, change func(map[string]string) error) error {
+		return s.modifyFunction(ctx, ref, func(f *functionRecord) error {
+			f.Revision = newID() // as on AWS tags are part of a revision
+			return changeTags(&f.Tags, change)
+		})
+	}}, nil
+}
+
+func changeTags(tags *map[string]string, change func(map[string]string) error) error {
+	if *tags == nil {
+		*tags = map[string]string{}
 	}
-	return &api.ListTagsOutput{Tags: tags}, nil
+	return change(*tags)
+}
+
+// ListTags implements lambda.API.
+func (s *Service) ListTags(ctx context.Context, in *api.ListTagsInput) (*api.ListTagsOutput, error) {
+	t, err := s.tagged(ctx, aws.Value(in.Resource))
+	if err != nil {
+		return nil, err
+	}
+	if t.tags == nil {
+		t.tags = map[string]string{} // AWS answers {"Tags":{}}
+	}
+	return &api.ListTagsOutput{Tags: t.tags}, nil
 }
 
 // TagResource implements lambda.API.
 func (s *Service) TagResource(ctx context.Context, in *api.TagResourceInput) (*api.TagResourceOutput, error) {
-	ref, err := s.taggable(ctx, aws.Value(in.Resource))
+	t, err := s.tagged(ctx, aws.Value(in.Resource))
 	if err != nil {
 		return nil, err
 	}
 	if len(in.Tags) == 0 {
 		return nil, invalidParameter("An error occurred and the request cannot be processed.")
 	}
-	return &api.TagResourceOutput{}, s.modifyFunction(ctx, ref, func(f *functionRecord) error {
-		if f.Tags == nil {
-			f.Tags = map[string]string{}
-		}
-		maps.Copy(f.Tags, in.Tags)
-		f.Revision = newID() // as on AWS tags are part of a revision
-		return checkTags(f.Tags)
+	return &api.TagResourceOutput{}, t.modify(ctx, func(tags map[string]string) error {
+		maps.Copy(tags, in.Tags)
+		return checkTags(tags)
 	})
 }
 
 // UntagResource implements lambda.API.
 func (s *Service) UntagResource(ctx context.Context, in *api.UntagResourceInput) (*api.UntagResourceOutput, error) {
-	ref, err := s.taggable(ctx, aws.Value(in.Resource))
+	t, err := s.tagged(ctx, aws.Value(in.Resource))
 	if err != nil {
 		return nil, err
 	}
-	return &api.UntagResourceOutput{}, s.modifyFunction(ctx, ref, func(f *functionRecord) error {
+	return &api.UntagResourceOutput{}, t.modify(ctx, func(tags map[string]string) error {
 		for _, key := range in.TagKeys {
-			delete(f.Tags, key)
+			delete(tags, key)
 		}
-		f.Revision = newID()
 		return nil
 	})
 }

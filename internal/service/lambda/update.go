@@ -36,6 +36,9 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 			c.Architecture = architecture
 		}
 	}
+	if err := s.checkSigned(ctx, ref, e.function.Value.SigningARN); err != nil {
+		return nil, err
+	}
 	pkg, release, err := s.code.store(ctx, src)
 	if err != nil {
 		return nil, err
@@ -64,6 +67,15 @@ func (s *Service) UpdateFunctionConfiguration(ctx context.Context, in *api.Updat
 	ref, err := s.resolveFunction(ctx, aws.Value(in.FunctionName))
 	if err != nil {
 		return nil, err
+	}
+	if len(in.Layers) > 0 {
+		e, err := s.updatable(ref, in.RevisionId)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.checkSigned(ctx, ref, e.function.Value.SigningARN); err != nil {
+			return nil, err
+		}
 	}
 	return s.update(ctx, ref, in.RevisionId, false, func(c *configuration) error {
 		return s.apply(ctx, &options{
