@@ -97,7 +97,7 @@ func TestRuntimes(t *testing.T) {
 		}
 	})
 	f := &fleet{Server: s, lambda: lambda.NewFromConfig(s.Config()), logs: cloudwatchlogs.NewFromConfig(s.Config())}
-	goBootstrap := buildGo(t)
+	goBootstrap := buildGo(t, "./function")
 	// In a group, so that the server outlives the parallel tests in it.
 	t.Run("on", func(t *testing.T) {
 		for _, id := range ids {
@@ -308,10 +308,10 @@ func wantEnv(t *testing.T, o outcome) {
 	}
 }
 
-func buildGo(t *testing.T) string {
+func buildGo(t *testing.T, pkg string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "bootstrap")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "./function")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
