@@ -44,6 +44,10 @@ const (
 	authorityDir   = "tls"
 )
 
+// memoryLow is how much memory of the host idle environments leave to others, in
+// bytes: more than what sandboxes are admitted for, so that new ones have room.
+const memoryLow = 512 << 20
+
 // drainTimeout is how long a stop waits for what is under way.
 const drainTimeout = 15 * time.Second
 
@@ -155,7 +159,8 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: unmetered{}, Logger: s.log,
 		}),
 		AccountLimit: s.opts.concurrency,
-		Reserved:     func() int { return s.functions.ReservedConcurrency() },
+		Memory:       worker.HostMemory{},
+		MemoryLow:    memoryLow,
 		IdleTimeout:  s.opts.idle,
 		Logger:       s.log,
 	})

@@ -41,10 +41,6 @@ type Version struct {
 	LayersDir string
 
 	Logging Logging
-
-	// ReservedConcurrency caps the environments of all versions of the
-	// function together; nil means none is reserved.
-	ReservedConcurrency *int
 }
 
 // Logging is the function's logging configuration.

@@ -6,19 +6,17 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/function"
 )
 
 const (
-	// DefaultAccountLimit is Lambda's default concurrency of an account in a
-	// Region (Lambda quotas).
-	DefaultAccountLimit = 1000
 	// DefaultIdleTimeout is how long an environment waits for work.
 	DefaultIdleTimeout = 10 * time.Minute
 	// maxLifetime ends environments whatever their use, as Lambda does every
@@ -35,15 +33,16 @@ const (
 // Options configures a Dispatcher. Starter is required.
 type Options struct {
 	Starter Starter
-	// AccountLimit is the concurrency of the whole account; 0 means
+	// AccountLimit is the concurrency of the account in each Region; 0 means
 	// DefaultAccountLimit.
 	AccountLimit int
-	// Reserved returns the sum of all functions' reserved concurrency, which
-	// is taken off AccountLimit for the functions that have none. May be nil.
-	Reserved func() int
 	// IdleTimeout ends environments that had no work for so long; 0 means
 	// DefaultIdleTimeout.
 	IdleTimeout time.Duration
+	// Memory is the host's; when less than MemoryLow bytes of it are available,
+	// idle environments are given up. May be nil.
+	Memory    Memory
+	MemoryLow int64
 	// Observer is told of concurrency as it changes. May be nil.
 	Observer Observer
 	Logger   *slog.Logger
@@ -59,11 +58,13 @@ type Dispatcher struct {
 	life   sync.RWMutex   // orders wg.Go, where it comes from outside, before the Wait of Close
 	wg     sync.WaitGroup // every goroutine of the dispatcher
 
-	unreserved atomic.Int64 // concurrency in use by functions without a reservation
+	began time.Time
+	ahead chan struct{} // bounds how many provisioned environments start at once
 
-	mu     sync.RWMutex
-	homes  map[string]*home // by function ARN
-	closed bool
+	mu       sync.RWMutex
+	homes    map[string]*home    // by function ARN
+	accounts map[string]*account // by Region
+	closed   bool
 }
 
 // New returns a Dispatcher. Close ends it.
@@ -74,16 +75,17 @@ func New(opts Options) *Dispatcher {
 	if opts.IdleTimeout == 0 {
 		opts.IdleTimeout = DefaultIdleTimeout
 	}
-	if opts.Reserved == nil {
-		opts.Reserved = func() int { return 0 }
-	}
 	if opts.Observer == nil {
 		opts.Observer = noObserver{}
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Dispatcher{opts: opts, log: opts.Logger, homes: map[string]*home{}}
+	d := &Dispatcher{
+		opts: opts, log: opts.Logger, began: time.Now(),
+		ahead: make(chan struct{}, max(4, runtime.NumCPU())),
+		homes: map[string]*home{}, accounts: map[string]*account{},
+	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.wg.Go(d.reap)
 	return d
@@ -132,7 +134,7 @@ func (d *Dispatcher) run(req *Request, call *Call) {
 			env.home.release(env, reusable)
 		}
 	}()
-	if env, err = d.acquire(req.Version); err != nil {
+	if env, err = d.acquire(req); err != nil {
 		call.Fail(err)
 		return
 	}
@@ -140,13 +142,13 @@ func (d *Dispatcher) run(req *Request, call *Call) {
 	reusable = env.Invoke(d.ctx, req, call)
 }
 
-func (d *Dispatcher) acquire(v *function.Version) (*environment, error) {
+func (d *Dispatcher) acquire(req *Request) (*environment, error) {
 	for {
-		h, err := d.home(v)
+		h, err := d.home(req.Version.FunctionARN())
 		if err != nil {
 			return nil, err
 		}
-		env, err := h.acquire(v)
+		env, err := h.acquire(req)
 		if !errors.Is(err, errGone) {
 			return env, err
 		}
@@ -161,19 +163,52 @@ func (d *Dispatcher) Retire(functionARN, version string) {
 	if d.ctx.Err() != nil {
 		return // Close ends everything
 	}
-	d.mu.RLock()
-	h := d.homes[functionARN]
-	d.mu.RUnlock()
-	if h != nil {
-		h.retire(func(v *function.Version) bool { return version == "" || v.Version == version })
+	if h := d.find(functionARN); h != nil {
+		h.retire(version)
 	}
+}
+
+// Configure sets the concurrency of a function. It takes effect at once for
+// what is admitted next; the environments that are to be provisioned start by
+// and by, and Allocation tells how far they are.
+func (d *Dispatcher) Configure(functionARN string, l Limits) {
+	d.life.RLock()
+	defer d.life.RUnlock()
+	for d.ctx.Err() == nil {
+		h := d.find(functionARN)
+		if h == nil && l.Reserved == nil && len(l.Provisioned) == 0 {
+			return // as it is
+		}
+		var err error
+		if h == nil {
+			if h, err = d.home(functionARN); err != nil {
+				return // closing
+			}
+		}
+		if err = h.configure(l); !errors.Is(err, errGone) {
+			return
+		}
+	}
+}
+
+// Allocation tells what has become of the provisioned concurrency of a version
+// with this revision.
+func (d *Dispatcher) Allocation(v *function.Version) AllocationStatus {
+	h := d.find(v.FunctionARN())
+	if h == nil {
+		return AllocationStatus{}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if pr := h.provisions[keyOf(v, "")]; pr != nil {
+		return pr.status()
+	}
+	return AllocationStatus{}
 }
 
 // InUse returns the concurrency that a function uses now.
 func (d *Dispatcher) InUse(functionARN string) int {
-	d.mu.RLock()
-	h := d.homes[functionARN]
-	d.mu.RUnlock()
+	h := d.find(functionARN)
 	if h == nil {
 		return 0
 	}
@@ -181,6 +216,9 @@ func (d *Dispatcher) InUse(functionARN string) int {
 	defer h.mu.Unlock()
 	return h.inUse
 }
+
+// clock returns the time since d began, which never goes back.
+func (d *Dispatcher) clock() time.Duration { return time.Since(d.began) }
 
 // Close admits nothing more, waits for the invocations under way until ctx
 // ends, and then ends all environments.
@@ -197,7 +235,7 @@ func (d *Dispatcher) Close(ctx context.Context) {
 	d.life.Unlock()
 	// What is busy or starting ends by itself from now on.
 	for _, h := range d.snapshot() {
-		h.retire(func(*function.Version) bool { return true })
+		h.close()
 	}
 	d.wg.Wait()
 }
@@ -206,6 +244,12 @@ func (d *Dispatcher) Close(ctx context.Context) {
 func (d *Dispatcher) spawn(f func()) bool {
 	d.life.RLock()
 	defer d.life.RUnlock()
+	return d.fork(f)
+}
+
+// fork is spawn for those who are in a goroutine of the dispatcher, or hold
+// d.life: Close waits for them, and so for f.
+func (d *Dispatcher) fork(f func()) bool {
 	if d.ctx.Err() != nil {
 		return false
 	}
@@ -213,11 +257,17 @@ func (d *Dispatcher) spawn(f func()) bool {
 	return true
 }
 
-// home returns the one place where the function of v is accounted for.
-func (d *Dispatcher) home(v *function.Version) (*home, error) {
-	arn := v.FunctionARN()
+// find returns the home of a function, or nil.
+func (d *Dispatcher) find(functionARN string) *home {
 	d.mu.RLock()
-	h, closed := d.homes[arn], d.closed
+	defer d.mu.RUnlock()
+	return d.homes[functionARN]
+}
+
+// home returns the one place where a function is accounted for.
+func (d *Dispatcher) home(functionARN string) (*home, error) {
+	d.mu.RLock()
+	h, closed := d.homes[functionARN], d.closed
 	d.mu.RUnlock()
 	if closed {
 		return nil, errClosing()
@@ -230,50 +280,32 @@ func (d *Dispatcher) home(v *function.Version) (*home, error) {
 	if d.closed {
 		return nil, errClosing()
 	}
-	if h = d.homes[arn]; h == nil {
-		h = &home{d: d, arn: arn, pools: map[poolKey]*pool{}}
-		d.homes[arn] = h
+	if h = d.homes[functionARN]; h == nil {
+		h = &home{
+			d: d, arn: functionARN, account: d.account(regionOf(functionARN)),
+			pools: map[poolKey]*pool{}, provisions: map[poolKey]*provision{},
+		}
+		d.homes[functionARN] = h
 	}
 	return h, nil
 }
 
-// reap ends idle environments whose time is over.
-func (d *Dispatcher) reap() {
-	t := time.NewTicker(max(d.opts.IdleTimeout/20, 10*time.Millisecond))
-	defer t.Stop()
-	for {
-		select {
-		case <-d.ctx.Done():
-			return
-		case now := <-t.C:
-			for _, h := range d.snapshot() {
-				if h.reap(now) {
-					d.forget(h)
-				}
-			}
-		}
+// account returns the account's concurrency in a Region. d.mu is held.
+func (d *Dispatcher) account(region string) *account {
+	a := d.accounts[region]
+	if a == nil {
+		a = &account{limit: int64(d.opts.AccountLimit)}
+		d.accounts[region] = a
 	}
+	return a
 }
 
-func (d *Dispatcher) forget(h *home) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if h.drop() {
-		delete(d.homes, h.arn)
+// regionOf returns the Region in an ARN.
+func regionOf(arn string) string {
+	if parts := strings.SplitN(arn, ":", 5); len(parts) == 5 {
+		return parts[3]
 	}
-}
-
-// giveUpOne ends the environment that has been idle for longest, of whatever
-// function, and waits until its room is free. It tells whether there was one.
-func (d *Dispatcher) giveUpOne() bool {
-	var oldest *home
-	var since time.Time
-	for _, h := range d.snapshot() {
-		if t, ok := h.oldestIdle(); ok && (oldest == nil || t.Before(since)) {
-			oldest, since = h, t
-		}
-	}
-	return oldest != nil && oldest.giveUpOldest()
+	return ""
 }
 
 func (d *Dispatcher) snapshot() []*home {

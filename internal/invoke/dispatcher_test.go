@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,6 +27,7 @@ type fakeStarter struct {
 	started int
 	live    int
 	startIn func(n int) error              // may refuse the n-th start
+	fails   func(Spec) error               // may refuse a start
 	work    func(e *fakeEnv, req *Request) // replaces sleeping for runTime
 }
 
@@ -35,6 +35,7 @@ type fakeEnv struct {
 	s    *fakeStarter
 	n    int
 	v    *function.Version
+	spec Spec
 	busy atomic.Bool
 	dead atomic.Bool
 	t    *testing.T
@@ -57,7 +58,15 @@ func (s *fakeStarter) starter(t *testing.T) Starter {
 				return nil, err
 			}
 		}
-		return &fakeEnv{s: s, n: n, v: spec.Version, t: t}, nil
+		if s.fails != nil {
+			if err := s.fails(spec); err != nil {
+				s.mu.Lock()
+				s.live--
+				s.mu.Unlock()
+				return nil, err
+			}
+		}
+		return &fakeEnv{s: s, n: n, v: spec.Version, spec: spec, t: t}, nil
 	})
 }
 
@@ -76,6 +85,9 @@ func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
 	}
 	if e.v != req.Version && e.v.Revision != req.Version.Revision {
 		e.t.Error("invocation in an environment of another revision")
+	}
+	if e.spec.Tenant != req.TenantID {
+		e.t.Errorf("invocation of tenant %q in an environment of %q", req.TenantID, e.spec.Tenant)
 	}
 	if e.s.work != nil {
 		e.s.work(e, req)
@@ -111,8 +123,10 @@ func version(name string) *function.Version {
 	return &function.Version{Account: "123456789012", Region: "us-east-1", Name: name, Version: function.Latest, Revision: "1"}
 }
 
-func withReserved(v *function.Version, n int) *function.Version {
-	v.ReservedConcurrency = &n
+// reserve reserves concurrency for a function.
+func reserve(d *Dispatcher, name string, n int) *function.Version {
+	v := version(name)
+	d.Configure(v.FunctionARN(), Limits{Reserved: &n})
 	return v
 }
 
@@ -188,7 +202,7 @@ func TestParallelColdInvocationsScaleOutSideBySide(t *testing.T) {
 func TestReservedConcurrencyThrottlesTheRest(t *testing.T) {
 	s := &fakeStarter{startTime: time.Second, runTime: time.Second}
 	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
-		got := parallel(d, withReserved(version("f"), 8), 64)
+		got := parallel(d, reserve(d, "f", 8), 64)
 		if got["ok"] != 8 || got["429 TooManyRequestsException ReservedFunctionConcurrentInvocationLimitExceeded"] != 56 {
 			t.Fatalf("outcomes %v", got)
 		}
@@ -198,7 +212,7 @@ func TestReservedConcurrencyThrottlesTheRest(t *testing.T) {
 func TestReservedZeroStopsAFunction(t *testing.T) {
 	s := &fakeStarter{}
 	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
-		if got := parallel(d, withReserved(version("f"), 0), 3); got["ok"] != 0 {
+		if got := parallel(d, reserve(d, "f", 0), 3); got["ok"] != 0 {
 			t.Fatalf("outcomes %v", got)
 		}
 	})
@@ -206,7 +220,8 @@ func TestReservedZeroStopsAFunction(t *testing.T) {
 
 func TestAccountLimitExcludesWhatOthersReserved(t *testing.T) {
 	s := &fakeStarter{runTime: time.Second}
-	scenario(t, s, Options{AccountLimit: 20, Reserved: func() int { return 8 }}, func(t *testing.T, d *Dispatcher) {
+	scenario(t, s, Options{AccountLimit: 20}, func(t *testing.T, d *Dispatcher) {
+		reserve(d, "g", 8)
 		got := parallel(d, version("f"), 20)
 		if got["ok"] != 12 || got["429 TooManyRequestsException ConcurrentInvocationLimitExceeded"] != 8 {
 			t.Fatalf("outcomes %v", got)
@@ -217,7 +232,7 @@ func TestAccountLimitExcludesWhatOthersReserved(t *testing.T) {
 func TestCallerThatCallsAgainAtOnceIsNotThrottledByItsOwnCall(t *testing.T) {
 	s := &fakeStarter{startTime: time.Second, runTime: time.Millisecond, tail: 5 * time.Millisecond}
 	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
-		v := withReserved(version("f"), 1)
+		v := reserve(d, "f", 1)
 		for range 3 {
 			if got, err := invoke(d, v); err != nil || got != "env 1" {
 				t.Fatalf("got %q, %v", got, err)
@@ -424,65 +439,4 @@ func TestPanicInTheEnvironmentAnswersTheCaller(t *testing.T) {
 			t.Fatalf("outcomes %v", got)
 		}
 	})
-}
-
-// Whatever happens, every call is answered, no environment runs two
-// invocations, no limit is exceeded and nothing is left.
-func TestRandomLoadKeepsTheInvariants(t *testing.T) {
-	for seed := range uint64(30) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 1))
-			var rngMu sync.Mutex
-			upTo := func(n int) time.Duration {
-				rngMu.Lock()
-				defer rngMu.Unlock()
-				return time.Duration(rng.IntN(n)) * time.Millisecond
-			}
-			var running, peak atomic.Int64
-			s := &fakeStarter{startTime: 50 * time.Millisecond, tail: 2 * time.Millisecond, capacity: 12}
-			s.work = func(e *fakeEnv, _ *Request) {
-				if n := running.Add(1); n > peak.Load() {
-					peak.Store(n)
-				}
-				time.Sleep(upTo(100))
-				running.Add(-1)
-				if upTo(10) == 0 {
-					e.Close() // it crashes
-				}
-			}
-			s.startIn = func(int) error {
-				if upTo(10) == 0 {
-					s.mu.Lock()
-					s.live--
-					s.mu.Unlock()
-					return errors.New("no luck")
-				}
-				return nil
-			}
-			scenario(t, s, Options{AccountLimit: 10, IdleTimeout: 200 * time.Millisecond}, func(t *testing.T, d *Dispatcher) {
-				var wg sync.WaitGroup
-				for i := range 200 {
-					time.Sleep(upTo(10))
-					wg.Go(func() {
-						ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond+upTo(200))
-						defer cancel()
-						v := version(fmt.Sprint("f", i%3))
-						d.Invoke(ctx, &Request{Version: v}, &bytes.Buffer{})
-					})
-				}
-				wg.Wait()
-				time.Sleep(time.Second)
-				synctest.Wait()
-				for _, h := range d.snapshot() {
-					t.Errorf("function home with concurrency %d left", h.inUse)
-				}
-				if n := d.unreserved.Load(); n != 0 {
-					t.Errorf("account concurrency %d left", n)
-				}
-			})
-			if peak.Load() > 10 {
-				t.Errorf("%d invocations at once, limit 10", peak.Load())
-			}
-		})
-	}
 }

@@ -3,45 +3,50 @@ package invoke
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
-
-	"lapwing.dev/lapwing/internal/function"
 )
 
 // home is where all concurrency of one function is accounted for: its
-// environments, by version and revision, and what waits for one.
+// environments, on demand and provisioned, and what waits for one.
 type home struct {
-	d   *Dispatcher
-	arn string
+	d       *Dispatcher
+	arn     string
+	account *account
 
-	mu        sync.Mutex
-	pools     map[poolKey]*pool
-	inUse     int           // invocations admitted and not over
-	finishing int           // of these, how many have answered their caller already
-	changed   chan struct{} // closed when an invocation is over; nil unless someone waits
-	gone      bool          // dropped by the dispatcher; ask it for a new one
+	requests bucket // synchronous requests, where concurrency is reserved
+	starts   bucket // environments on demand
+
+	mu         sync.Mutex
+	reserved   *int // configured; nil: none
+	claimed    int  // units of concurrency: invocations on demand, and provisioned environments whether busy or not
+	inUse      int  // invocations admitted and not over
+	finishing  int  // of these, how many have answered their caller already
+	tenants    int  // environments that belong to one tenant
+	pools      map[poolKey]*pool
+	provisions map[poolKey]*provision
+	changed    chan struct{} // closed when an invocation is over; nil unless someone waits
+	gone       bool          // dropped by the dispatcher; ask it for a new one
 }
 
 // errGone is never seen by a caller: the dispatcher looks the home up again.
 var errGone = errors.New("invoke: function home is gone")
 
 // acquire admits an invocation and returns an environment for it.
-func (h *home) acquire(v *function.Version) (*environment, error) {
+func (h *home) acquire(req *Request) (*environment, error) {
 	h.mu.Lock()
-	if h.gone {
-		h.mu.Unlock()
-		return nil, errGone
-	}
-	if err := h.admit(v); err != nil {
+	by, e, err := h.admit(req)
+	if err != nil {
 		h.mu.Unlock()
 		return nil, err
 	}
-	reserved := v.ReservedConcurrency != nil
-	p := h.pool(v)
+	if e != nil {
+		h.mu.Unlock()
+		return e, nil
+	}
+	p := h.pool(req)
 	if e := p.takeIdle(); e != nil {
-		e.reserved, e.answered = reserved, false
+		e.begin(req, by)
 		h.mu.Unlock()
 		return e, nil
 	}
@@ -61,94 +66,165 @@ func (h *home) acquire(v *function.Version) (*environment, error) {
 		<-w.ready
 	}
 	if w.err != nil {
-		h.leave(reserved)
+		h.leave(req, by, w.throttled)
 		return nil, w.err
 	}
-	w.env.reserved = reserved
+	w.env.begin(req, by)
 	return w.env, nil
 }
 
-// admit takes a unit of concurrency or tells why there is none. Where an
-// invocation of the same function has answered and is about to be over, it
-// waits a moment for that: a client that calls again as soon as it has its
-// answer must not be throttled by its own last call. The lock is held on entry
-// and on return.
-func (h *home) admit(v *function.Version) error {
-	var deadline <-chan time.Time
+// admit takes a unit of concurrency for req, or tells why there is none. Where a
+// provisioned environment serves it, that is returned. Where an invocation of
+// the same function has answered and is about to be over, it waits a moment for
+// that: a client that calls again as soon as it has its answer must not be
+// throttled, or get a cold start, because of its own last call. The lock is held
+// on entry and on return.
+func (h *home) admit(req *Request) (Served, *environment, error) {
+	now := time.Now()
 	for {
-		reason := h.tryAdmit(v)
-		if reason == "" {
-			return nil
+		if h.gone {
+			return 0, nil, errGone
 		}
-		if h.finishing == 0 {
-			return errThrottled(reason)
+		by := OnDemand
+		if pr := h.provisions[keyOf(req.Version, "")]; pr != nil && pr.complete {
+			if e := pr.take(h.d.clock()); e != nil {
+				if reason := h.rate(req); reason != "" {
+					pr.idle = append(pr.idle, e)
+					return 0, nil, h.throttle(req, reason)
+				}
+				h.enter(req, Provisioned)
+				e.begin(req, Provisioned)
+				return Provisioned, e, nil
+			}
+			if pr.finishing > 0 && !h.hasIdle(req) && h.pause(now.Add(finishGrace)) {
+				continue
+			}
+			by = Spillover
 		}
-		if deadline == nil {
-			t := time.NewTimer(throttleGrace)
-			defer t.Stop()
-			deadline = t.C
+		reason := h.claim()
+		if reason != "" {
+			if h.finishing > 0 && h.pause(now.Add(throttleGrace)) {
+				continue
+			}
+			return 0, nil, h.throttle(req, reason)
 		}
-		if h.changed == nil {
-			h.changed = make(chan struct{})
+		if reason := h.rate(req); reason != "" {
+			h.unclaim()
+			return 0, nil, h.throttle(req, reason)
 		}
-		changed := h.changed
-		h.mu.Unlock()
-		select {
-		case <-changed:
-			h.mu.Lock()
-		case <-deadline:
-			h.mu.Lock()
-			return errThrottled(reason)
-		}
+		h.enter(req, by)
+		return by, nil, nil
 	}
 }
 
-func (h *home) tryAdmit(v *function.Version) (reason string) {
-	if v.ReservedConcurrency != nil {
-		if h.inUse >= *v.ReservedConcurrency {
-			return reasonReserved
-		}
-	} else if limit := int64(h.d.opts.AccountLimit - h.d.opts.Reserved()); h.d.unreserved.Add(1) > limit {
-		h.d.unreserved.Add(-1)
+// claim takes a unit of the function's reserved concurrency, or of the account's
+// where it has none, for an invocation on demand or a provisioned environment.
+func (h *home) claim() (reason string) {
+	switch {
+	case h.reserved != nil && h.claimed >= *h.reserved:
+		return reasonReserved
+	case h.reserved == nil && !h.account.claim():
 		return reasonAccount
 	}
-	h.inUse++
+	h.claimed++
 	return ""
 }
 
-// leave gives back the concurrency of an invocation that had no environment.
-func (h *home) leave(reserved bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.giveBack(reserved)
+func (h *home) unclaim() {
+	h.claimed--
+	if h.reserved == nil {
+		h.account.unclaim()
+	}
 }
 
-func (h *home) giveBack(reserved bool) {
-	h.inUse--
-	if !reserved {
-		h.d.unreserved.Add(-1)
+// rate limits synchronous requests a second to ten times the concurrency (Lambda
+// developer guide, "Understanding concurrency and requests per second").
+func (h *home) rate(req *Request) (reason string) {
+	switch {
+	case req.Asynchronous:
+		return ""
+	case h.reserved != nil:
+		if !h.requests.take(h.d.clock(), *h.reserved*requestsPerUnit, time.Second) {
+			return reasonReservedRate
+		}
+	case !h.account.requests.take(h.d.clock(), int(h.account.limit)*requestsPerUnit, time.Second):
+		return reasonRate
 	}
+	return ""
+}
+
+// concurrency is the most that the function can ever use at once.
+func (h *home) concurrency() int {
+	if h.reserved != nil {
+		return *h.reserved
+	}
+	return int(h.account.limit)
+}
+
+func (h *home) throttle(req *Request, reason string) error {
+	h.d.opts.Observer.Throttled(req, reason)
+	return errThrottled(reason)
+}
+
+func (h *home) enter(req *Request, by Served) {
+	h.inUse++
+	h.d.opts.Observer.Admitted(req, by)
+}
+
+// exit undoes enter, and claim unless a provisioned environment keeps its unit.
+func (h *home) exit(req *Request, by Served) {
+	h.d.opts.Observer.Released(req, by) // before its unit can be another's
+	h.inUse--
+	if by != Provisioned {
+		h.unclaim()
+	}
+	h.fillAll() // what is provisioned comes before new invocations
+	h.wake()
+}
+
+// leave gives back the concurrency of an invocation that had no environment.
+func (h *home) leave(req *Request, by Served, throttled string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.exit(req, by)
+	if throttled != "" {
+		h.d.opts.Observer.Throttled(req, throttled)
+	}
+}
+
+// wake lets those who wait in pause look again.
+func (h *home) wake() {
 	if h.changed != nil {
 		close(h.changed)
 		h.changed = nil
 	}
 }
 
-// pool returns the pool of v, which retires the pools of the same version's
-// earlier revisions.
-func (h *home) pool(v *function.Version) *pool {
-	key := poolKey{v.Version, v.Revision}
-	p := h.pools[key]
-	if p == nil || p.retired {
-		for k, old := range h.pools {
-			if k.version == key.version {
-				h.retirePool(k, old)
-			}
-		}
-		p = &pool{version: v}
-		h.pools[key] = p
+// pause waits, without the lock, until an invocation of the function is over,
+// which it tells, or the time is over.
+func (h *home) pause(until time.Time) bool {
+	d := time.Until(until)
+	if d <= 0 {
+		return false
 	}
-	return p
+	t := time.NewTimer(d)
+	defer t.Stop()
+	changed := h.change()
+	h.mu.Unlock()
+	defer h.mu.Lock()
+	select {
+	case <-changed:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+func (h *home) change() <-chan struct{} {
+	if h.changed == nil {
+		h.changed = make(chan struct{})
+	}
+	return h.changed
 }
 
 // answered notes that e has answered its caller and will soon be free.
@@ -157,94 +233,30 @@ func (h *home) answered(e *environment) {
 	defer h.mu.Unlock()
 	e.answered = true
 	h.finishing++
-	e.pool.finishing++
+	*e.soon()++
 }
 
 // release takes e back after an invocation.
 func (h *home) release(e *environment, reusable bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p := e.pool
 	if e.answered {
 		h.finishing--
-		p.finishing--
+		*e.soon()--
 	}
-	h.giveBack(e.reserved)
-	if reusable && e.Alive() && time.Since(e.started) < maxLifetime {
+	reusable = reusable && e.Alive() && time.Since(e.started) < maxLifetime
+	req, by := e.request, e.by
+	e.request = nil
+	switch {
+	case e.provision != nil:
+		h.releaseProvisioned(e, reusable)
+	case reusable:
 		h.offer(e)
-		return
+	default:
+		h.discard(e)
+		h.startMissing(e.pool, e.pool.finishing) // whoever counted on it needs another one
 	}
-	e.end()
-	h.startMissing(p, p.finishing) // whoever counted on it needs another one
-}
-
-func (h *home) retire(which func(*function.Version) bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for k, p := range h.pools {
-		if which(p.version) {
-			h.retirePool(k, p)
-		}
-	}
-}
-
-// reap ends what has been idle for too long, has grown too old or has died. It
-// tells whether nothing is left of the function here.
-func (h *home) reap(now time.Time) (empty bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for k, p := range h.pools {
-		p.idle = slices.DeleteFunc(p.idle, func(e *environment) bool {
-			over := now.Sub(e.idleAt) >= h.d.opts.IdleTimeout || now.Sub(e.started) >= maxLifetime || !e.Alive()
-			if over {
-				e.end()
-			}
-			return over
-		})
-		if len(p.idle)+len(p.waiting)+p.starting == 0 && h.inUse == 0 {
-			delete(h.pools, k)
-		}
-	}
-	return h.inUse == 0 && len(h.pools) == 0
-}
-
-// drop marks h as gone if nothing has come since reap found it empty.
-func (h *home) drop() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.gone = h.inUse == 0 && len(h.pools) == 0
-	return h.gone
-}
-
-func (h *home) oldestIdle() (time.Time, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	_, t := h.findOldest()
-	return t, !t.IsZero()
-}
-
-// giveUpOldest ends the longest idle environment and waits until it is gone.
-func (h *home) giveUpOldest() bool {
-	h.mu.Lock()
-	p, _ := h.findOldest()
-	if p == nil {
-		h.mu.Unlock()
-		return false
-	}
-	e := p.idle[0]
-	p.idle = slices.Delete(p.idle, 0, 1)
-	h.mu.Unlock()
-	e.Close()
-	return true
-}
-
-func (h *home) findOldest() (oldest *pool, since time.Time) {
-	for _, p := range h.pools {
-		if len(p.idle) > 0 && (oldest == nil || p.idle[0].idleAt.Before(since)) {
-			oldest, since = p, p.idle[0].idleAt
-		}
-	}
-	return oldest, since
+	h.exit(req, by)
 }
 
 // drain waits until no invocation of the function is under way, or ctx ends.
@@ -252,10 +264,7 @@ func (h *home) drain(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for h.inUse > 0 && ctx.Err() == nil {
-		if h.changed == nil {
-			h.changed = make(chan struct{})
-		}
-		changed := h.changed
+		changed := h.change()
 		h.mu.Unlock()
 		select {
 		case <-changed:
@@ -263,4 +272,67 @@ func (h *home) drain(ctx context.Context) {
 		}
 		h.mu.Lock()
 	}
+}
+
+// configure sets what the function may use and what is kept ready of it.
+func (h *home) configure(l Limits) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.gone {
+		return errGone
+	}
+	// What is in use moves along between the account and the reservation.
+	was, is := h.reserved, l.Reserved
+	h.account.reserved.Add(int64(valueOf(is) - valueOf(was)))
+	switch {
+	case was == nil && is != nil:
+		h.account.claimed.Add(-int64(h.claimed))
+	case was != nil && is == nil:
+		h.account.claimed.Add(int64(h.claimed))
+	}
+	h.reserved = is
+	h.provide(l.Provisioned)
+	h.wake()
+	return nil
+}
+
+func valueOf(n *int) int {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
+
+// retire ends the environments on demand of a version, or of all where version
+// is empty.
+func (h *home) retire(version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for k, p := range h.pools {
+		if version == "" || k.version == version {
+			h.retirePool(k, p)
+		}
+	}
+}
+
+// close ends all environments that are idle. Those that are busy or starting end
+// by themselves when the dispatcher's context has ended.
+func (h *home) close() {
+	h.retire("")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.provide(nil)
+}
+
+// empty tells whether there is nothing to remember of the function.
+func (h *home) empty() bool {
+	return h.inUse == 0 && h.reserved == nil && len(h.pools) == 0 && len(h.provisions) == 0
+}
+
+// drop marks h as gone if nothing has come since reap found it empty.
+func (h *home) drop() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gone = h.empty()
+	return h.gone
 }

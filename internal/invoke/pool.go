@@ -10,11 +10,18 @@ import (
 	"lapwing.dev/lapwing/internal/function"
 )
 
-type poolKey struct{ version, revision string }
+// poolKey is what environments must have in common to serve one another's
+// invocations.
+type poolKey struct{ version, revision, tenant string }
 
-// pool holds the environments of one revision of one version.
+func keyOf(v *function.Version, tenant string) poolKey {
+	return poolKey{v.Version, v.Revision, tenant}
+}
+
+// pool holds the environments on demand of one revision of one version, and of
+// one tenant where the function isolates them.
 type pool struct {
-	version   *function.Version
+	spec      Spec
 	idle      []*environment // the most recently used last: taken first, so that the rest can be reaped
 	waiting   []*waiter      // first come, first served
 	starting  int            // environments on their way
@@ -25,19 +32,68 @@ type pool struct {
 // environment is an Environment with what the home knows of it.
 type environment struct {
 	Environment
-	home     *home
-	pool     *pool
-	reserved bool // counted against the function's reservation, not the account
-	answered bool // its invocation has answered the caller
-	started  time.Time
-	idleAt   time.Time
+	home      *home
+	pool      *pool      // nil where it is provisioned
+	provision *provision // nil where it is on demand
+	tenant    string
+	started   time.Time
+	idleAt    time.Time
+
+	request  *Request // the invocation that it serves
+	by       Served
+	answered bool // that has answered its caller
 }
+
+// begin notes the invocation that e serves next.
+func (e *environment) begin(req *Request, by Served) {
+	e.request, e.by, e.answered = req, by, false
+}
+
+// soon counts the environments like e that have answered and will be free soon.
+func (e *environment) soon() *int {
+	if e.provision != nil {
+		return &e.provision.finishing
+	}
+	return &e.pool.finishing
+}
+
+// end ends an environment without holding anything up. It is called from a
+// goroutine of the dispatcher, or with d.life held, so that Close waits for it.
+func (e *environment) end() { e.home.d.wg.Go(e.Close) }
 
 // waiter is an admitted invocation that waits for its environment.
 type waiter struct {
-	ready chan struct{} // closed when env or err is set
-	env   *environment
-	err   error
+	ready     chan struct{} // closed when env or err is set
+	env       *environment
+	err       error
+	throttled string // the reason, where err is a throttle
+}
+
+func (w *waiter) fail(err error) {
+	w.err = err
+	close(w.ready)
+}
+
+// pool returns the pool that serves req, which retires the pools of the same
+// version's earlier revisions.
+func (h *home) pool(req *Request) *pool {
+	key := keyOf(req.Version, req.TenantID)
+	p := h.pools[key]
+	if p == nil || p.retired {
+		for k, old := range h.pools {
+			if k.version == key.version && k.revision != key.revision {
+				h.retirePool(k, old)
+			}
+		}
+		p = &pool{spec: Spec{Version: req.Version, Tenant: req.TenantID}}
+		h.pools[key] = p
+	}
+	return p
+}
+
+func (h *home) hasIdle(req *Request) bool {
+	p := h.pools[keyOf(req.Version, req.TenantID)]
+	return p != nil && len(p.idle) > 0
 }
 
 func (p *pool) takeIdle() *environment {
@@ -47,68 +103,92 @@ func (p *pool) takeIdle() *environment {
 		if e.Alive() {
 			return e
 		}
-		e.end()
+		e.home.discard(e)
 	}
 	return nil
+}
+
+// discard ends an environment on demand.
+func (h *home) discard(e *environment) {
+	if e.tenant != "" {
+		h.tenants--
+	}
+	e.end()
 }
 
 // startMissing starts environments for waiters that have none on its way,
 // counting on soon of those that are in use.
 func (h *home) startMissing(p *pool, soon int) {
-	for n := len(p.waiting) - p.starting - soon; n > 0; n-- {
+	for len(p.waiting) > p.starting+soon {
+		if reason := h.mayStart(p); reason != "" {
+			w := p.waiting[len(p.waiting)-1]
+			p.waiting = slices.Delete(p.waiting, len(p.waiting)-1, len(p.waiting))
+			w.throttled = reason
+			w.fail(errThrottled(reason))
+			continue
+		}
 		p.starting++
-		if !h.d.spawn(func() { h.start(p) }) {
-			p.starting--
-			h.fail(p, errClosing())
+		if !h.d.fork(func() { h.start(p) }) {
+			h.failed(p, errClosing())
 		}
 	}
+}
+
+// mayStart tells why no environment may be started on demand, if so.
+func (h *home) mayStart(p *pool) (reason string) {
+	reason, rate := reasonAccount, reasonRate
+	if h.reserved != nil {
+		reason, rate = reasonReserved, reasonReservedRate
+	}
+	if p.spec.Tenant != "" && h.tenants >= h.concurrency()*tenantsNum/tenantsDen {
+		return reason
+	}
+	if !h.starts.take(h.d.clock(), maxStarts, startsPeriod) {
+		return rate
+	}
+	if p.spec.Tenant != "" {
+		h.tenants++
+	}
+	return ""
 }
 
 // start starts one environment for p and gives it to whoever waits for longest:
 // meanwhile one may have become free for the invocation that asked.
 func (h *home) start(p *pool) {
-	env, err := h.d.startEnvironment(p.version)
-	for errors.Is(err, ErrNoCapacity) && h.d.giveUpOne() {
-		env, err = h.d.startEnvironment(p.version)
-	}
+	env, err := h.d.start(p.spec)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	p.starting--
-	switch {
-	case err == nil:
-		h.offer(&environment{Environment: env, home: h, pool: p, started: time.Now()})
-	case h.d.ctx.Err() != nil:
-		h.fail(p, errClosing())
-	case errors.Is(err, ErrNoCapacity):
-		h.d.log.Error("execution environment did not start", "function", p.version.ARN(), "error", err)
-		h.fail(p, errNoCapacity(err))
-	default:
-		h.d.log.Error("execution environment did not start", "function", p.version.ARN(), "error", err)
-		h.fail(p, errService(err))
+	if err == nil {
+		p.starting--
+		h.offer(&environment{Environment: env, home: h, pool: p, tenant: p.spec.Tenant, started: time.Now()})
+		return
 	}
+	switch {
+	case h.d.ctx.Err() != nil:
+		err = errClosing()
+	case errors.Is(err, ErrNoCapacity):
+		h.d.log.Error("execution environment did not start", "function", p.spec.Version.ARN(), "error", err)
+		err = errNoCapacity(err)
+	default:
+		h.d.log.Error("execution environment did not start", "function", p.spec.Version.ARN(), "error", err)
+		err = errService(err)
+	}
+	h.failed(p, err)
 }
 
-// startEnvironment makes an error of a panic: a fault in one start must not take
-// the others along.
-func (d *Dispatcher) startEnvironment(v *function.Version) (env Environment, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-	}()
-	return d.opts.Starter.Start(d.ctx, Spec{Version: v})
-}
-
-// fail answers the invocation that waits for longest, after a start has failed,
+// failed answers the invocation that waits for longest, after a start has failed,
 // unless those that are left serve all who wait.
-func (h *home) fail(p *pool, err error) {
+func (h *home) failed(p *pool, err error) {
+	p.starting--
+	if p.spec.Tenant != "" {
+		h.tenants--
+	}
 	if len(p.waiting) <= p.starting {
 		return
 	}
 	w := p.waiting[0]
 	p.waiting = slices.Delete(p.waiting, 0, 1)
-	w.err = err
-	close(w.ready)
+	w.fail(err)
 }
 
 // offer gives a free environment to the first waiter, or lays it aside.
@@ -118,26 +198,42 @@ func (h *home) offer(e *environment) {
 	case len(p.waiting) > 0:
 		w := p.waiting[0]
 		p.waiting = slices.Delete(p.waiting, 0, 1)
-		e.answered = false
 		w.env = e
 		close(w.ready)
 	case p.retired || h.d.ctx.Err() != nil:
-		e.end()
+		h.discard(e)
 	default:
 		e.idleAt = time.Now()
 		p.idle = append(p.idle, e)
 	}
 }
 
-// end ends an environment without holding anything up. It is called from a
-// goroutine of the dispatcher, or with d.life held, so that Close waits for it.
-func (e *environment) end() { e.home.d.wg.Go(e.Close) }
-
 func (h *home) retirePool(k poolKey, p *pool) {
 	p.retired = true
 	delete(h.pools, k)
 	for _, e := range p.idle {
-		e.end()
+		h.discard(e)
 	}
 	p.idle = nil
+}
+
+// start starts an environment. A full host gives up idle ones for it, of other
+// functions too, those first that have been idle for longest.
+func (d *Dispatcher) start(s Spec) (Environment, error) {
+	env, err := d.tryStart(s)
+	for errors.Is(err, ErrNoCapacity) && d.giveUpOne() {
+		env, err = d.tryStart(s)
+	}
+	return env, err
+}
+
+// tryStart makes an error of a panic: a fault in one start must not take the
+// others along.
+func (d *Dispatcher) tryStart(s Spec) (env Environment, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return d.opts.Starter.Start(d.ctx, s)
 }

@@ -1,17 +1,26 @@
 package invoke
 
-import "lapwing.dev/lapwing/internal/aws"
+import (
+	"net/http"
+
+	"lapwing.dev/lapwing/internal/aws"
+)
 
 // Reasons of a TooManyRequestsException (Lambda API reference, Invoke).
+// AWS does not say which one means that a function gets no further environments
+// for a while; we take it to be a rate of the function like the other.
 const (
-	reasonReserved = "ReservedFunctionConcurrentInvocationLimitExceeded"
-	reasonAccount  = "ConcurrentInvocationLimitExceeded"
+	reasonReserved     = "ReservedFunctionConcurrentInvocationLimitExceeded"
+	reasonAccount      = "ConcurrentInvocationLimitExceeded"
+	reasonReservedRate = "ReservedFunctionInvocationRateLimitExceeded"
+	reasonRate         = "FunctionInvocationRateLimitExceeded"
 )
 
 func errThrottled(reason string) *aws.Error {
 	return &aws.Error{
 		Code: "TooManyRequestsException", Status: 429, Message: "Rate Exceeded.",
-		Extra: map[string]string{"Reason": reason, "Type": "User"},
+		Extra:  map[string]string{"Reason": reason, "Type": "User"},
+		Header: http.Header{"Retry-After": {"1"}},
 	}
 }
 

@@ -3,9 +3,6 @@ package gvisor
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -23,7 +20,7 @@ var errClosed = errors.New("gvisor: driver is closed")
 
 // reserve admits s, or tells why not.
 func (d *Driver) reserve(s *instance) error {
-	available, err := memInfo("MemAvailable")
+	available, err := sandbox.MemInfo("MemAvailable")
 	if err != nil {
 		return err
 	}
@@ -63,22 +60,4 @@ func (d *Driver) forget(s *instance) {
 		delete(d.live, s.spec.ID)
 		d.memoryMB -= s.spec.MemoryMB
 	}
-}
-
-// memInfo reads a value of /proc/meminfo, in bytes.
-func memInfo(key string) (uint64, error) {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if f := strings.Fields(line); len(f) == 3 && f[0] == key+":" {
-			n, err := strconv.ParseUint(f[1], 10, 64)
-			if err != nil {
-				return 0, fmt.Errorf("/proc/meminfo: %w", err)
-			}
-			return n << 10, nil
-		}
-	}
-	return 0, fmt.Errorf("/proc/meminfo: no %s", key)
 }

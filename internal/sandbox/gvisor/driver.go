@@ -138,7 +138,7 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 			return nil, err
 		}
 	}
-	if d.hostMem, err = memInfo("MemTotal"); err != nil {
+	if d.hostMem, err = sandbox.MemInfo("MemTotal"); err != nil {
 		return nil, err
 	}
 	if err := d.claim(); err != nil {

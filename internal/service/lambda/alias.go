@@ -101,6 +101,9 @@ func (s *Service) UpdateAlias(ctx context.Context, in *api.UpdateAliasInput) (*a
 	if record.Weights, err = e.checkRouting(record.Version, routing); err != nil {
 		return nil, err
 	}
+	if err := e.checkMove(&record); err != nil {
+		return nil, err
+	}
 	record.Revision = newID()
 	if err := s.updateAlias(ctx, e, a, record); err != nil {
 		return nil, err

@@ -21,8 +21,12 @@ func (s *Service) PutFunctionConcurrency(ctx context.Context, in *api.PutFunctio
 	s.reservations.Lock()
 	defer s.reservations.Unlock()
 	err = s.modifyFunction(ctx, ref, func(f *functionRecord) error {
-		own := s.entries.get(ref.functionKey).reserved()
-		others := s.entries.reservedIn(ref.region) - own
+		e := s.entries.get(ref.functionKey)
+		if m := e.totalProvisioned(); n < m {
+			return invalidParameter(" ReservedConcurrentExecutions  %d should not be lower than function's total provisioned concurrency [%d].", n, m)
+		}
+		own := e.setAside()
+		others := s.entries.setAside(ref.region) - own
 		// To reserve less is right even where, since the account's limit was
 		// lowered, too much is reserved.
 		if n > own && others+n > s.opts.Concurrency-minUnreserved {

@@ -95,7 +95,6 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		name string
 		used bool
 	}{
-		{"TenancyConfig", in.TenancyConfig != nil},
 		{"PublishTo", in.PublishTo != ""},
 	} {
 		if option.used {
@@ -120,6 +119,9 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		MemoryMB:     defaultMemoryMB,
 		EphemeralMB:  defaultEphemeralMB,
 		Logging:      logging{Format: api.LogFormatText, Group: "/aws/lambda/" + name},
+	}
+	if in.TenancyConfig != nil {
+		c.Tenancy = in.TenancyConfig.TenantIsolationMode
 	}
 	err = s.apply(ctx, &options{
 		Description: in.Description, Role: in.Role, Runtime: in.Runtime, Handler: in.Handler,

@@ -55,6 +55,9 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 			SystemLogLevel: c.Logging.SystemLevel, LogGroup: aws.Ptr(c.Logging.Group),
 		},
 	}
+	if c.Tenancy != "" {
+		out.TenancyConfig = &api.TenancyConfig{TenantIsolationMode: c.Tenancy}
+	}
 	if c.Environment != nil {
 		out.Environment = &api.EnvironmentResponse{Variables: maps.Clone(c.Environment.Variables)}
 	}

@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -38,17 +38,17 @@ type route struct {
 
 // target is a version that can be invoked.
 type target struct {
-	version *function.Version
-	state   api.State
-	code    codePackage
+	version  *function.Version
+	state    api.State
+	code     codePackage
+	isolated bool // an environment serves one tenant only
 }
 
 // entries is the read model of all functions.
 type entries struct {
-	mu       sync.RWMutex
-	all      map[functionKey]*entry
-	urls     map[string]*function.URL // by id
-	reserved atomic.Int64             // reserved concurrency of all functions together
+	mu   sync.RWMutex
+	all  map[functionKey]*entry
+	urls map[string]*function.URL // by id
 }
 
 func (e *entries) get(key functionKey) *entry {
@@ -61,7 +61,6 @@ func (e *entries) get(key functionKey) *entry {
 func (e *entries) put(key functionKey, en *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.reserved.Add(int64(en.reserved() - e.all[key].reserved()))
 	if old := e.all[key]; old != nil {
 		for _, u := range old.urls {
 			delete(e.urls, u.ID)
@@ -85,6 +84,10 @@ func (e *entry) reserved() int {
 	return *e.function.Value.ReservedConcurrency
 }
 
+// isolated tells whether the function's environments serve one tenant each. Lambda
+// has neither provisioned concurrency nor URLs for such functions.
+func (e *entry) isolated() bool { return e.function.Value.Config.Tenancy != "" }
+
 // list returns the functions of a Region, or all, in order of their names.
 func (e *entries) list(region string) []*entry {
 	e.mu.RLock()
@@ -97,6 +100,23 @@ func (e *entries) list(region string) []*entry {
 	}
 	slices.SortFunc(list, func(a, b *entry) int { return strings.Compare(a.key.String(), b.key.String()) })
 	return list
+}
+
+// setAside sums up what functions of a Region have for themselves: reserved or
+// else provisioned concurrency.
+func (e *entries) setAside(region string) (sum int) {
+	for _, en := range e.list(region) {
+		sum += en.setAside()
+	}
+	return sum
+}
+
+// setAside is the concurrency that nobody but the function can use.
+func (e *entry) setAside() int {
+	if e != nil && e.function.Value.ReservedConcurrency != nil {
+		return e.reserved()
+	}
+	return e.totalProvisioned()
 }
 
 // reservedIn sums up the reserved concurrency of the functions of a Region.
@@ -122,6 +142,7 @@ func (s *Service) reload(key functionKey) *entry {
 	item, ok := s.functions.Get(key.String())
 	if !ok {
 		s.entries.put(key, nil)
+		s.opts.Invoker.Configure(functionARN(key.region, s.opts.AccountID, key.name), invoke.Limits{})
 		return nil
 	}
 	e := &entry{
@@ -144,6 +165,7 @@ func (s *Service) reload(key functionKey) *entry {
 	s.buildRoutes(e)
 	s.buildURLs(e)
 	s.entries.put(key, e)
+	s.opts.Invoker.Configure(e.arn, e.limits())
 	return e
 }
 
@@ -154,7 +176,10 @@ func (s *Service) buildRoutes(e *entry) {
 	if f.Serving != nil {
 		serving = f.Serving
 	}
-	latest := &target{s.functionVersion(e.key, function.Latest, serving, f.ReservedConcurrency), f.State, serving.Code}
+	newTarget := func(number string, c *configuration, state api.State) *target {
+		return &target{s.functionVersion(e.key, number, c), state, c.Code, c.Tenancy != ""}
+	}
+	latest := newTarget(function.Latest, serving, f.State)
 	e.routes[""] = &route{invokedARN: e.arn, target: latest}
 	e.routes[function.Latest] = &route{invokedARN: qualify(e.arn, function.Latest), target: latest}
 	for i := range e.versions {
@@ -162,7 +187,7 @@ func (s *Service) buildRoutes(e *entry) {
 		number := strconv.Itoa(v.Number)
 		e.routes[number] = &route{
 			invokedARN: qualify(e.arn, number),
-			target:     &target{s.functionVersion(e.key, number, &v.Config, f.ReservedConcurrency), v.State, v.Config.Code},
+			target:     newTarget(number, &v.Config, v.State),
 		}
 	}
 	for name, a := range e.aliases {

@@ -16,6 +16,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/state"
@@ -64,6 +65,8 @@ type fakeInvoker struct {
 	reply   func(ctx context.Context, req *invoke.Request, w io.Writer) (*invoke.Result, error)
 	last    *invoke.Request
 	retired []string
+	limits  map[string]invoke.Limits
+	states  map[string]invoke.AllocationStatus // by version ARN
 }
 
 func (f *fakeInvoker) Invoke(ctx context.Context, req *invoke.Request, w io.Writer) (*invoke.Result, error) {
@@ -82,6 +85,21 @@ func (f *fakeInvoker) Retire(arn, version string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.retired = append(f.retired, arn+" "+version)
+}
+
+func (f *fakeInvoker) Configure(arn string, l invoke.Limits) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.limits == nil {
+		f.limits = map[string]invoke.Limits{}
+	}
+	f.limits[arn] = l
+}
+
+func (f *fakeInvoker) Allocation(v *function.Version) invoke.AllocationStatus {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.states[v.ARN()]
 }
 
 func (f *fakeInvoker) request() *invoke.Request {

@@ -76,15 +76,15 @@ func (s *Service) invokeAsync(context.Context, *invoke.Request) (*api.InvokeOutp
 // prepare finds the version to run and checks the event: everything that
 // happens before an invocation counts. It reads memory only.
 func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) {
-	if aws.Value(c.tenant) != "" {
-		return nil, unsupported("TenantId")
-	}
 	ref, err := s.resolve(ctx, aws.Value(c.name), aws.Value(c.qualifier))
 	if err != nil {
 		return nil, err
 	}
 	r, t, err := s.route(ref)
 	if err != nil {
+		return nil, err
+	}
+	if err := t.checkTenant(aws.Value(c.tenant)); err != nil {
 		return nil, err
 	}
 	if len(c.payload) > maxPayload {
@@ -112,6 +112,7 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 		TraceID:       request.Header.Get("X-Amzn-Trace-Id"),
 		Tail:          c.tail,
 		Streaming:     c.streaming,
+		TenantID:      aws.Value(c.tenant),
 	}, nil
 }
 
@@ -133,6 +134,18 @@ func (s *Service) route(ref reference) (*route, *target, error) {
 		return r, r.other, nil
 	}
 	return r, r.target, nil
+}
+
+// checkTenant insists on a tenant where the function isolates them, and only
+// there (Lambda developer guide, "Troubleshooting tenant isolation").
+func (t *target) checkTenant(id string) error {
+	switch {
+	case t.isolated && id == "":
+		return invalidParameter("The invoked function is enabled with tenancy configuration. Add a valid tenant ID in your request and try again.")
+	case !t.isolated && id != "":
+		return invalidParameter("The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request and try again.")
+	}
+	return nil
 }
 
 // checkJSON tells whether b is one JSON value, and if not why.

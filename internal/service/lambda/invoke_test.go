@@ -68,7 +68,7 @@ func TestInvokeErrors(t *testing.T) {
 		{"too large", api.InvokeInput{Payload: make([]byte, maxPayload+1)}, "RequestTooLargeException", "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"},
 		{"client context", api.InvokeInput{ClientContext: aws.Ptr("%")}, "InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object."},
 		{"client context too large", api.InvokeInput{ClientContext: aws.Ptr(strings.Repeat("a", maxClientContext+1))}, "InvalidRequestContentException", "at most 3583 bytes"},
-		{"tenant", api.InvokeInput{TenantId: aws.Ptr("t")}, codeInvalid, "TenantId is not supported"},
+		{"tenant", api.InvokeInput{TenantId: aws.Ptr("t")}, codeInvalid, "The invoked function is not enabled with tenancy configuration."},
 		{"durable execution", api.InvokeInput{DurableExecutionName: aws.Ptr("t")}, codeInvalid, "DurableExecutionName is not supported"},
 		{"asynchronous", api.InvokeInput{InvocationType: api.InvocationTypeEvent}, codeInvalid, "InvocationType Event is not supported"},
 	} {

@@ -452,11 +452,8 @@ func TestReservedConcurrency(t *testing.T) {
 	if err != nil || *settings.AccountLimit.UnreservedConcurrentExecutions != 100 || *settings.AccountLimit.ConcurrentExecutions != 1000 || *settings.AccountUsage.FunctionCount != 2 {
 		t.Errorf("%+v %+v %v", settings.AccountLimit, settings.AccountUsage, err)
 	}
-	if n := f.ReservedConcurrency(); n != 900 {
-		t.Errorf("reserved %d", n)
-	}
-	if _, err := f.Invoke(ctx, &api.InvokeInput{FunctionName: aws.Ptr("hello")}); err != nil || *f.invoker.request().Version.ReservedConcurrency != 400 {
-		t.Errorf("invocation: %v %+v", err, f.invoker.request().Version)
+	if n := f.invoker.limits[arnPrefix+"hello"].Reserved; n == nil || *n != 400 {
+		t.Errorf("the data plane was told %v", n)
 	}
 	if _, err := f.DeleteFunctionConcurrency(ctx, &api.DeleteFunctionConcurrencyInput{FunctionName: aws.Ptr("hello")}); err != nil {
 		t.Fatal(err)

@@ -46,7 +46,8 @@ type versionRecord struct {
 	// description can differ.
 	Source string `json:"source"`
 	status
-	Policy []statement `json:"policy,omitempty"`
+	Policy      []statement  `json:"policy,omitempty"`
+	Provisioned *provisioned `json:"provisioned,omitempty"`
 }
 
 // aliasRecord is an alias.
@@ -59,6 +60,7 @@ type aliasRecord struct {
 	Revision    string             `json:"revision"`
 	Policy      []statement        `json:"policy,omitempty"`
 	URL         *urlRecord         `json:"url,omitempty"`
+	Provisioned *provisioned       `json:"provisioned,omitempty"`
 }
 
 // status is the life cycle of $LATEST or of a version.
@@ -131,6 +133,9 @@ type configuration struct {
 	Logging      logging          `json:"logging"`
 	Code         codePackage      `json:"code"`
 	Layers       []layerUse       `json:"layers,omitempty"` // lowest first
+	// Tenancy is how the function's tenants are isolated, if at all. It never
+	// changes.
+	Tenancy api.TenantIsolationMode `json:"tenancy,omitempty"`
 }
 
 type environment struct {
@@ -169,7 +174,7 @@ func (c configuration) fingerprint() string {
 }
 
 // functionVersion makes what the data plane needs to know of a version.
-func (s *Service) functionVersion(key functionKey, number string, c *configuration, reserved *int) *function.Version {
+func (s *Service) functionVersion(key functionKey, number string, c *configuration) *function.Version {
 	v := &function.Version{
 		Account: s.opts.AccountID, Region: key.region, Name: key.name, Version: number,
 		Revision: c.Deployment,
@@ -180,7 +185,6 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 			Format: string(c.Logging.Format), ApplicationLevel: string(c.Logging.ApplicationLevel),
 			SystemLevel: string(c.Logging.SystemLevel), Group: c.Logging.Group,
 		},
-		ReservedConcurrency: reserved,
 	}
 	if c.Environment != nil {
 		v.Env = maps.Clone(c.Environment.Variables)

@@ -14,11 +14,6 @@ func (s *Service) DeleteFunctionEventInvokeConfig(context.Context, *api.DeleteFu
 	return nil, unsupported("DeleteFunctionEventInvokeConfig")
 }
 
-// DeleteProvisionedConcurrencyConfig implements lambda.API.
-func (s *Service) DeleteProvisionedConcurrencyConfig(context.Context, *api.DeleteProvisionedConcurrencyConfigInput) (*api.DeleteProvisionedConcurrencyConfigOutput, error) {
-	return nil, unsupported("DeleteProvisionedConcurrencyConfig")
-}
-
 // GetFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) GetFunctionEventInvokeConfig(context.Context, *api.GetFunctionEventInvokeConfigInput) (*api.GetFunctionEventInvokeConfigOutput, error) {
 	return nil, unsupported("GetFunctionEventInvokeConfig")
@@ -27,11 +22,6 @@ func (s *Service) GetFunctionEventInvokeConfig(context.Context, *api.GetFunction
 // GetFunctionRecursionConfig implements lambda.API.
 func (s *Service) GetFunctionRecursionConfig(context.Context, *api.GetFunctionRecursionConfigInput) (*api.GetFunctionRecursionConfigOutput, error) {
 	return nil, unsupported("GetFunctionRecursionConfig")
-}
-
-// GetProvisionedConcurrencyConfig implements lambda.API.
-func (s *Service) GetProvisionedConcurrencyConfig(context.Context, *api.GetProvisionedConcurrencyConfigInput) (*api.GetProvisionedConcurrencyConfigOutput, error) {
-	return nil, unsupported("GetProvisionedConcurrencyConfig")
 }
 
 // GetRuntimeManagementConfig implements lambda.API.
@@ -49,11 +39,6 @@ func (s *Service) ListFunctionEventInvokeConfigs(context.Context, *api.ListFunct
 	return nil, unsupported("ListFunctionEventInvokeConfigs")
 }
 
-// ListProvisionedConcurrencyConfigs implements lambda.API.
-func (s *Service) ListProvisionedConcurrencyConfigs(context.Context, *api.ListProvisionedConcurrencyConfigsInput) (*api.ListProvisionedConcurrencyConfigsOutput, error) {
-	return nil, unsupported("ListProvisionedConcurrencyConfigs")
-}
-
 // PutFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) PutFunctionEventInvokeConfig(context.Context, *api.PutFunctionEventInvokeConfigInput) (*api.PutFunctionEventInvokeConfigOutput, error) {
 	return nil, unsupported("PutFunctionEventInvokeConfig")
@@ -62,11 +47,6 @@ func (s *Service) PutFunctionEventInvokeConfig(context.Context, *api.PutFunction
 // PutFunctionRecursionConfig implements lambda.API.
 func (s *Service) PutFunctionRecursionConfig(context.Context, *api.PutFunctionRecursionConfigInput) (*api.PutFunctionRecursionConfigOutput, error) {
 	return nil, unsupported("PutFunctionRecursionConfig")
-}
-
-// PutProvisionedConcurrencyConfig implements lambda.API.
-func (s *Service) PutProvisionedConcurrencyConfig(context.Context, *api.PutProvisionedConcurrencyConfigInput) (*api.PutProvisionedConcurrencyConfigOutput, error) {
-	return nil, unsupported("PutProvisionedConcurrencyConfig")
 }
 
 // PutRuntimeManagementConfig implements lambda.API.

@@ -26,6 +26,7 @@ import (
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/aws/wire"
+	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/service/lambda"
@@ -59,7 +60,11 @@ func (echo) Invoke(_ context.Context, req *invoke.Request, w io.Writer) (*invoke
 	return &invoke.Result{}, nil
 }
 
-func (echo) Retire(arn, version string) {}
+func (echo) Retire(arn, version string)      {}
+func (echo) Configure(string, invoke.Limits) {}
+func (echo) Allocation(*function.Version) invoke.AllocationStatus {
+	return invoke.AllocationStatus{}
+}
 
 // connect starts the service behind HTTP and returns the AWS SDK's client of it.
 func connect(t *testing.T) *sdk.Client {

@@ -52,6 +52,10 @@ type Invoker interface {
 	// Retire ends the environments of a function, or of one version of it,
 	// once they are idle.
 	Retire(functionARN, version string)
+	// Configure sets the concurrency of a function, which need not be new.
+	Configure(functionARN string, l invoke.Limits)
+	// Allocation tells what has become of a version's provisioned concurrency.
+	Allocation(v *function.Version) invoke.AllocationStatus
 }
 
 // Objects gives access to code packages in S3.
@@ -200,10 +204,6 @@ func (s *Service) Close() {
 	s.cancel()
 	s.wg.Wait()
 }
-
-// ReservedConcurrency returns the sum of all functions' reserved concurrency,
-// which is taken off the concurrency of functions that have none. It is cheap.
-func (s *Service) ReservedConcurrency() int { return int(s.entries.reserved.Load()) }
 
 // lock takes the lock of a function's writers.
 func (s *Service) lock(key functionKey) (unlock func()) {

@@ -172,7 +172,6 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 			in.SnapStart = &api.SnapStart{ApplyOn: api.SnapStartApplyOnPublishedVersions}
 		}, codeInvalid, "SnapStart ApplyOn PublishedVersions is not supported"},
 		{"code signing", func(in *api.CreateFunctionInput) { in.CodeSigningConfigArn = aws.Ptr("arn") }, "CodeSigningConfigNotFoundException", "The code signing configuration cannot be found. Check that the provided configuration is not deleted: arn."},
-		{"tenancy", func(in *api.CreateFunctionInput) { in.TenancyConfig = &api.TenancyConfig{} }, codeInvalid, "TenancyConfig is not supported"},
 		{"durable", func(in *api.CreateFunctionInput) { in.DurableConfig = &api.DurableConfig{} }, codeInvalid, "DurableConfig is not supported"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -392,7 +391,7 @@ func TestRestartFindsEverything(t *testing.T) {
 		must(a, err)
 		tags, err := f.ListTags(ctx, &api.ListTagsInput{Resource: aws.Ptr(arnPrefix + "hello")})
 		must(tags, err)
-		fmt.Fprintln(&b, *a.FunctionVersion, a.RoutingConfig.AdditionalVersionWeights, *a.RevisionId, tags.Tags, f.ReservedConcurrency(), f.stored())
+		fmt.Fprintln(&b, *a.FunctionVersion, a.RoutingConfig.AdditionalVersionWeights, *a.RevisionId, tags.Tags, f.entries.reservedIn(""), f.stored())
 		return b.String()
 	}
 	before := snapshot()

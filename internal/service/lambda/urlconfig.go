@@ -109,6 +109,9 @@ func (s *Service) CreateFunctionUrlConfig(ctx context.Context, in *api.CreateFun
 	if h == nil {
 		return nil, notFound("Function does not exist")
 	}
+	if s.entries.get(ref.functionKey).isolated() {
+		return nil, invalidParameter("Function URLs are not supported for functions with tenant isolation.")
+	}
 	if h.url != nil {
 		return nil, conflict("Failed to create function url config for [functionArn = %s]. Error message:  FunctionUrlConfig exists for this Lambda function", h.arn)
 	}
