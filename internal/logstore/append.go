@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -252,6 +253,27 @@ func (g *group) commit(b *batch) error {
 		return b.err
 	}
 	return g.sync()
+}
+
+// Sync returns when everything that was appended before is durable, or counted
+// as dropped; the error is that of the first group that could not be written.
+func (s *Store) Sync() error {
+	s.mu.RLock()
+	groups := slices.Collect(maps.Values(s.groups))
+	s.mu.RUnlock()
+	var first error
+	for _, g := range groups {
+		g.io.Lock()
+		err := g.flush()
+		if err == nil {
+			err = g.sync()
+		}
+		g.io.Unlock()
+		if first == nil && !errors.Is(err, ErrGroupNotFound) { // deleted in between
+			first = err
+		}
+	}
+	return first
 }
 
 // flushPending makes what was appended readable. Failures are counted and
