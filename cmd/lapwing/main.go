@@ -90,6 +90,7 @@ Exit codes: 0 success, 1 failure, 2 wrong use of the command line.`,
 		invokeCommand(&data),
 		logsCommand(&data),
 		functionsCommand(&data),
+		usageCommand(&data),
 		versionCommand(),
 	)
 	root.InitDefaultCompletionCmd()

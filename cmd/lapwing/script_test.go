@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 //	eventually PROG ARG… runs a program until it succeeds
 //	waitfor FILE TEXT    waits until a file holds a text
 //	deploy NAME FILE     creates a function of runtime provided.al2023; FILE is its bootstrap
+//	metered N FUNCTION…  waits until N invocations are in usage, which is then as the REPORT lines say
 //	busyport VAR         sets a variable to an address that is taken
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -43,6 +44,7 @@ func TestScript(t *testing.T) {
 			"waitfor":    waitFor,
 			"eventually": eventually,
 			"deploy":     deploy,
+			"metered":    metered,
 			"busyport":   busyPort,
 		},
 		Condition: func(c string) (bool, error) {

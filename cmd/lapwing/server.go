@@ -34,6 +34,7 @@ import (
 	"lapwing.dev/lapwing/internal/service/s3"
 	"lapwing.dev/lapwing/internal/service/sts"
 	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/internal/usage"
 	"lapwing.dev/lapwing/internal/worker"
 )
 
@@ -61,6 +62,7 @@ type server struct {
 	store       *state.Store
 	credentials *credentials.Store
 	events      *logstore.Store
+	usage       *usage.Journal
 	runtimes    *runtimes.Registry
 	network     *network.Pool
 	dispatcher  *invoke.Dispatcher
@@ -119,7 +121,7 @@ func (s *server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.events.Close() })
-	return nil
+	return s.openUsage()
 }
 
 // makeDataDir makes the data directory: its parts are root's alone, but AWS
@@ -156,7 +158,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	s.onClose(func(context.Context) error { return driver.Close() })
 	s.dispatcher = invoke.New(invoke.Options{
 		Starter: worker.New(worker.Options{
-			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: unmetered{}, Logger: s.log,
+			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: s.usage, Logger: s.log,
 		}),
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
