@@ -12,7 +12,7 @@ RERUN    := --format pkgname --rerun-fails=1 --rerun-fails-max-failures=5
 
 export CGO_ENABLED = 0
 
-.PHONY: help build demo test race bench lint generate conformance fuzz clean
+.PHONY: help build demo test race bench load lint generate conformance fuzz clean
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -43,6 +43,9 @@ bench: ## measure speed against a floor in the same run (as root)
 	./scripts/setup bench
 	$(MAKE) build
 	$(GO) run ./test/bench
+
+load: build ## 200 environments, 20,000 invocations, random kills (as root; some minutes)
+	LAPWING_LOAD=full $(GO) test -count=1 -timeout 60m -v -run TestLoadWithKills ./test/acceptance
 
 lint: ## gofmt, go vet and staticcheck
 	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'run gofmt on the files above'; exit 1; }

@@ -48,6 +48,7 @@ func startWith(t *testing.T, args ...string) *harness.Server {
 // builds holds the built test programs by name.
 var builds = map[string]func() (string, error){
 	"function": sync.OnceValues(func() (string, error) { return build("function") }),
+	"nonce":    sync.OnceValues(func() (string, error) { return build("nonce") }),
 	"probe":    sync.OnceValues(func() (string, error) { return build("probe") }),
 }
 
