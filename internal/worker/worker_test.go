@@ -49,7 +49,7 @@ func (l *memoryLogs) text() string {
 
 type noNetwork struct{}
 
-func (noNetwork) Acquire(context.Context) (Network, error) {
+func (noNetwork) Acquire(context.Context, int64) (Network, error) {
 	return Network{Endpoint: "http://192.0.2.1:4566", Release: func() {}}, nil
 }
 
