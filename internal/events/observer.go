@@ -9,6 +9,14 @@ type Target struct {
 	Qualifier string `json:"qualifier,omitempty"` // version or alias, as the caller named it; may be empty
 }
 
+func (t Target) String() string {
+	s := t.Region + "/" + t.Function
+	if t.Qualifier != "" {
+		s += ":" + t.Qualifier
+	}
+	return s
+}
+
 // Observer is told what CloudWatch has metrics for (Lambda developer guide,
 // Types of metrics, asynchronous invocation). Its methods are called from many
 // goroutines and must not block.

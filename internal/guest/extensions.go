@@ -47,6 +47,7 @@ type extension struct {
 	state    extensionState
 	events   []string
 	waiting  chan []byte // of event/next; nil: none waits
+	shutdown []byte      // the event SHUTDOWN, once it is due
 }
 
 // subscribed tells whether the extension wants events of that type.
@@ -269,7 +270,14 @@ func (g *guest) nextExtensionEvent(r *http1.Request) http1.Response {
 	e.state = extReady
 	ch := make(chan []byte, 1)
 	e.waiting = ch
-	g.settle()
+	switch {
+	case e.shutdown != nil:
+		e.send(e.shutdown)
+	case g.gone:
+		close(ch)
+	default:
+		g.settle()
+	}
 	g.mu.Unlock()
 
 	body, ok := <-ch
@@ -291,6 +299,20 @@ func (e *extension) send(body []byte) {
 	e.state = extRunning
 	e.waiting <- body
 	e.waiting = nil
+}
+
+// wakeExtensions gives up the calls of event/next that wait, or are still to be
+// read, once every process is gone.
+func (g *guest) wakeExtensions() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gone = true
+	for _, e := range g.extensions {
+		if e.waiting != nil {
+			close(e.waiting)
+			e.waiting = nil
+		}
+	}
 }
 
 // extensionsReady tells whether every extension has asked for its next event.
@@ -371,20 +393,23 @@ func (g *guest) extensionExited(e *extension, ws syscall.WaitStatus) {
 }
 
 // shutdownExtensions tells the extensions of the end and gives them until the
-// deadline; those that have not asked to be told end at once.
-func (g *guest) shutdownExtensions(extensions []*extension, s proto.Shutdown, deadline time.Time) {
+// deadline; those that have not asked to be told end at once. One that is still
+// busy is told when it asks for its next event.
+func (g *guest) shutdownExtensions(extensions []*extension, reason string, deadline time.Time) {
 	body, _ := json.Marshal(struct {
 		EventType  string `json:"eventType"`
 		Reason     string `json:"shutdownReason"`
 		DeadlineMs int64  `json:"deadlineMs"`
-	}{"SHUTDOWN", s.Reason, s.DeadlineMs}) // strings and numbers only
+	}{"SHUTDOWN", reason, deadline.UnixMilli()}) // strings and numbers only
 	var told []*process
 	g.mu.Lock()
 	for _, e := range extensions {
 		switch {
 		case e.proc == nil:
-		case e.subscribed("SHUTDOWN") && e.waiting != nil:
-			e.send(body)
+		case e.subscribed("SHUTDOWN"):
+			if e.shutdown = body; e.waiting != nil {
+				e.send(body)
+			}
 			told = append(told, e.proc)
 		default:
 			syscall.Kill(-e.proc.pid, syscall.SIGKILL)

@@ -33,19 +33,23 @@ const (
 	disableExtensions = "/opt/disable-extensions-jwigqn8j" // the name that Lambda uses
 )
 
-// guest is the state of one sandbox.
+// guest is the state of one sandbox from its start, or a reset, to the next:
+// the life of one runtime.
 type guest struct {
-	link *link
-	srv  *http1.Server
+	link     *link
+	listener net.Listener
+	srv      *http1.Server
+	tasks    sync.WaitGroup // goroutines that act on the end of the runtime
 
 	mu      sync.Mutex
 	window  *sync.Cond // response data may be sent, or the end has come
 	granted int        // bytes of response data that the host still takes
-	ending  bool       // shutting down: nothing waits any more
+	ending  bool       // shutting down: the runtime gets nothing any more
+	gone    bool       // every process is
 
 	start   *proto.Start
 	procs   map[int]*process
-	reaping bool // the goroutine that reaps runs
+	reaped  chan struct{} // closed when no process is left; nil: there is none
 	runtime *process
 	dead    bool // RuntimeExit was sent
 	logs    []*logPipe
@@ -82,33 +86,50 @@ func Run(conn net.Conn) error {
 		// It reaps and kills every process that it can see.
 		return errors.New("guest: not process 1 of a PID namespace")
 	}
+	conn = quiet.New(conn)
+	frames := proto.NewReader(bufio.NewReaderSize(conn, 32*1024))
+	hello := proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
+	for {
+		g, err := newGuest(conn)
+		if err != nil {
+			return err
+		}
+		g.link.raw(hello)
+		err = g.hostLoop(frames)
+		if err == errReset {
+			hello = proto.AppendData(nil, proto.TypeResetDone, 0)
+			continue
+		}
+		killAll()
+		g.listener.Close()
+		if err == io.EOF || err == errShutdown {
+			return nil
+		}
+		return err
+	}
+}
+
+// Orders of the host that end hostLoop.
+var (
+	errShutdown = errors.New("guest: shut down")
+	errReset    = errors.New("guest: reset")
+)
+
+// newGuest returns a guest without processes that listens for them.
+func newGuest(conn net.Conn) (*guest, error) {
 	l, err := net.Listen("tcp", Address)
 	if err != nil {
-		return fmt.Errorf("guest: %w", err)
+		return nil, fmt.Errorf("guest: %w", err)
 	}
-	conn = quiet.New(conn)
-	g := &guest{
-		link:  &link{w: conn},
-		procs: map[int]*process{},
-	}
+	g := &guest{link: &link{w: conn}, listener: l, procs: map[int]*process{}}
 	g.window = sync.NewCond(&g.mu)
 	g.srv = http1.NewServer(g.serve)
 	go g.srv.Serve(l)
-	g.link.json(proto.TypeHello, proto.Hello{Version: proto.Version})
-	err = g.hostLoop(conn)
-	killAll()
-	l.Close()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if err == io.EOF || g.ending {
-		return nil
-	}
-	return err
+	return g, nil
 }
 
 // hostLoop acts on the frames of the host.
-func (g *guest) hostLoop(conn net.Conn) error {
-	r := proto.NewReader(bufio.NewReaderSize(conn, 32*1024))
+func (g *guest) hostLoop(r *proto.Reader) error {
 	for {
 		f, err := r.Read()
 		if err != nil {
@@ -122,7 +143,9 @@ func (g *guest) hostLoop(conn net.Conn) error {
 		case proto.TypeWindow:
 			err = g.handleWindow(f)
 		case proto.TypeShutdown:
-			err = g.handleShutdown(f, conn)
+			err = g.handleShutdown(f)
+		case proto.TypeReset:
+			err = g.handleReset(f)
 		default:
 			err = fmt.Errorf("guest: unknown frame type %d", f.Type)
 		}
@@ -140,7 +163,7 @@ func (g *guest) handleStart(f proto.Frame) error {
 	g.mu.Lock()
 	if g.start != nil {
 		g.mu.Unlock()
-		return errors.New("guest: second start")
+		return errors.New("guest: second start without a reset")
 	}
 	g.start = s
 	g.mu.Unlock()
@@ -184,31 +207,29 @@ func (g *guest) handleWindow(f proto.Frame) error {
 	return nil
 }
 
-func (g *guest) handleShutdown(f proto.Frame, conn net.Conn) error {
+func (g *guest) handleShutdown(f proto.Frame) error {
 	var s proto.Shutdown
 	if err := f.Decode(&s); err != nil {
 		return err
 	}
-	g.mu.Lock()
-	again := g.ending
-	g.ending = true
-	g.window.Broadcast()
-	g.mu.Unlock()
-	if !again {
-		go func() {
-			g.shutdown(s)
-			// Ends hostLoop; closing for writing too tells the host.
-			conn.Close()
-		}()
+	g.end(s.Reason)
+	return errShutdown
+}
+
+func (g *guest) handleReset(f proto.Frame) error {
+	var r proto.Reset
+	if err := f.Decode(&r); err != nil {
+		return err
 	}
-	return nil
+	g.end(r.Reason)
+	return errReset
 }
 
 // settle moves on what can be moved on, after anything has changed: the end of
 // initialisation, the end of an invocation, the delivery of the next. g.mu is
 // held.
 func (g *guest) settle() {
-	if g.state != stateReady || !g.extensionsReady() {
+	if g.state != stateReady || g.ending || !g.extensionsReady() {
 		return
 	}
 	switch {

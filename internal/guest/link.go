@@ -35,6 +35,14 @@ func (l *link) hold(frames []byte) {
 	}
 }
 
+// end sends what is held and drops whatever is written from now on.
+func (l *link) end() {
+	l.flush()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.w = io.Discard
+}
+
 // flush sends what is held.
 func (l *link) flush() {
 	l.mu.Lock()

@@ -25,7 +25,7 @@ type process struct {
 // cannot be.
 func (g *guest) startProcesses() {
 	fail := func(errorType string, err error) {
-		g.reportExit(proto.RuntimeExit{ErrorType: errorType, Reason: err.Error()})
+		g.reportExit(proto.RuntimeExit{ErrorType: errorType, Reason: err.Error(), Exhausted: exhausted(err)})
 	}
 	if err := g.limit(); err != nil {
 		fail("Runtime.Unknown", err)
@@ -79,6 +79,12 @@ func (g *guest) startProcesses() {
 	g.mu.Lock()
 	g.runtime = p
 	g.mu.Unlock()
+}
+
+// exhausted tells whether err is for lack of something that a new sandbox has.
+func exhausted(err error) bool {
+	return errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EAGAIN) ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // command returns the command of the runtime.
@@ -165,8 +171,8 @@ func (g *guest) spawn(argv, env []string, files []uintptr, ext *extension) (*pro
 	}
 	p := &process{pid: pid, extension: ext, exited: make(chan struct{})}
 	g.procs[pid] = p
-	if !g.reaping {
-		g.reaping = true
+	if g.reaped == nil {
+		g.reaped = make(chan struct{})
 		go g.reap()
 	}
 	return p, nil
@@ -186,26 +192,31 @@ func (g *guest) reap() {
 				g.mu.Unlock()
 				continue
 			}
-			g.reaping = false // the next process starts it anew
+			close(g.reaped)
+			g.reaped = nil // the next process starts it anew
 			g.mu.Unlock()
 			return
 		}
-		g.mu.Lock()
-		p := g.procs[pid]
-		delete(g.procs, pid)
-		ending := g.ending
-		g.mu.Unlock()
-		if p == nil {
-			continue
-		}
-		close(p.exited)
-		switch {
-		case ending:
-		case p.extension != nil:
-			g.extensionExited(p.extension, ws)
-		default:
-			go g.runtimeExited(ws)
-		}
+		g.exited(pid, ws)
+	}
+}
+
+// exited acts on the end of a process.
+func (g *guest) exited(pid int, ws syscall.WaitStatus) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.procs[pid]
+	if p == nil {
+		return
+	}
+	delete(g.procs, pid)
+	close(p.exited)
+	switch {
+	case g.ending: // else tasks may have been waited for already
+	case p.extension != nil:
+		g.tasks.Go(func() { g.extensionExited(p.extension, ws) })
+	default:
+		g.tasks.Go(func() { g.runtimeExited(ws) })
 	}
 }
 
@@ -294,27 +305,68 @@ func statusText(ws syscall.WaitStatus) string {
 	return s
 }
 
-// shutdown ends the runtime, then the extensions, by the deadline: the runtime
-// gets SIGTERM, and SIGKILL at the deadline or, where extensions are to be told
-// afterwards, after 30 % of the time (as on Lambda).
-func (g *guest) shutdown(s proto.Shutdown) {
+// end ends the life of the runtime: its Shutdown phase, and then everything
+// that still runs. Nothing of it is left when it returns, and nothing more is
+// sent to the host.
+func (g *guest) end(reason string) {
+	g.mu.Lock()
+	g.ending = true
+	g.window.Broadcast()
+	g.mu.Unlock()
+	g.shutdown(reason)
+	g.killRest()
+	g.listener.Close() // which resets what waits to be accepted
+	g.wakeWaiters()
+	g.wakeExtensions()
+	g.tasks.Wait()
+	g.srv.Idle(time.Second)
+	g.endLogs(time.Second)
+	g.link.end()
+}
+
+// Budgets of the Shutdown phase (Lambda developer guide, "Shutdown phase").
+// Without an extension there is none: the runtime is killed at once.
+const (
+	externalBudget = proto.ShutdownBudget
+	internalBudget = 500 * time.Millisecond
+)
+
+// shutdown is the Shutdown phase of an environment with extensions: the runtime
+// gets SIGTERM and, after 30 % of the budget, as on Lambda, SIGKILL; then the
+// extensions are told and have the rest.
+func (g *guest) shutdown(reason string) {
 	g.mu.Lock()
 	runtime := g.runtime
 	extensions := slices.Clone(g.extensions)
 	g.mu.Unlock()
-	budget := max(time.Until(time.UnixMilli(s.DeadlineMs)), 0)
-	deadline := time.Now().Add(budget) // monotonic from here on
-	if len(extensions) > 0 {
-		budget = budget * 3 / 10
+	if len(extensions) == 0 {
+		return
 	}
+	budget := internalBudget
+	if slices.ContainsFunc(extensions, func(e *extension) bool { return e.external }) {
+		budget = externalBudget
+	}
+	began := time.Now()
 	if runtime != nil {
 		syscall.Kill(runtime.pid, syscall.SIGTERM)
-		waitUntil(runtime.exited, time.Now().Add(budget))
+		waitUntil(runtime.exited, began.Add(budget*3/10))
 		syscall.Kill(-runtime.pid, syscall.SIGKILL)
 	}
-	g.shutdownExtensions(extensions, s, deadline)
-	killAll()
-	g.endLogs(time.Second)
+	g.shutdownExtensions(extensions, reason, began.Add(budget))
+}
+
+// killRest kills every process but this one and returns when all have ended.
+func (g *guest) killRest() {
+	for {
+		g.mu.Lock()
+		reaped := g.reaped
+		g.mu.Unlock()
+		if reaped == nil {
+			return
+		}
+		killAll()
+		waitUntil(reaped, time.Now().Add(10*time.Millisecond)) // once more: one may have been forking
+	}
 }
 
 func waitUntil(ch <-chan struct{}, deadline time.Time) {

@@ -66,6 +66,10 @@ func (g *guest) next(r *http1.Request) http1.Response {
 		g.drainLogs() // what the function wrote before belongs before what follows
 	}
 	g.mu.Lock()
+	if g.ending {
+		g.mu.Unlock()
+		return failure(500, "InternalServerError", "Internal Server Error")
+	}
 	switch g.state {
 	case stateStarted, stateReady, stateResponseSent:
 		g.state = stateReady

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestMain(m *testing.M) {
 
 // writeUntilKilled makes every kind of write. It prints a line before each
 // one, with the key and the count that it will have (0: deleted), and a line
-// after it was acknowledged.
+// after it was acknowledged. Of a queue's messages it prints the ids.
 func writeUntilKilled(dir string) error {
 	ctx := context.Background()
 	s, err := Open(ctx, Options{Dir: dir})
@@ -41,7 +42,29 @@ func writeUntilKilled(dir string) error {
 	if err != nil {
 		return err
 	}
+	q, err := OpenQueue[record](ctx, s, "jobs")
+	if err != nil {
+		return err
+	}
 	failed := make(chan error)
+	go func() {
+		for i := 0; ; i++ {
+			id, err := q.Add(ctx, record{Count: i}, fmt.Append(nil, "body ", i))
+			if err == nil {
+				fmt.Printf("queued %d %d\n", id, i)
+				if i%3 != 0 {
+					fmt.Printf("removing %d 0\n", id)
+					if err = q.Remove(ctx, id); err == nil {
+						fmt.Printf("removed %d 0\n", id)
+					}
+				}
+			}
+			if err != nil {
+				failed <- err
+				return
+			}
+		}
+	}()
 	for w := range 4 {
 		go func() {
 			for i := 1; ; i++ {
@@ -90,6 +113,7 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 	acknowledged := map[string]int{} // key -> count, 0 where deleted
 	tried := map[string]int{}        // of writes that were not acknowledged
 	blobs := map[Digest]bool{}
+	messages := map[string]map[string]int{"queued": {}, "removing": {}, "removed": {}} // id -> count
 	writes := 0
 	for round := range kills {
 		crash(t, dir, 10+round%7*5, func(event, key string, count int) {
@@ -102,6 +126,8 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 				writes++
 			case "blob":
 				blobs[Digest(key)] = true
+			default:
+				messages[event][key] = count
 			}
 		})
 		s := open(t, dir)
@@ -121,11 +147,38 @@ func TestKillLosesNothingAcknowledged(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		checkMessages(t, queue(t, s), messages)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d acknowledged writes and %d blobs survived %d kills", writes, len(blobs), kills)
+	t.Logf("%d acknowledged writes, %d blobs and %d messages survived %d kills", writes, len(blobs), len(messages["queued"])-len(messages["removed"]), kills)
+}
+
+// checkMessages compares what is in a queue with what was acknowledged.
+func checkMessages(t *testing.T, q *Queue[record], messages map[string]map[string]int) {
+	t.Helper()
+	there := map[string]bool{}
+	ids, _ := heads(t, q)
+	for _, id := range ids {
+		there[fmt.Sprint(id)] = true
+	}
+	for key, count := range messages["queued"] {
+		_, removing := messages["removing"][key]
+		_, removed := messages["removed"][key]
+		if removed && there[key] || !removing && !there[key] {
+			t.Fatalf("message %s is there: %v, removal begun: %v, acknowledged: %v", key, there[key], removing, removed)
+		}
+		if !removing {
+			id, err := strconv.ParseUint(key, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h, body, err := q.Get(t.Context(), id); err != nil || h.Count != count || string(body) != fmt.Sprint("body ", count) {
+				t.Fatalf("message %s: %+v %q %v", key, h, body, err)
+			}
+		}
+	}
 }
 
 // crash runs a writing process on dir, kills it when it has printed so many

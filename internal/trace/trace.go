@@ -139,3 +139,14 @@ func (h Header) Visit(functionARN string) (Header, int) {
 	h.Lineage = hops
 	return h, n
 }
+
+// Arrive returns the header with which a function is invoked when a request
+// came with the header received, which may be empty: with a trace id, and with
+// this invocation counted, how often the function has now been in the chain.
+func Arrive(received, functionARN string, now time.Time) (Header, int) {
+	h := Parse(received)
+	if h.Root == "" {
+		h = Header{Root: NewRoot(now), Sampled: "0", Lineage: h.Lineage}
+	}
+	return h.Visit(functionARN)
+}

@@ -50,8 +50,10 @@ type environment struct {
 	log      systemLog
 	boots    int
 
-	in           *instance     // nil where Init failed: the first invocation repeats it
+	in           *instance     // nil where there is no sandbox any more
+	ready        bool          // a runtime has been initialised in it
 	initDuration time.Duration // reported by the first invocation
+	peakMemory   int           // MiB, the highest use seen so far
 
 	mu     sync.Mutex // guards what follows: freezing happens in a timer
 	busy   bool
@@ -82,8 +84,8 @@ func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 // Log implements host.Handler.
 func (e *environment) Log(l proto.Log, msg []byte) { e.stream.function(l, msg) }
 
-// init runs the Init phase. Only a fault of the platform is an error; a runtime
-// that fails to initialise leaves the environment without a sandbox.
+// init runs the Init phase. Only a fault of the platform is an error; where a
+// runtime fails to initialise, the first invocation tries again.
 func (e *environment) init(ctx context.Context) error {
 	in, err := e.w.boot(ctx, e)
 	if err != nil {
@@ -91,7 +93,7 @@ func (e *environment) init(ctx context.Context) error {
 	}
 	e.in = in
 	e.log.initStart(e.stream.began, phaseInit)
-	ictx, cancel := context.WithTimeoutCause(ctx, initTimeout, errInitTimeout)
+	ictx, cancel := context.WithTimeoutCause(ctx, e.initLimit(), errInitTimeout)
 	defer cancel()
 	began := time.Now()
 	fail, err := e.startRuntime(ictx)
@@ -101,15 +103,26 @@ func (e *environment) init(ctx context.Context) error {
 	took := time.Since(began)
 	e.log.initReport(began.Add(took), phaseInit, took, fail)
 	if fail != nil {
-		e.reset()
+		e.reset(fail)
 	} else {
 		e.initDuration = took
-		e.park()
 	}
+	e.park()
 	return nil
 }
 
-// startRuntime starts the runtime in a sandbox that has just booted.
+// initLimit returns the limit of the Init phase: 10 s, or for what is started
+// ahead 130 s or the function's timeout, whichever is longer (Lambda developer
+// guide, "Init phase").
+func (e *environment) initLimit() time.Duration {
+	if e.initType == initProvisioned {
+		return max(provisionedInitTimeout, e.v.Timeout)
+	}
+	return e.w.initTimeout
+}
+
+// startRuntime starts the runtime in a sandbox that has just booted or been
+// reset.
 func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, credentialsTTL)
 	if err != nil {
@@ -122,7 +135,7 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 		Dir:        "/var/task",
 		Env:        env,
 		UID:        runtimes.UserID, GID: runtimes.GroupID,
-		MaxFiles: maxFiles, MaxProcs: maxProcesses,
+		MaxFiles: maxFiles, MaxProcs: uint64(e.w.maxProcesses),
 		FunctionName: e.v.Name, FunctionVersion: e.v.Version, Handler: e.v.Handler,
 		AccountID: e.v.Account,
 		// Managed runtimes tell where a record of several lines ends.
@@ -139,6 +152,7 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	if err := e.in.sandbox.EndBoost(); err != nil {
 		return nil, fmt.Errorf("CPU share of %s: %w", e.v.ARN(), err)
 	}
+	e.ready = true
 	return nil, nil
 }
 
@@ -147,7 +161,7 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 func (e *environment) fault(ctx context.Context, err error) (*failure, error) {
 	switch {
 	case errors.Is(err, errInitTimeout):
-		return timeoutFailure(initTimeout), nil
+		return timeoutFailure(e.initLimit()), nil
 	case errors.Is(err, errTimeout):
 		return timeoutFailure(e.v.Timeout), nil
 	case ctx.Err() != nil:
@@ -173,14 +187,13 @@ func (e *environment) ranOutOfMemory() bool {
 // Invoke implements invoke.Environment.
 func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *invoke.Call) bool {
 	if !e.unpark() {
-		e.reset() // the invocation gets a new runtime, as after a failed Init
+		e.discard()
 	}
 	began := time.Now()
 	ictx, cancel := context.WithDeadlineCause(ctx, began.Add(e.v.Timeout), errTimeout)
 	defer cancel()
 
 	e.stream.begin(req.RequestID, req.Tail)
-	e.log.start(began, req.RequestID)
 	r := &response{ctx: ictx, req: req, call: call}
 	fail, err := e.run(ictx, began, req, r)
 	if err != nil {
@@ -202,7 +215,10 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	e.initDuration = 0
 	r.answer(e.stream.end())
 	if fail != nil && fail.platform {
-		e.fail()
+		e.reset(fail)
+	}
+	if e.in == nil {
+		e.fail() // what it was ended with its sandbox
 		return false
 	}
 	e.park()
@@ -212,23 +228,29 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 // run hands the event to the runtime and waits until the runtime is ready for
 // the next one. A failure is the function's, an error the platform's.
 func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
-	if e.in != nil {
+	if e.ready {
+		e.log.start(began, req.RequestID)
 		fail, err := e.deliver(ctx, began, req, r)
 		if !errors.Is(err, host.ErrExited) {
 			return fail, err
 		}
 		// The runtime ended after its last invocation and has not seen this
 		// one, which a new runtime gets.
-		e.reset()
+		e.reset(crashFailure())
 	}
-	if fail, err := e.suppressedInit(ctx); fail != nil || err != nil {
+	fail, err := e.suppressedInit(ctx)
+	e.log.start(time.Now(), req.RequestID)
+	if fail != nil || err != nil {
 		return fail, err
 	}
-	fail, err := e.deliver(ctx, began, req, r)
-	if errors.Is(err, host.ErrExited) {
-		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: e.in.conn.Exited()}), nil
+	fail, err = e.deliver(ctx, began, req, r)
+	if !errors.Is(err, host.ErrExited) {
+		return fail, err
 	}
-	return fail, err
+	if exit := e.in.conn.Exited(); exit != nil {
+		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: exit}), nil
+	}
+	return e.fault(ctx, err)
 }
 
 // deliver is run with a runtime that has been initialised. The error is
@@ -264,21 +286,6 @@ func newTraceID(t time.Time) string {
 	return fmt.Sprintf("Root=1-%08x-%x;Parent=%x;Sampled=0", uint32(t.Unix()), b[:12], b[12:])
 }
 
-// suppressedInit repeats a failed Init within an invocation and its timeout.
-func (e *environment) suppressedInit(ctx context.Context) (*failure, error) {
-	in, err := e.w.boot(ctx, e)
-	if err != nil {
-		return nil, err
-	}
-	e.in = in
-	began := time.Now()
-	fail, err := e.startRuntime(ctx)
-	if fail != nil {
-		e.log.initReport(time.Now(), phaseInvoke, time.Since(began), fail)
-	}
-	return fail, err
-}
-
 // maxMemory returns the highest use of memory so far, in MiB: all of it after
 // an overrun, as Lambda reports it.
 func (e *environment) maxMemory(f *failure) int {
@@ -286,17 +293,15 @@ func (e *environment) maxMemory(f *failure) int {
 		return e.v.MemoryMB
 	}
 	if e.in == nil {
-		return 0
+		return e.peakMemory
 	}
-	peak, err := e.in.sandbox.PeakMemoryMB()
-	if err != nil {
-		return 0 // it has ended; what it used went with it
+	if peak, err := e.in.sandbox.PeakMemoryMB(); err == nil { // else it has ended
+		e.peakMemory = max(e.peakMemory, min(peak, e.v.MemoryMB))
 	}
-	return min(peak, e.v.MemoryMB)
+	return e.peakMemory
 }
 
-// fail notes that the environment is of no more use. It gets no Shutdown phase
-// then, as on Lambda where a function has no extensions.
+// fail notes that the environment is of no more use. It gets no Shutdown phase.
 func (e *environment) fail() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -310,34 +315,22 @@ func (e *environment) Alive() bool {
 	return !e.broken && (e.in == nil || e.in.alive())
 }
 
-// Close implements invoke.Environment: SIGTERM for the runtime, unless it has
-// failed, SIGKILL when its time is over, and then everything is removed.
+// Close implements invoke.Environment: the Shutdown phase, and then everything
+// is removed.
 func (e *environment) Close() {
 	e.unpark()
 	e.mu.Lock()
 	e.closed = true
 	broken := e.broken
 	e.mu.Unlock()
-	if !broken && e.in != nil && e.in.alive() {
-		deadline := time.Now().Add(shutdownBudget)
-		ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(shutdownBudget))
+	if !broken && e.ready && e.in.alive() {
+		ctx, cancel := context.WithTimeout(context.Background(), resetTimeout)
 		// An error only means that it had to be killed.
-		_ = e.in.conn.Shutdown(ctx, "spindown", deadline)
+		_ = e.in.conn.Shutdown(ctx, proto.ReasonSpindown)
 		cancel()
 	}
-	e.reset()
+	e.discard()
 	e.stream.flush()
-}
-
-// reset removes the sandbox.
-func (e *environment) reset() {
-	e.mu.Lock()
-	in := e.in
-	e.in = nil
-	e.mu.Unlock()
-	if in != nil {
-		e.w.destroy(in)
-	}
 }
 
 // park lets the environment freeze when it has been idle for a moment.
@@ -405,7 +398,7 @@ func (e *environment) spec(net Network) sandbox.Spec {
 		BoostMillis:  cpus(e.v.MemoryMB) * 1000,
 		CPUs:         cpus(e.v.MemoryMB),
 		TmpMB:        e.v.EphemeralMB,
-		MaxProcesses: maxProcesses,
+		MaxProcesses: e.w.maxProcesses,
 		Network:      net.Network,
 	}
 }

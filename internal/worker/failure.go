@@ -16,13 +16,22 @@ const (
 	typeOutOfMemory = "Runtime.OutOfMemory"
 )
 
+// Statuses of a failed phase, as REPORT shows them.
+const (
+	statusTimeout = "timeout"
+	statusError   = "error"
+)
+
 // failure is a failed phase of an environment.
 type failure struct {
-	status    string // error or timeout, as REPORT shows it
+	status    string
 	errorType string // as REPORT shows it
 	// platform tells that the environment failed, not just the function: the
-	// status is shown in text logs too, and the environment ends.
+	// status is shown in text logs too, and the environment is reset.
 	platform bool
+	// exhausted tells that the sandbox had no memory or process left for the
+	// runtime to start.
+	exhausted bool
 
 	// What the caller sees: the runtime's own document, or one made of
 	// payloadType and message.
@@ -35,7 +44,7 @@ type failure struct {
 // timeout with two decimals.
 func timeoutFailure(limit time.Duration) *failure {
 	return &failure{
-		status: "timeout", errorType: typeTimeout, platform: true,
+		status: statusTimeout, errorType: typeTimeout, platform: true,
 		payloadType: typeTimeout,
 		message:     fmt.Sprintf("Task timed out after %.2f seconds", limit.Seconds()),
 	}
@@ -45,7 +54,7 @@ func timeoutFailure(limit time.Duration) *failure {
 // killed runtime, REPORT tells why.
 func outOfMemoryFailure() *failure {
 	return &failure{
-		status: "error", errorType: typeOutOfMemory, platform: true,
+		status: statusError, errorType: typeOutOfMemory, platform: true,
 		payloadType: typeExit, message: "Runtime exited with error: signal: killed",
 	}
 }
@@ -53,7 +62,7 @@ func outOfMemoryFailure() *failure {
 // crashFailure is the end of a sandbox for no reason that the guest could tell.
 func crashFailure() *failure {
 	return &failure{
-		status: "error", errorType: typeExit, platform: true,
+		status: statusError, errorType: typeExit, platform: true,
 		payloadType: typeExit, message: "Runtime exited with error: signal: killed",
 	}
 }
@@ -61,12 +70,13 @@ func crashFailure() *failure {
 // runtimeFailure is what the runtime reported, or its exit.
 func runtimeFailure(e *host.RuntimeError) *failure {
 	f := &failure{
-		status: "error", errorType: e.Type, document: e.Body, payloadType: e.Type,
+		status: statusError, errorType: e.Type, document: e.Body, payloadType: e.Type,
 		message: "Unknown application error occurred", // Lambda's words where nothing is known
 	}
 	if e.Exit != nil {
 		f.platform = true
 		f.message = host.ExitMessage(e.Exit)
+		f.exhausted = e.Exit.Exhausted
 	}
 	return f
 }

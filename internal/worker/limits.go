@@ -3,8 +3,8 @@ package worker
 import "time"
 
 // oomGrace is how long the end of a sandbox is waited for whose connection has
-// ended, to tell why it did.
-const oomGrace = 200 * time.Millisecond
+// ended, to tell why it did. It ends by itself, or the wait is in vain.
+const oomGrace = 5 * time.Second
 
 // cpuMillis returns the CPU share of a memory size in thousandths of a vCPU:
 // 1,769 MB are one vCPU (Lambda developer guide, "Configure function memory").

@@ -36,7 +36,8 @@ type systemLog struct {
 
 func (s *systemLog) json() bool { return s.stream.config.Format == "JSON" }
 
-// initStart writes INIT_START.
+// initStart writes INIT_START, which Lambda's text format has for the Init phase
+// only.
 func (s *systemLog) initStart(t time.Time, phase string) {
 	if s.json() {
 		s.event(t, "INFO", "platform.initStart", map[string]any{
@@ -47,7 +48,9 @@ func (s *systemLog) initStart(t time.Time, phase string) {
 		})
 		return
 	}
-	s.text(t, "INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", s.runtime.Version, s.runtime.VersionARN(s.version.Region))
+	if phase == phaseInit {
+		s.text(t, "INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", s.runtime.Version, s.runtime.VersionARN(s.version.Region))
+	}
 }
 
 // initReport writes INIT_REPORT, which Lambda does only for a failed Init. f may
@@ -148,7 +151,7 @@ func (s *systemLog) invocation(requestID string, record map[string]any) map[stri
 }
 
 func statusText(f *failure) string {
-	if f.status == "timeout" {
+	if f.status == statusTimeout {
 		return "Status: timeout"
 	}
 	return "Status: " + f.status + "\tError Type: " + f.errorType

@@ -29,12 +29,13 @@ const (
 	// initTimeout is Lambda's limit of the Init phase (Lambda developer guide,
 	// execution environment life cycle).
 	initTimeout = 10 * time.Second
+	// provisionedInitTimeout is the same for provisioned concurrency.
+	provisionedInitTimeout = 130 * time.Second
 	// freezeAfter is how long an environment stays thawed after an invocation,
 	// so that a caller in a loop does not pay for freezing and thawing.
 	freezeAfter = 10 * time.Millisecond
-	// shutdownBudget is the time between SIGTERM and SIGKILL at the end of an
-	// environment.
-	shutdownBudget = 500 * time.Millisecond
+	// bootAttempts bounds how often a sandbox is made where one breaks.
+	bootAttempts = 3
 	// destroyTimeout bounds the removal of a sandbox.
 	destroyTimeout = 30 * time.Second
 	// credentialsTTL is the life of the role's credentials in an environment;
@@ -96,6 +97,9 @@ type Worker struct {
 	opts   Options
 	log    *slog.Logger
 	starts chan struct{} // bounds how many sandboxes boot at once
+
+	initTimeout  time.Duration
+	maxProcesses int
 }
 
 // New returns a Worker.
@@ -106,6 +110,8 @@ func New(opts Options) *Worker {
 		// Booting is work for the processor: more at once than it can do only
 		// makes each of them later.
 		starts: make(chan struct{}, 2*runtime.NumCPU()),
+
+		initTimeout: initTimeout, maxProcesses: maxProcesses,
 	}
 }
 
@@ -116,7 +122,7 @@ func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, 
 		return nil, err
 	}
 	err = e.init(ctx)
-	if err == nil && e.in == nil && s.Provisioned {
+	if err == nil && !e.ready && s.Provisioned {
 		err = invoke.ErrInit
 	}
 	if err != nil {
@@ -136,8 +142,19 @@ type instance struct {
 	network Network
 }
 
-// boot makes the sandbox of an environment.
+// boot makes the sandbox of an environment. One that breaks while it starts has
+// seen nothing of the function, so another takes its place.
 func (w *Worker) boot(ctx context.Context, e *environment) (*instance, error) {
+	for n := 1; ; n++ {
+		in, err := w.bootOnce(ctx, e)
+		if err == nil || n == bootAttempts || ctx.Err() != nil || errors.Is(err, sandbox.ErrNoCapacity) {
+			return in, err
+		}
+		w.log.Warn("a sandbox did not start", "function", e.v.ARN(), "environment", e.id, "error", err)
+	}
+}
+
+func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error) {
 	select {
 	case w.starts <- struct{}{}:
 		defer func() { <-w.starts }()
@@ -167,7 +184,8 @@ func (w *Worker) destroy(in *instance) {
 	in.network.Release()
 }
 
-// alive tells whether the sandbox and the runtime in it still run.
+// alive tells whether the sandbox still runs and can be spoken to. What runs in
+// it is another question.
 func (in *instance) alive() bool {
 	select {
 	case <-in.sandbox.Done():
@@ -175,6 +193,6 @@ func (in *instance) alive() bool {
 	case <-in.conn.Done():
 		return false
 	default:
-		return in.conn.Exited() == nil
+		return true
 	}
 }

@@ -16,8 +16,8 @@ import (
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
 
-// ErrExited reports that the runtime ended before the invocation reached it:
-// the function has seen nothing of the event, which may go elsewhere.
+// ErrExited reports that the runtime, or its sandbox, ended before the invocation
+// reached it: the function has seen nothing of the event, which may go elsewhere.
 var ErrExited = errors.New("host: the runtime has exited")
 
 // ErrBusy reports a second invocation while one is under way.
@@ -101,30 +101,43 @@ type Conn struct {
 	wmu  sync.Mutex
 	wbuf []byte
 
-	started  chan struct{} // closed when Start was written
-	startOne sync.Once
-	ready    chan struct{} // closed at Hello
-	inited   chan struct{} // closed when init is over; result is set then
-	result   InitResult
+	ready chan struct{} // closed at Hello
+	done  chan struct{} // closed when the connection has ended
 
-	mu   sync.Mutex // guards the fields below
-	inv  *invocation
-	exit *proto.RuntimeExit
-	err  error
+	mu    sync.Mutex // guards the fields below
+	life  *life
+	reset chan struct{} // closed at ResetDone; nil: no reset is under way
+	err   error
+}
 
-	done chan struct{}
+// life is what a connection knows of one runtime, from the sandbox's start or a
+// reset to the next. Conn.mu guards it.
+type life struct {
+	begun   bool          // Start was called
+	started chan struct{} // closed when Start was written
+	inited  chan struct{} // closed when init is over; result is set then
+	result  InitResult
+	inv     *invocation
+	exit    *proto.RuntimeExit
+}
+
+func newLife() *life {
+	return &life{started: make(chan struct{}), inited: make(chan struct{})}
+}
+
+// initOver tells whether initialisation has ended.
+func (l *life) initOver() bool {
+	select {
+	case <-l.inited:
+		return true
+	default:
+		return false
+	}
 }
 
 // New returns a Conn on conn, which it owns from now on.
 func New(conn net.Conn, h Handler) *Conn {
-	c := &Conn{
-		conn:    conn,
-		h:       h,
-		started: make(chan struct{}),
-		ready:   make(chan struct{}),
-		inited:  make(chan struct{}),
-		done:    make(chan struct{}),
-	}
+	c := &Conn{conn: conn, h: h, ready: make(chan struct{}), done: make(chan struct{}), life: newLife()}
 	go c.read()
 	return c
 }
@@ -147,7 +160,14 @@ func (c *Conn) Err() error {
 func (c *Conn) Exited() *proto.RuntimeExit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.exit
+	return c.life.exit
+}
+
+// current returns the life of the present runtime.
+func (c *Conn) current() *life {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.life
 }
 
 // Close ends the connection at once and waits for its reader.
@@ -158,81 +178,76 @@ func (c *Conn) Close() error {
 }
 
 // Start starts the runtime and waits until it asks for its first event, fails
-// to initialise, or exits. It can be called once. An error means that the
-// connection failed or ctx ended.
+// to initialise, or exits. It can be called once, and once more after each
+// Reset. An error means that the connection failed or ctx ended.
 func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
-	first := false
-	c.startOne.Do(func() { first = true })
-	if !first {
+	c.mu.Lock()
+	l := c.life
+	again := l.begun
+	l.begun = true
+	c.mu.Unlock()
+	if again {
 		return InitResult{}, errors.New("host: the runtime has been started before")
 	}
 	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeStart, s), nil); err != nil {
 		return InitResult{}, err
 	}
-	close(c.started)
+	close(l.started)
 	select {
-	case <-c.inited:
-		return c.result, nil
+	case <-l.inited:
+		return l.result, nil
 	case <-ctx.Done():
 		return InitResult{}, context.Cause(ctx)
 	case <-c.done:
-		select {
-		case <-c.inited: // what was read before the end counts
-			return c.result, nil
-		default:
-			return InitResult{}, c.Err()
+		if l.initOver() { // what was read before the end counts
+			return l.result, nil
 		}
+		return InitResult{}, c.Err()
 	}
 }
 
 // Invoke hands one event to the runtime and passes its response to w. It
 // returns when the runtime is ready for the next event or has ended. It may be
 // called as soon as Start was: the event then waits until initialisation is
-// over. After an error other than ErrExited and ErrBusy the connection is of no
-// more use: the invocation may still be running.
+// over. After an error other than ErrExited and ErrBusy the invocation may still
+// be running: only Reset makes the connection fit for another.
 func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte, w ResponseWriter) (Outcome, error) {
 	if len(payload) > proto.MaxPayload {
 		return Outcome{}, fmt.Errorf("host: event of %d bytes exceeds the limit of %d", len(payload), proto.MaxPayload)
 	}
+	l := c.current()
 	select {
-	case <-c.started:
+	case <-l.started:
 	case <-c.done:
-		return Outcome{}, c.Err()
+		return Outcome{}, fmt.Errorf("%w: %w", ErrExited, c.Err())
 	case <-ctx.Done():
 		return Outcome{}, context.Cause(ctx)
 	}
 	iv := newInvocation(inv)
-	if err := c.begin(iv); err != nil {
+	if err := c.begin(l, iv); err != nil {
 		return Outcome{}, err
 	}
 	if err := c.write(ctx, proto.AppendMeta(nil, proto.TypeInvoke, inv, len(payload)), payload); err != nil {
+		if ctx.Err() == nil {
+			return Outcome{}, fmt.Errorf("%w: %w", ErrExited, err) // of half a frame nothing is passed on
+		}
 		return Outcome{}, err
 	}
 	return c.pump(ctx, iv, w)
 }
 
 // begin makes iv the invocation under way.
-func (c *Conn) begin(iv *invocation) error {
+func (c *Conn) begin(l *life, iv *invocation) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.err != nil || c.exit != nil || c.initFailed():
+	case c.err != nil || c.life != l || l.exit != nil || l.initOver() && l.result.Err != nil:
 		return ErrExited
-	case c.inv != nil:
+	case l.inv != nil:
 		return ErrBusy
 	}
-	c.inv = iv
+	l.inv = iv
 	return nil
-}
-
-// initFailed tells whether initialisation is over and has failed.
-func (c *Conn) initFailed() bool {
-	select {
-	case <-c.inited:
-		return c.result.Err != nil
-	default:
-		return false
-	}
 }
 
 // pump moves the response from iv to w until the invocation is over.
@@ -303,10 +318,10 @@ func (c *Conn) grant(ctx context.Context, iv *invocation, n int) error {
 	return c.write(ctx, proto.AppendJSON(nil, proto.TypeWindow, proto.WindowUpdate{Bytes: n}), nil)
 }
 
-// Shutdown asks the guest to end the runtime by the deadline and then itself,
-// and waits until it has.
-func (c *Conn) Shutdown(ctx context.Context, reason string, deadline time.Time) error {
-	s := proto.Shutdown{Reason: reason, DeadlineMs: deadline.UnixMilli()}
+// Shutdown asks the guest to end the runtime and then itself, and waits until
+// it has.
+func (c *Conn) Shutdown(ctx context.Context, reason string) error {
+	s := proto.Shutdown{Reason: reason}
 	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeShutdown, s), nil); err != nil {
 		return err
 	}
@@ -318,21 +333,57 @@ func (c *Conn) Shutdown(ctx context.Context, reason string, deadline time.Time) 
 	}
 }
 
-// write sends one frame: head, which holds everything but the body.
+// Reset asks the guest to end the runtime, and whatever else runs in the
+// sandbox, and waits until that has happened: then the runtime can be started
+// anew. No other call may be under way. After an error the connection is of no
+// more use.
+func (c *Conn) Reset(ctx context.Context, reason string) error {
+	done := make(chan struct{})
+	c.mu.Lock()
+	again := c.reset != nil
+	if !again {
+		c.reset = done
+	}
+	c.mu.Unlock()
+	if again {
+		return errors.New("host: a reset is under way")
+	}
+	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeReset, proto.Reset{Reason: reason}), nil); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-c.done:
+		return c.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// write sends one frame: head, which holds everything but the body. If ctx ends
+// before all is sent, the connection ends too.
 func (c *Conn) write(ctx context.Context, head, body []byte) error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	stop := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) })
-	defer stop()
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.conn.SetWriteDeadline(time.Unix(1, 0))
+		close(cut)
+	})
 	var err error
 	if len(body) <= proto.MaxChunk {
 		c.wbuf = append(append(c.wbuf[:0], head...), body...)
 		_, err = c.conn.Write(c.wbuf)
 	} else {
 		_, err = (&net.Buffers{head, body}).WriteTo(c.conn)
+	}
+	if !stop() {
+		<-cut // it must not cut the next write short
+		c.conn.SetWriteDeadline(time.Time{})
 	}
 	if err == nil {
 		return nil

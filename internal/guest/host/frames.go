@@ -7,7 +7,7 @@ import (
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
 
-// invocation is the state of the invocation under way; Conn.mu guards it.
+// invocation is the state of the invocation under way. Conn.mu guards it.
 type invocation struct {
 	id     string
 	limit  int64         // of the response
@@ -55,25 +55,48 @@ func (c *Conn) handle(f proto.Frame) error {
 		return c.handleLog(f)
 	case proto.TypeHello:
 		return c.handleHello(f)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.Type == proto.TypeResetDone {
+		return c.handleResetDone()
+	}
+	if c.reset != nil {
+		return nil // of the runtime that ends, of which nothing counts any more
+	}
+	return c.life.handle(f)
+}
+
+// handleResetDone begins the life of another runtime. c.mu is held.
+func (c *Conn) handleResetDone() error {
+	if c.reset == nil {
+		return violation("reset done out of place")
+	}
+	close(c.reset)
+	c.reset, c.life = nil, newLife()
+	return nil
+}
+
+// handle acts on one frame that is about the runtime. Conn.mu is held.
+func (l *life) handle(f proto.Frame) error {
+	switch f.Type {
 	case proto.TypeInitDone:
-		return c.initOver(InitResult{})
+		return l.endInit(InitResult{})
 	case proto.TypeInitError:
-		return c.handleInitError(f)
+		return l.handleInitError(f)
 	case proto.TypeRuntimeExit:
-		return c.handleExit(f)
+		return l.handleExit(f)
 	case proto.TypeResponseStart, proto.TypeResponseData, proto.TypeResponseEnd,
 		proto.TypeResponseError, proto.TypeInvokeDone:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.inv == nil {
+		if l.inv == nil {
 			return violation("frame type %d without an invocation", f.Type)
 		}
-		if err := c.handleResponse(c.inv, f); err != nil {
+		if err := l.inv.handle(f); err != nil {
 			return err
 		}
-		c.inv.wake()
-		if c.inv.over {
-			c.inv = nil
+		l.inv.wake()
+		if l.inv.over {
+			l.inv = nil
 		}
 		return nil
 	default:
@@ -111,75 +134,66 @@ func (c *Conn) handleHello(f proto.Frame) error {
 	}
 }
 
-// initOver records the end of initialisation.
-func (c *Conn) initOver(r InitResult) error {
-	select {
-	case <-c.inited:
+// endInit records the end of initialisation.
+func (l *life) endInit(r InitResult) error {
+	if l.initOver() {
 		return violation("initialisation ended twice")
-	default:
-		c.result = r
-		close(c.inited)
-		return nil
 	}
+	l.result = r
+	close(l.inited)
+	return nil
 }
 
-func (c *Conn) handleInitError(f proto.Frame) error {
+func (l *life) handleInitError(f proto.Frame) error {
 	var m proto.ErrorMeta
 	body, err := f.Split(&m)
 	if err != nil {
 		return err
 	}
 	e := &RuntimeError{Type: m.ErrorType, Body: append([]byte{}, body...), ContentType: m.ContentType}
-	if err := c.initOver(InitResult{Err: e}); err != nil {
+	if err := l.endInit(InitResult{Err: e}); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if iv := c.inv; iv != nil { // it waited for a runtime that will not come
+	if iv := l.inv; iv != nil { // it waited for a runtime that will not come
 		iv.end, iv.over = &ending{e}, true
 		iv.wake()
-		c.inv = nil
+		l.inv = nil
 	}
 	return nil
 }
 
-func (c *Conn) handleExit(f proto.Frame) error {
+func (l *life) handleExit(f proto.Frame) error {
 	e := new(proto.RuntimeExit)
 	if err := f.Decode(e); err != nil {
 		return err
 	}
+	if l.exit != nil {
+		return violation("second exit")
+	}
+	l.exit = e
 	re := &RuntimeError{Type: e.ErrorType, Exit: e}
 	if re.Type == "" {
 		re.Type = "Runtime.ExitError"
 	}
-	initialised := true
-	select {
-	case <-c.inited:
-	default:
-		initialised = false
-		c.result = InitResult{Err: re}
-		close(c.inited)
+	initialised := l.initOver()
+	if !initialised {
+		l.result = InitResult{Err: re}
+		close(l.inited)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.exit != nil {
-		return violation("second exit")
-	}
-	c.exit = e
-	if iv := c.inv; iv != nil {
+	if iv := l.inv; iv != nil {
 		iv.exit, iv.over = e, true
 		if iv.end == nil {
 			iv.end = &ending{re}
 			iv.undelivered = initialised && e.RequestID == ""
 		}
 		iv.wake()
-		c.inv = nil
+		l.inv = nil
 	}
 	return nil
 }
 
-// handleResponse acts on a frame that belongs to the invocation under way.
-func (c *Conn) handleResponse(iv *invocation, f proto.Frame) error {
+// handle acts on a frame that belongs to the invocation under way.
+func (iv *invocation) handle(f proto.Frame) error {
 	switch f.Type {
 	case proto.TypeResponseStart:
 		s := new(proto.ResponseStart)

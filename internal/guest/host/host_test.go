@@ -74,7 +74,7 @@ func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, cha
 	}()
 	for busy := false; !busy; time.Sleep(100 * time.Microsecond) {
 		c.mu.Lock()
-		busy = c.inv != nil
+		busy = c.life.inv != nil
 		c.mu.Unlock()
 	}
 	return c, g, result
@@ -111,6 +111,7 @@ func TestViolationsEndTheConnection(t *testing.T) {
 		"log too large":           append(proto.AppendMeta(nil, proto.TypeLog, proto.Log{}, proto.MaxLogLine+1), make([]byte, proto.MaxLogLine+1)...),
 		"log without meta":        proto.AppendData(nil, proto.TypeLog, 0),
 		"not JSON":                append(proto.AppendData(nil, proto.TypeInvokeDone, 1), '{'),
+		"reset done unasked":      proto.AppendData(nil, proto.TypeResetDone, 0),
 		"frame over the limit":    {byte(proto.TypeLog), 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
 		"response over the limit": frames(start, big(proto.MaxPayload+1)),
 	} {
@@ -251,9 +252,11 @@ func TestEndOfTheGuestEndsWaiting(t *testing.T) {
 }
 
 func FuzzGuest(f *testing.F) {
-	f.Add(frames(hello, initDone, start, data(3), end, invokeDone))
-	f.Add(frames(hello, proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})))
-	f.Fuzz(func(t *testing.T, in []byte) {
+	exit := proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
+	f.Add(frames(hello, initDone, start, data(3), end, invokeDone), false)
+	f.Add(frames(hello, exit), false)
+	f.Add(frames(hello, exit, initDone, resetDone, initDone, exit), true)
+	f.Fuzz(func(t *testing.T, in []byte, reset bool) {
 		a, b := net.Pipe()
 		c := New(a, nolog{})
 		go io.Copy(io.Discard, b)
@@ -266,6 +269,9 @@ func FuzzGuest(f *testing.F) {
 			c.Invoke(ctx, proto.Invocation{RequestID: id}, nil, w)
 		}()
 		go c.Start(ctx, proto.Start{})
+		if reset {
+			go c.Reset(ctx, proto.ReasonFailure)
+		}
 		b.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		b.Write(in)
 		b.Close()

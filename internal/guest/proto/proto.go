@@ -19,11 +19,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 )
 
 // Version is the protocol's version, sent in Hello. The two ends come from one
 // binary, so a difference is a fault.
-const Version = 1
+const Version = 2
 
 const (
 	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
@@ -51,6 +52,7 @@ const (
 	TypeInvoke   Type = 2 // meta Invocation, body event
 	TypeWindow   Type = 3 // JSON WindowUpdate
 	TypeShutdown Type = 4 // JSON Shutdown
+	TypeReset    Type = 5 // JSON Reset
 )
 
 // Frames from guest to host.
@@ -65,9 +67,11 @@ const (
 	TypeInvokeDone    Type = 71 // JSON InvokeDone: the runtime asked for the next event
 	TypeRuntimeExit   Type = 72 // JSON RuntimeExit
 	TypeLog           Type = 73 // meta Log, body one message without its newline
+	TypeResetDone     Type = 74 // empty: the answer to TypeReset
 )
 
-// Start tells the guest which runtime to start. It is sent once.
+// Start tells the guest which runtime to start. It is sent once, and once more
+// after each reset.
 type Start struct {
 	Command []string `json:"command"` // absolute path of the bootstrap, then arguments
 	// Candidates are tried in order when Command is empty (custom runtimes:
@@ -119,11 +123,30 @@ type WindowUpdate struct {
 	Bytes int `json:"bytes"`
 }
 
-// Shutdown asks the guest to end the runtime (SIGTERM, then SIGKILL at the
-// deadline) and then itself.
+// Reasons of a Shutdown or Reset, which extensions are told.
+const (
+	ReasonSpindown = "spindown"
+	ReasonTimeout  = "timeout"
+	ReasonFailure  = "failure"
+)
+
+// ShutdownBudget is the longest that a Shutdown phase lasts before everything
+// is killed: with an external extension. The guest knows what there is and may
+// be done sooner (Lambda developer guide, "Shutdown phase").
+const ShutdownBudget = 2 * time.Second
+
+// Shutdown asks the guest to end the runtime and the extensions, in a Shutdown
+// phase, and then itself.
 type Shutdown struct {
-	Reason     string `json:"reason"` // spindown, timeout or failure
-	DeadlineMs int64  `json:"deadlineMs"`
+	Reason string `json:"reason"`
+}
+
+// Reset asks the guest to end the runtime, the extensions and all that they
+// have started, in a Shutdown phase, and to be ready for another Start. Between
+// TypeReset and TypeResetDone the guest may still send what belonged to the
+// runtime that ends; the host passes its logs on and drops the rest.
+type Reset struct {
+	Reason string `json:"reason"`
 }
 
 // Hello is the guest's first frame.
@@ -170,6 +193,9 @@ type RuntimeExit struct {
 	// RequestID is set where an event had been handed to the runtime that it
 	// had not finished.
 	RequestID string `json:"requestId,omitempty"`
+	// Exhausted is set where a process could not be started for lack of memory
+	// or processes: the sandbox is at fault, not the function.
+	Exhausted bool `json:"exhausted,omitempty"`
 }
 
 // Log is the meta of one log message.
