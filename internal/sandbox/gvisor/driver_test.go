@@ -57,7 +57,7 @@ func TestSpecIsSeenInTheGuest(t *testing.T) {
 	if got := g.must("list", "/var/task", 0).Text; got != "hello.txt sub " {
 		t.Errorf("/var/task holds %q", got)
 	}
-	if got := g.must("list", "/", 0).Text; got != "dev etc lapwing-init link proc sys tmp var " {
+	if got := g.must("list", "/", 0).Text; got != "dev etc lapwing-init link opt proc sys tmp var " {
 		t.Errorf("/ holds %q", got)
 	}
 	if got := g.must("read", "/proc/meminfo", 0).Text; !strings.Contains(got, " 131072 kB") {

@@ -1,0 +1,45 @@
+package conformance_test
+
+var meetings = []meeting{
+	{name: "event and result", expression: `({ a: [1, "zwei", null] })`, want: `{"a":[1,"zwei",null]}`},
+	{name: "no result", expression: `undefined`, want: `null`},
+	{name: "request id", expression: `context.awsRequestId`, want: `"{id}"`},
+	{name: "function ARN", expression: `context.invokedFunctionArn`, want: `"arn:aws:lambda:{region}:{account}:function:environment"`},
+	{name: "remaining time", expression: `context.getRemainingTimeInMillis() <= 60000 && context.getRemainingTimeInMillis() > 0`, want: `true`},
+
+	{name: "own variable", expression: `process.env.OWN`, want: `"value"`},
+	{name: "region", expression: `[process.env.AWS_REGION, process.env.AWS_DEFAULT_REGION]`, want: `["{region}","{region}"]`},
+	{name: "memory size", expression: `[process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE, context.memoryLimitInMB]`, want: `["128","128"]`},
+	{name: "name and version", expression: `[process.env.AWS_LAMBDA_FUNCTION_NAME, process.env.AWS_LAMBDA_FUNCTION_VERSION]`, want: `["environment","$LATEST"]`},
+	{name: "log group", expression: `[process.env.AWS_LAMBDA_LOG_GROUP_NAME, context.logGroupName]`, want: `["/aws/lambda/environment","/aws/lambda/environment"]`},
+	{name: "log stream", expression: `/^\d{4}\/\d\d\/\d\d\/\[\$LATEST\][0-9a-f]{32}$/.test(context.logStreamName)`, want: `true`},
+	{name: "initialization type", expression: `process.env.AWS_LAMBDA_INITIALIZATION_TYPE`, want: `"on-demand"`},
+	{name: "execution environment", expression: `process.env.AWS_EXECUTION_ENV`, want: `"AWS_Lambda_nodejs22.x"`},
+	{name: "handler and roots", expression: `[process.env._HANDLER, process.env.LAMBDA_TASK_ROOT, process.env.LAMBDA_RUNTIME_DIR]`, want: `["index.handler","/var/task","/var/runtime"]`},
+	{name: "credentials", expression: `["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"].every((k) => process.env[k].length > 15)`, want: `true`},
+	{name: "time zone", expression: `process.env.TZ`, want: `":UTC"`},
+
+	{name: "unprivileged user", expression: `process.getuid() !== 0 && process.getgid() !== 0`, want: `true`},
+	{name: "working directory", expression: `process.cwd()`, want: `"/var/task"`},
+	{name: "processors at 128 MB", expression: `os.cpus().length`, want: `2`},
+	{name: "files", expression: `limit("Max open files")`, want: `"1024"`},
+	{name: "no file beyond the limit", expression: `refusal(() => { const all = []; try { for (;;) all.push(fs.openSync("/var/task/index.js")); } finally { all.forEach(fs.closeSync); } })`, want: `"EMFILE"`},
+
+	{name: "/tmp of 512 MB", expression: `(() => { const s = fs.statfsSync("/tmp"); return Math.round(s.bsize * s.blocks / 2 ** 20); })()`, want: `512`},
+	{name: "/tmp takes files", expression: `(fs.writeFileSync("/tmp/x", "hello"), fs.readFileSync("/tmp/x", "utf8"))`, want: `"hello"`},
+	{name: "/tmp is kept", expression: `fs.readFileSync("/tmp/x", "utf8")`, want: `"hello"`},
+	{name: "/tmp is for all", expression: `(fs.statSync("/tmp").mode & 0o7777).toString(8)`, want: `"1777"`},
+	{name: "code is read-only", expression: `refusal(() => fs.writeFileSync("/var/task/new", ""))`, want: `"EROFS"`},
+	{name: "root is read-only", expression: `refusal(() => fs.mkdirSync("/new"))`, want: `"EROFS"`},
+	{name: "/opt is read-only", expression: `refusal(() => fs.writeFileSync("/opt/new", ""))`, want: `"EROFS"`},
+
+	{name: "exception", expression: `(() => { class Own extends Error {}; const e = new Own("boo"); e.name = "Own"; throw e; })()`, want: `{"errorType":"Own","errorMessage":"boo","trace":["Own: boo",…`, failed: true},
+	{name: "response of 6 MB", expression: `"x".repeat(6 * 2 ** 20 + 98)`, want: `"xxx…`},
+	{name: "response of more than 6 MB", expression: `"x".repeat(6 * 2 ** 20 + 99)`, want: `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`, failed: true},
+	{name: "exit", expression: `process.exit(3)`, want: `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: {id} Error: Runtime exited with error: exit status 3"}`, failed: true},
+	{name: "exit without a reason", expression: `process.exit(0)`, want: `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: {id} Error: Runtime exited without providing a reason"}`, failed: true},
+	{name: "signal", expression: `process.kill(process.pid, "SIGKILL")`, want: `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: {id} Error: Runtime exited with error: signal: killed"}`, failed: true},
+	{name: "timeout", expression: `new Promise((done) => setTimeout(done, 30000))`, want: `{"errorType":"Sandbox.Timedout","errorMessage":"RequestId: {id} Error: Task timed out after 1.00 seconds"}`, failed: true, brief: true},
+	{name: "overrun of memory", expression: `(() => { const all = []; for (;;) all.push(Buffer.alloc(2 ** 20, 1)); })()`, want: `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: {id} Error: Runtime exited with error: signal: killed"}`, failed: true},
+	{name: "all is well after it", expression: `1 + 1`, want: `2`},
+}
