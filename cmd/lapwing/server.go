@@ -19,6 +19,7 @@ import (
 	s3api "lapwing.dev/lapwing/internal/aws/s3"
 	stsapi "lapwing.dev/lapwing/internal/aws/sts"
 	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/functionurl"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/image"
@@ -66,6 +67,7 @@ type server struct {
 	runtimes    *runtimes.Registry
 	network     *network.Pool
 	dispatcher  *invoke.Dispatcher
+	queue       *events.Queue
 	functions   *lambda.Service
 	services    []*aws.Service
 
@@ -167,6 +169,10 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		Logger:       s.log,
 	})
 	s.onClose(func(ctx context.Context) error { s.dispatcher.Close(ctx); return nil })
+	if s.queue, err = events.Open(ctx, events.Options{Store: s.store, Invoker: s.dispatcher, Logger: s.log}); err != nil {
+		return err
+	}
+	s.onClose(func(ctx context.Context) error { s.queue.Close(ctx); return nil })
 	return nil
 }
 
@@ -200,7 +206,7 @@ func (s *server) openServices(ctx context.Context) error {
 	}
 	s.functions, err = lambda.New(ctx, lambda.Options{
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
-		Store: s.store, Images: images, Invoker: s.dispatcher, Objects: objects, RuntimeVersion: s.runtimeVersion,
+		Store: s.store, Images: images, Invoker: s.dispatcher, Events: s.queue, Objects: objects, RuntimeVersion: s.runtimeVersion,
 	})
 	if err != nil {
 		return err
@@ -250,6 +256,9 @@ func (s *server) serve(listener net.Listener) error {
 	}
 	s.listen(gw, listener, tlsConfig)
 	s.listen(gw, inside, nil)
+	// Functions find the endpoint served from their first event on.
+	s.queue.Start(s.functions)
+	s.onClose(func(context.Context) error { s.queue.Stop(); return nil })
 	s.onClose(func(context.Context) error { return os.Remove(filepath.Join(s.opts.data, endpointFile)) })
 	return s.endpoint.write(s.opts.data)
 }

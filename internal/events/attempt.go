@@ -92,7 +92,7 @@ func (q *Queue) invoke(a *attempt, header string) (err error) {
 	var response bytes.Buffer
 	a.result, err = q.invoker.Invoke(q.ctx, &invoke.Request{
 		Version: a.plan.Version, InvokedARN: a.plan.InvokedARN, RequestID: a.RequestID,
-		Payload: a.payload, ClientContext: a.ClientContext, TraceID: header,
+		Payload: a.payload, ClientContext: a.ClientContext, TenantID: a.TenantID, TraceID: header, Asynchronous: true,
 	}, &response)
 	a.response, a.onward = response.Bytes(), header
 	return err
@@ -191,7 +191,7 @@ func (q *Queue) remove(a *attempt) bool {
 }
 
 // persist writes to the store until that succeeds: the function must not run
-// again because the disk was full for a while. When the queue is closed it
+// again because the disk was full for a while. When the queue is stopped it
 // tries once more at most; where it is false, the event is run again after the
 // next start.
 func (q *Queue) persist(a *attempt, write func(context.Context) error) bool {

@@ -47,6 +47,7 @@ type Event struct {
 	RequestID     string
 	Payload       []byte // JSON, at most MaxPayload
 	ClientContext string // JSON, may be empty
+	TenantID      string // may be empty
 	Trace         string // X-Amzn-Trace-Id as the caller sent it, may be empty
 }
 
@@ -93,6 +94,7 @@ type head struct {
 	RequestID     string    `json:"requestId"`
 	Accepted      time.Time `json:"accepted"`
 	ClientContext string    `json:"clientContext,omitempty"`
+	TenantID      string    `json:"tenantId,omitempty"`
 	Trace         string    `json:"trace,omitempty"`
 	// Attempts is how many attempts ended in a function error, and NotBefore
 	// when the next one is due.

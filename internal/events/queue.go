@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -19,9 +18,6 @@ type Options struct {
 	Observer Observer
 	Logger   *slog.Logger
 }
-
-// ErrClosed is what Accept returns after Close.
-var ErrClosed = errors.New("events: the queue is closed")
 
 // store is the durable part of a Queue; *state.Queue implements it.
 type store interface {
@@ -134,23 +130,14 @@ func (q *Queue) Start(f Functions) {
 	}
 }
 
-// Accept queues an event and returns when it is durable. An error other than
-// ErrClosed leaves open whether the event will run.
+// Accept queues an event and returns when it is durable. An error leaves open
+// whether the event will run. What is accepted after Stop runs after the next
+// start.
 func (q *Queue) Accept(ctx context.Context, e *Event) error {
-	q.mu.Lock()
-	closing := q.closing
-	q.mu.Unlock()
-	if closing {
-		return ErrClosed
-	}
-	return q.add(ctx, e)
-}
-
-func (q *Queue) add(ctx context.Context, e *Event) error {
 	now := time.Now()
 	h := head{
 		Version: headVersion, Target: e.Target, RequestID: e.RequestID, Accepted: now,
-		ClientContext: e.ClientContext, Trace: e.Trace,
+		ClientContext: e.ClientContext, TenantID: e.TenantID, Trace: e.Trace,
 	}
 	id, err := q.store.Add(ctx, h, e.Payload)
 	if err != nil {
@@ -161,7 +148,7 @@ func (q *Queue) add(ctx context.Context, e *Event) error {
 	return nil
 }
 
-// push puts an event that the store holds into its lane. After Close it does
+// push puts an event that the store holds into its lane. After Stop it does
 // nothing: the next start finds the event.
 func (q *Queue) push(key laneKey, p pending) {
 	q.mu.Lock()
@@ -180,7 +167,7 @@ func (q *Queue) push(key laneKey, p pending) {
 	l.push(p)
 }
 
-// run starts the events of a lane until it is empty or the queue closes.
+// run starts the events of a lane until it is empty or the queue stops.
 func (q *Queue) run(key laneKey, l *lane) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -255,15 +242,20 @@ func (q *Queue) Backlog(region, function string) int {
 	return len(l.events) + l.running
 }
 
-// Close starts nothing more and waits for the attempts under way until ctx
-// ends. What is not done by then is run again after the next start.
-func (q *Queue) Close(ctx context.Context) {
+// Stop lets the attempts under way go on and starts no more.
+func (q *Queue) Stop() {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if !q.closing {
 		q.closing = true
 		close(q.stop)
 	}
-	q.mu.Unlock()
+}
+
+// Close stops the queue and waits for the attempts under way until ctx ends.
+// What is not done by then is run again after the next start.
+func (q *Queue) Close(ctx context.Context) {
+	q.Stop()
 	stop := context.AfterFunc(ctx, q.cancel)
 	defer stop()
 	q.wg.Wait()

@@ -158,5 +158,5 @@ func (q *Queue) forward(a *attempt, arn string, e *Event) (done bool, err error)
 		return false, err
 	}
 	e.Target, e.RequestID, e.Trace = target, uuid.NewString(), a.onward
-	return q.persist(a, func(ctx context.Context) error { return q.add(ctx, e) }), nil
+	return q.persist(a, func(ctx context.Context) error { return q.Accept(ctx, e) }), nil
 }

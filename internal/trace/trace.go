@@ -5,7 +5,6 @@ package trace
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"hash/fnv"
 	"strconv"
@@ -101,11 +100,12 @@ func (h Header) String() string {
 	return strings.Join(fields, ";")
 }
 
-// NewRoot returns a new trace id (X-Ray developer guide, Trace ID).
-func NewRoot(now time.Time) string {
-	var b [12]byte
+// New returns the header of a request that brought none: it is not sampled, but
+// tracing libraries rely on it (X-Ray developer guide, Trace ID).
+func New(now time.Time) Header {
+	var b [20]byte
 	rand.Read(b[:])
-	return fmt.Sprintf("1-%08x-%s", uint32(now.Unix()), hex.EncodeToString(b[:]))
+	return Header{Root: fmt.Sprintf("1-%08x-%x", uint32(now.Unix()), b[:12]), Parent: fmt.Sprintf("%x", b[12:]), Sampled: "0"}
 }
 
 // HopName is the name of a function in a lineage, from its unqualified ARN:
@@ -146,7 +146,9 @@ func (h Header) Visit(functionARN string) (Header, int) {
 func Arrive(received, functionARN string, now time.Time) (Header, int) {
 	h := Parse(received)
 	if h.Root == "" {
-		h = Header{Root: NewRoot(now), Sampled: "0", Lineage: h.Lineage}
+		lineage := h.Lineage
+		h = New(now)
+		h.Lineage = lineage
 	}
 	return h.Visit(functionARN)
 }

@@ -23,7 +23,7 @@ func TestParseKeepsWhatTheHeaderSays(t *testing.T) {
 }
 
 func TestVisitCountsEachFunctionByItself(t *testing.T) {
-	h := Header{Root: NewRoot(time.Unix(1700000000, 0))}
+	h := New(time.Unix(1700000000, 0))
 	for i := range 20 {
 		var n, m int
 		h, n = Parse(h.String()).Visit("arn:f")

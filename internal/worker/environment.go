@@ -17,6 +17,7 @@ import (
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/trace"
 )
 
 var (
@@ -260,7 +261,7 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 		RequestID:          req.RequestID,
 		DeadlineMs:         began.Add(e.v.Timeout).UnixMilli(),
 		InvokedFunctionARN: req.InvokedARN,
-		TraceID:            cmp.Or(req.TraceID, newTraceID(began)),
+		TraceID:            cmp.Or(req.TraceID, trace.New(began).String()),
 		ClientContext:      req.ClientContext,
 		TenantID:           e.tenant,
 		Streaming:          req.Streaming,
@@ -276,14 +277,6 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: out.Exit}), nil
 	}
 	return nil, nil
-}
-
-// newTraceID returns the trace header of an invocation that brought none: it is
-// not sampled, but tracing libraries rely on it.
-func newTraceID(t time.Time) string {
-	var b [20]byte
-	rand.Read(b[:])
-	return fmt.Sprintf("Root=1-%08x-%x;Parent=%x;Sampled=0", uint32(t.Unix()), b[:12], b[12:])
 }
 
 // maxMemory returns the highest use of memory so far, in MiB: all of it after

@@ -127,7 +127,7 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		Description: in.Description, Role: in.Role, Runtime: in.Runtime, Handler: in.Handler,
 		Timeout: in.Timeout, MemorySize: in.MemorySize, Ephemeral: in.EphemeralStorage,
 		Environment: in.Environment, Logging: in.LoggingConfig, Layers: in.Layers,
-		VpcConfig: in.VpcConfig, DeadLetterConfig: in.DeadLetterConfig, KMSKeyArn: in.KMSKeyArn,
+		VpcConfig: in.VpcConfig, DeadLetter: in.DeadLetterConfig, KMSKeyArn: in.KMSKeyArn,
 		TracingConfig: in.TracingConfig, FileSystemConfigs: in.FileSystemConfigs,
 		ImageConfig: in.ImageConfig, SnapStart: in.SnapStart,
 		CapacityProviderConfig: in.CapacityProviderConfig, DurableConfig: in.DurableConfig,

@@ -58,6 +58,9 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 	if c.Tenancy != "" {
 		out.TenancyConfig = &api.TenancyConfig{TenantIsolationMode: c.Tenancy}
 	}
+	if c.DeadLetter != "" {
+		out.DeadLetterConfig = &api.DeadLetterConfig{TargetArn: aws.Ptr(c.DeadLetter)}
+	}
 	if c.Environment != nil {
 		out.Environment = &api.EnvironmentResponse{Variables: maps.Clone(c.Environment.Variables)}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
@@ -38,6 +39,7 @@ type fixture struct {
 	store   *state.Store
 	invoker *fakeInvoker
 	objects *fakeObjects
+	events  *fakeEvents
 	clock   *clock
 }
 
@@ -108,6 +110,22 @@ func (f *fakeInvoker) request() *invoke.Request {
 	return f.last
 }
 
+// fakeEvents keeps what was queued.
+type fakeEvents struct {
+	mu   sync.Mutex
+	all  []*events.Event
+	fail error
+}
+
+func (f *fakeEvents) Accept(_ context.Context, e *events.Event) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail == nil {
+		f.all = append(f.all, e)
+	}
+	return f.fail
+}
+
 // fakeObjects is S3 with objects by "bucket/key".
 type fakeObjects struct{ objects map[string][]byte }
 
@@ -137,11 +155,12 @@ func newFixtureIn(t testing.TB, dir string, change ...func(*Options)) *fixture {
 		t: t, dir: dir,
 		invoker: &fakeInvoker{},
 		objects: &fakeObjects{objects: map[string][]byte{}},
+		events:  &fakeEvents{},
 		clock:   &clock{now: time.Date(2026, 11, 24, 1, 2, 3, 456e6, time.UTC)},
 	}
 	f.opts = Options{
 		AccountID: testAccount, Region: testRegion, Architecture: "x86_64",
-		Invoker: f.invoker, Objects: f.objects, Now: f.clock.Now,
+		Invoker: f.invoker, Objects: f.objects, Events: f.events, Now: f.clock.Now,
 		RuntimeVersion: func(id string) (string, error) {
 			if !strings.HasPrefix(id, "nodejs2") && !strings.HasPrefix(id, "provided") && !strings.HasPrefix(id, "python3.1") {
 				return "", errors.New("nothing serves it; run: lapwing runtimes add " + id)

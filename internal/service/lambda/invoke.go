@@ -12,7 +12,9 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/trace"
 )
 
 // Limits of an invocation (Lambda quotas; Lambda API reference, Invoke).
@@ -29,6 +31,7 @@ type call struct {
 	tenant          *string
 	tail            bool
 	streaming       bool
+	async           bool
 }
 
 // Invoke implements lambda.API.
@@ -39,6 +42,7 @@ func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeO
 	req, err := s.prepare(ctx, call{
 		name: in.FunctionName, qualifier: in.Qualifier, payload: in.Payload,
 		clientContext: in.ClientContext, tenant: in.TenantId, tail: in.LogType == api.LogTypeTail,
+		async: in.InvocationType == api.InvocationTypeEvent,
 	})
 	if err != nil {
 		return nil, err
@@ -47,7 +51,10 @@ func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeO
 	case api.InvocationTypeDryRun:
 		return &api.InvokeOutput{StatusCode: aws.Ptr(int32(http.StatusNoContent))}, nil
 	case api.InvocationTypeEvent:
-		return s.invokeAsync(ctx, req)
+		if err := s.enqueue(ctx, req); err != nil {
+			return nil, err
+		}
+		return &api.InvokeOutput{StatusCode: aws.Ptr(int32(http.StatusAccepted))}, nil
 	}
 	var payload bytes.Buffer
 	result, err := s.opts.Invoker.Invoke(ctx, req, &payload)
@@ -66,13 +73,6 @@ func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeO
 	return out, nil
 }
 
-// invokeAsync is where an asynchronous invocation will be queued durably before
-// it is acknowledged. There is no such queue yet, and an event must not be
-// acknowledged that could be lost.
-func (s *Service) invokeAsync(context.Context, *invoke.Request) (*api.InvokeOutput, error) {
-	return nil, unsupported("InvocationType Event")
-}
-
 // prepare finds the version to run and checks the event: everything that
 // happens before an invocation counts. It reads memory only.
 func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) {
@@ -87,7 +87,10 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 	if err := t.checkTenant(aws.Value(c.tenant)); err != nil {
 		return nil, err
 	}
-	if len(c.payload) > maxPayload {
+	switch {
+	case c.async && len(c.payload) > events.MaxPayload:
+		return nil, entityTooLarge("%d byte payload is too large for the Event invocation type (limit %d bytes)", len(c.payload), events.MaxPayload)
+	case len(c.payload) > maxPayload:
 		return nil, byUser(api.NewRequestTooLargeException("%d byte payload is too large for the RequestResponse invocation type (limit %d bytes)", len(c.payload), maxPayload))
 	}
 	if len(c.payload) == 0 {
@@ -103,13 +106,19 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 		return nil, conflict("The operation cannot be performed at this time. The function is currently in the following state: %s", t.state)
 	}
 	request := aws.RequestFrom(ctx)
+	traceID := request.Header.Get(trace.HeaderName)
+	if !c.async { // an event is checked when it is run, to go to its destination
+		if traceID, err = s.enterChain(ref, traceID); err != nil {
+			return nil, err
+		}
+	}
 	return &invoke.Request{
 		Version:       t.version,
 		InvokedARN:    r.invokedARN,
 		RequestID:     request.ID,
 		Payload:       c.payload,
 		ClientContext: clientContext,
-		TraceID:       request.Header.Get("X-Amzn-Trace-Id"),
+		TraceID:       traceID,
 		Tail:          c.tail,
 		Streaming:     c.streaming,
 		TenantID:      aws.Value(c.tenant),
@@ -130,10 +139,7 @@ func (s *Service) route(ref reference) (*route, *target, error) {
 	if r == nil {
 		return nil, nil, functionNotFound(ref.qualified())
 	}
-	if r.other != nil && s.opts.Rand() < r.weight {
-		return r, r.other, nil
-	}
-	return r, r.target, nil
+	return r, r.choose(s.opts.Rand), nil
 }
 
 // checkTenant insists on a tenant where the function isolates them, and only
@@ -186,14 +192,14 @@ func (s *Service) InvokeWithResponseStream(ctx context.Context, in *api.InvokeWi
 	if in.InvocationType == api.ResponseStreamingInvocationTypeDryRun {
 		return &api.InvokeWithResponseStreamOutput{StatusCode: aws.Ptr(int32(http.StatusNoContent))}, nil
 	}
-	events, err := s.stream(ctx, req)
+	stream, err := s.stream(ctx, req)
 	if err != nil {
 		return nil, internal(err)
 	}
 	return &api.InvokeWithResponseStreamOutput{
 		StatusCode:      aws.Ptr(int32(http.StatusOK)),
 		ExecutedVersion: &req.Version.Version,
-		EventStream:     events,
+		EventStream:     stream,
 	}, nil
 }
 

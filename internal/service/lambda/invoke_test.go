@@ -40,7 +40,7 @@ func TestInvokePassesOnWhatTheCallerSaid(t *testing.T) {
 		t.Errorf("answer: %+v", out)
 	}
 	req := f.invoker.request()
-	if req.InvokedARN != arnPrefix+"hello:$LATEST" || req.RequestID != "the-id" || string(req.Payload) != `{"a":1}` || req.ClientContext != `{"custom":{}}` || req.TraceID != "Root=1" || !req.Tail || req.Streaming {
+	if req.InvokedARN != arnPrefix+"hello:$LATEST" || req.RequestID != "the-id" || string(req.Payload) != `{"a":1}` || req.ClientContext != `{"custom":{}}` || !strings.HasPrefix(req.TraceID, "Root=1;Lineage=") || !req.Tail || req.Streaming {
 		t.Errorf("request: %+v", req)
 	}
 	v := req.Version
@@ -70,7 +70,6 @@ func TestInvokeErrors(t *testing.T) {
 		{"client context too large", api.InvokeInput{ClientContext: aws.Ptr(strings.Repeat("a", maxClientContext+1))}, "InvalidRequestContentException", "at most 3583 bytes"},
 		{"tenant", api.InvokeInput{TenantId: aws.Ptr("t")}, codeInvalid, "The invoked function is not enabled with tenancy configuration."},
 		{"durable execution", api.InvokeInput{DurableExecutionName: aws.Ptr("t")}, codeInvalid, "DurableExecutionName is not supported"},
-		{"asynchronous", api.InvokeInput{InvocationType: api.InvocationTypeEvent}, codeInvalid, "InvocationType Event is not supported"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.in.FunctionName == nil {
@@ -162,7 +161,7 @@ func TestEachDeploymentHasItsOwnEnvironments(t *testing.T) {
 }
 
 // events collects a stream.
-func events(t *testing.T, out *api.InvokeWithResponseStreamOutput) (payload string, complete *api.InvokeWithResponseStreamCompleteEvent, failed error) {
+func streamed(t *testing.T, out *api.InvokeWithResponseStreamOutput) (payload string, complete *api.InvokeWithResponseStreamCompleteEvent, failed error) {
 	t.Helper()
 	for e, err := range out.EventStream {
 		switch {
@@ -194,7 +193,7 @@ func TestResponseStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload, done, failed := events(t, out)
+	payload, done, failed := streamed(t, out)
 	if payload != "one|two|" || done == nil || done.ErrorCode != nil || *done.LogResult != "bG9n" || failed != nil || *out.StatusCode != 200 || *out.ExecutedVersion != "$LATEST" {
 		t.Errorf("%q %+v %v", payload, done, failed)
 	}
@@ -209,7 +208,7 @@ func TestResponseStream(t *testing.T) {
 	if out, err = f.InvokeWithResponseStream(f.ctx(), in); err != nil {
 		t.Fatal(err)
 	}
-	if payload, done, _ = events(t, out); payload != "part|" || *done.ErrorCode != "Sandbox.Timedout" || *done.ErrorDetails != `{"errorMessage":"x"}` {
+	if payload, done, _ = streamed(t, out); payload != "part|" || *done.ErrorCode != "Sandbox.Timedout" || *done.ErrorDetails != `{"errorMessage":"x"}` {
 		t.Errorf("mid-stream error: %q %+v", payload, done)
 	}
 
@@ -226,7 +225,7 @@ func TestResponseStream(t *testing.T) {
 	if out, err = f.InvokeWithResponseStream(f.ctx(), in); err != nil {
 		t.Fatal(err)
 	}
-	if payload, done, failed = events(t, out); payload != "part|" || done != nil || failed == nil {
+	if payload, done, failed = streamed(t, out); payload != "part|" || done != nil || failed == nil {
 		t.Errorf("platform error in the stream: %q %+v %v", payload, done, failed)
 	}
 

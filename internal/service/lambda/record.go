@@ -31,6 +31,8 @@ type functionRecord struct {
 	NextVersion int `json:"nextVersion"`
 
 	URL                 *urlRecord        `json:"url,omitempty"`
+	Async               *asyncRecord      `json:"async,omitempty"`         // of $LATEST
+	RecursiveLoop       api.RecursiveLoop `json:"recursiveLoop,omitempty"` // empty: Terminate
 	Tags                map[string]string `json:"tags,omitempty"`
 	ReservedConcurrency *int              `json:"reservedConcurrency,omitempty"`
 	Policy              []statement       `json:"policy,omitempty"`
@@ -48,6 +50,7 @@ type versionRecord struct {
 	status
 	Policy      []statement  `json:"policy,omitempty"`
 	Provisioned *provisioned `json:"provisioned,omitempty"`
+	Async       *asyncRecord `json:"async,omitempty"`
 }
 
 // aliasRecord is an alias.
@@ -61,6 +64,7 @@ type aliasRecord struct {
 	Policy      []statement        `json:"policy,omitempty"`
 	URL         *urlRecord         `json:"url,omitempty"`
 	Provisioned *provisioned       `json:"provisioned,omitempty"`
+	Async       *asyncRecord       `json:"async,omitempty"`
 }
 
 // status is the life cycle of $LATEST or of a version.
@@ -132,7 +136,8 @@ type configuration struct {
 	Environment  *environment     `json:"environment,omitempty"` // nil: never given
 	Logging      logging          `json:"logging"`
 	Code         codePackage      `json:"code"`
-	Layers       []layerUse       `json:"layers,omitempty"` // lowest first
+	Layers       []layerUse       `json:"layers,omitempty"`     // lowest first
+	DeadLetter   string           `json:"deadLetter,omitempty"` // ARN
 	// Tenancy is how the function's tenants are isolated, if at all. It never
 	// changes.
 	Tenancy api.TenantIsolationMode `json:"tenancy,omitempty"`

@@ -38,6 +38,7 @@ import (
 	"github.com/google/uuid"
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
@@ -65,8 +66,14 @@ type Objects interface {
 	OpenObject(ctx context.Context, bucket, key, versionID string) (body io.ReadCloser, size int64, version, etag string, err error)
 }
 
-// Options configures a Service. Store, Images, Invoker and RuntimeVersion are
-// required.
+// Events queues asynchronous invocations. Package events' Queue implements it.
+type Events interface {
+	// Accept returns when the event is durable.
+	Accept(ctx context.Context, e *events.Event) error
+}
+
+// Options configures a Service. Store, Images, Invoker, Events and
+// RuntimeVersion are required.
 type Options struct {
 	AccountID string
 	// Region serves requests that name none.
@@ -75,6 +82,7 @@ type Options struct {
 	Store   *state.Store
 	Images  *image.Store
 	Invoker Invoker
+	Events  Events
 	// Objects may be nil: then code from S3 is refused.
 	Objects Objects
 	// RuntimeVersion returns the ARN of the runtime version that serves a

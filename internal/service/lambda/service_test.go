@@ -164,7 +164,7 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 		{"VPC", func(in *api.CreateFunctionInput) { in.VpcConfig = &api.VpcConfig{SubnetIds: []string{"subnet-1"}} }, codeInvalid, "VpcConfig is not supported"},
 		{"dead letter queue", func(in *api.CreateFunctionInput) {
 			in.DeadLetterConfig = &api.DeadLetterConfig{TargetArn: aws.Ptr("a")}
-		}, codeInvalid, "DeadLetterConfig is not supported"},
+		}, codeInvalid, "DeadLetterConfig with a target other than a Lambda function is not supported"},
 		{"file system", func(in *api.CreateFunctionInput) { in.FileSystemConfigs = []*api.FileSystemConfig{{}} }, codeInvalid, "FileSystemConfigs is not supported"},
 		{"key", func(in *api.CreateFunctionInput) { in.KMSKeyArn = aws.Ptr("arn") }, codeInvalid, "KMSKeyArn is not supported"},
 		{"tracing", func(in *api.CreateFunctionInput) { in.TracingConfig = &api.TracingConfig{Mode: api.TracingModeActive} }, codeInvalid, "TracingConfig Mode Active is not supported"},

@@ -41,10 +41,10 @@ type options struct {
 	Environment *api.Environment
 	Logging     *api.LoggingConfig
 	Layers      []string // nil: not given
+	DeadLetter  *api.DeadLetterConfig
 
 	// What Lapwing does not have: accepted only where it asks for nothing.
 	VpcConfig              *api.VpcConfig
-	DeadLetterConfig       *api.DeadLetterConfig
 	KMSKeyArn              *string
 	TracingConfig          *api.TracingConfig
 	FileSystemConfigs      []*api.FileSystemConfig
@@ -62,7 +62,6 @@ func (o *options) refuseUnsupported() error {
 		used bool
 	}{
 		{"VpcConfig", o.VpcConfig != nil && (len(o.VpcConfig.SubnetIds) > 0 || len(o.VpcConfig.SecurityGroupIds) > 0 || aws.Value(o.VpcConfig.Ipv6AllowedForDualStack))},
-		{"DeadLetterConfig", o.DeadLetterConfig != nil && aws.Value(o.DeadLetterConfig.TargetArn) != ""},
 		{"KMSKeyArn", aws.Value(o.KMSKeyArn) != ""},
 		{"TracingConfig Mode Active", o.TracingConfig != nil && o.TracingConfig.Mode == api.TracingModeActive},
 		{"FileSystemConfigs", len(o.FileSystemConfigs) > 0},
@@ -122,6 +121,12 @@ func (s *Service) apply(ctx context.Context, o *options, c *configuration) error
 			return err
 		}
 		c.Environment = &environment{o.Environment.Variables}
+	}
+	if o.DeadLetter != nil {
+		if err := s.checkDeadLetter(aws.Value(o.DeadLetter.TargetArn)); err != nil {
+			return err
+		}
+		c.DeadLetter = aws.Value(o.DeadLetter.TargetArn)
 	}
 	if o.Layers != nil {
 		layers, err := s.useLayers(ctx, o.Layers)

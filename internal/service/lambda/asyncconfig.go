@@ -1,0 +1,266 @@
+package lambda
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/events"
+	"lapwing.dev/lapwing/internal/function"
+)
+
+// asyncRecord is the configuration of asynchronous invocation of $LATEST, a
+// version or an alias. It is part of their records, with which it goes.
+type asyncRecord struct {
+	MaxRetries *int32    `json:"maxRetries,omitempty"`
+	MaxAgeSec  *int32    `json:"maxAgeSec,omitempty"`
+	OnSuccess  string    `json:"onSuccess,omitempty"` // ARN
+	OnFailure  string    `json:"onFailure,omitempty"` // ARN
+	Modified   time.Time `json:"modified"`
+}
+
+// asyncHolder is what can have a configuration of asynchronous invocation.
+type asyncHolder struct {
+	qualifier string
+	arn       string // with the qualifier, $LATEST where there was none
+	config    *asyncRecord
+	write     func(context.Context, *asyncRecord) error
+}
+
+// asyncHolder finds the holder that ref names, or returns nil.
+func (s *Service) asyncHolder(e *entry, ref reference) *asyncHolder {
+	if e == nil {
+		return nil
+	}
+	if ref.qualifier == "" || ref.qualifier == function.Latest {
+		f := e.function.Value
+		return &asyncHolder{function.Latest, qualify(e.arn, function.Latest), f.Async, func(ctx context.Context, c *asyncRecord) error {
+			f.Async = c
+			_, err := s.functions.Update(ctx, e.function.Key, e.function.Revision, f)
+			return err
+		}}
+	}
+	arn := qualify(e.arn, ref.qualifier)
+	if a, ok := e.aliases[ref.qualifier]; ok {
+		record := a.Value
+		return &asyncHolder{ref.qualifier, arn, record.Async, func(ctx context.Context, c *asyncRecord) error {
+			record.Async = c
+			_, err := s.aliases.Update(ctx, a.Key, a.Revision, record)
+			return err
+		}}
+	}
+	if v := e.published(ref.qualifier); v != nil {
+		record := v.Value
+		return &asyncHolder{ref.qualifier, arn, record.Async, func(ctx context.Context, c *asyncRecord) error {
+			record.Async = c
+			_, err := s.versions.Update(ctx, v.Key, v.Revision, record)
+			return err
+		}}
+	}
+	return nil
+}
+
+func noSuchFunction() error { return notFound("The function doesn't exist.") }
+
+func (h *asyncHolder) notConfigured() error {
+	return notFound("The function %s doesn't have an EventInvokeConfig", h.arn)
+}
+
+// changeAsync changes the configuration of what a request names. change gets
+// the present one, or nil, and returns the one to be.
+func (s *Service) changeAsync(ctx context.Context, name, qualifier *string, change func(reference, *asyncHolder) (*asyncRecord, error)) (*api.FunctionEventInvokeConfig, error) {
+	ref, err := s.resolve(ctx, aws.Value(name), aws.Value(qualifier))
+	if err != nil {
+		return nil, err
+	}
+	defer s.lock(ref.functionKey)()
+	h := s.asyncHolder(s.entries.get(ref.functionKey), ref)
+	if h == nil {
+		return nil, noSuchFunction()
+	}
+	config, err := change(ref, h)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := writeContext(ctx)
+	defer cancel()
+	err = h.write(ctx, config)
+	s.reload(ref.functionKey)
+	if err != nil {
+		return nil, internal(err)
+	}
+	h.config = config
+	return h.describe(), nil
+}
+
+// PutFunctionEventInvokeConfig implements lambda.API: what is not given is as if
+// it had never been.
+func (s *Service) PutFunctionEventInvokeConfig(ctx context.Context, in *api.PutFunctionEventInvokeConfigInput) (*api.PutFunctionEventInvokeConfigOutput, error) {
+	if err := checkAsyncGiven(in.MaximumRetryAttempts, in.MaximumEventAgeInSeconds, in.DestinationConfig); err != nil {
+		return nil, err
+	}
+	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, _ *asyncHolder) (*asyncRecord, error) {
+		c := &asyncRecord{MaxRetries: in.MaximumRetryAttempts, MaxAgeSec: in.MaximumEventAgeInSeconds, Modified: s.opts.Now().UTC()}
+		return c, s.setDestinations(ref, c, in.DestinationConfig)
+	})
+}
+
+// UpdateFunctionEventInvokeConfig implements lambda.API: what is not given stays.
+func (s *Service) UpdateFunctionEventInvokeConfig(ctx context.Context, in *api.UpdateFunctionEventInvokeConfigInput) (*api.UpdateFunctionEventInvokeConfigOutput, error) {
+	if err := checkAsyncGiven(in.MaximumRetryAttempts, in.MaximumEventAgeInSeconds, in.DestinationConfig); err != nil {
+		return nil, err
+	}
+	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
+		if h.config == nil {
+			return nil, h.notConfigured()
+		}
+		c := *h.config
+		c.Modified = s.opts.Now().UTC()
+		if in.MaximumRetryAttempts != nil {
+			c.MaxRetries = in.MaximumRetryAttempts
+		}
+		if in.MaximumEventAgeInSeconds != nil {
+			c.MaxAgeSec = in.MaximumEventAgeInSeconds
+		}
+		return &c, s.setDestinations(ref, &c, in.DestinationConfig)
+	})
+}
+
+// GetFunctionEventInvokeConfig implements lambda.API.
+func (s *Service) GetFunctionEventInvokeConfig(ctx context.Context, in *api.GetFunctionEventInvokeConfigInput) (*api.GetFunctionEventInvokeConfigOutput, error) {
+	ref, err := s.resolve(ctx, aws.Value(in.FunctionName), aws.Value(in.Qualifier))
+	if err != nil {
+		return nil, err
+	}
+	h := s.asyncHolder(s.entries.get(ref.functionKey), ref)
+	switch {
+	case h == nil:
+		return nil, noSuchFunction()
+	case h.config == nil:
+		return nil, h.notConfigured()
+	}
+	return h.describe(), nil
+}
+
+// DeleteFunctionEventInvokeConfig implements lambda.API.
+func (s *Service) DeleteFunctionEventInvokeConfig(ctx context.Context, in *api.DeleteFunctionEventInvokeConfigInput) (*api.DeleteFunctionEventInvokeConfigOutput, error) {
+	_, err := s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(_ reference, h *asyncHolder) (*asyncRecord, error) {
+		if h.config == nil {
+			return nil, h.notConfigured()
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeleteFunctionEventInvokeConfigOutput{}, nil
+}
+
+// ListFunctionEventInvokeConfigs implements lambda.API: those of $LATEST, of the
+// versions and of the aliases, in this order.
+func (s *Service) ListFunctionEventInvokeConfigs(ctx context.Context, in *api.ListFunctionEventInvokeConfigsInput) (*api.ListFunctionEventInvokeConfigsOutput, error) {
+	ref, err := s.resolve(ctx, aws.Value(in.FunctionName), "")
+	if err != nil {
+		return nil, err
+	}
+	e := s.entries.get(ref.functionKey)
+	if e == nil {
+		return nil, noSuchFunction()
+	}
+	var qualifiers []string
+	for _, v := range e.allVersions() {
+		qualifiers = append(qualifiers, v.number)
+	}
+	qualifiers = append(qualifiers, slices.Sorted(maps.Keys(e.aliases))...)
+	from := 0
+	if marker := aws.Value(in.Marker); marker != "" {
+		if from = slices.Index(qualifiers, marker); from < 0 {
+			return nil, invalidMarker()
+		}
+	}
+	var found []*asyncHolder
+	for _, q := range qualifiers[from:] {
+		if h := s.asyncHolder(e, reference{ref.functionKey, q, ref.arn}); h.config != nil {
+			found = append(found, h)
+		}
+	}
+	found, next := pageOf(found, in.MaxItems, maxPage)
+	out := &api.ListFunctionEventInvokeConfigsOutput{FunctionEventInvokeConfigs: []*api.FunctionEventInvokeConfig{}}
+	for _, h := range found {
+		out.FunctionEventInvokeConfigs = append(out.FunctionEventInvokeConfigs, h.describe())
+	}
+	if next != nil {
+		out.NextMarker = aws.Ptr((*next).qualifier)
+	}
+	return out, nil
+}
+
+// describe is the configuration as the API shows it. Both destinations are
+// always there, if only as {}.
+func (h *asyncHolder) describe() *api.FunctionEventInvokeConfig {
+	out := &api.FunctionEventInvokeConfig{
+		FunctionArn: aws.Ptr(h.arn), DestinationConfig: &api.DestinationConfig{OnSuccess: &api.OnSuccess{}, OnFailure: &api.OnFailure{}},
+	}
+	if c := h.config; c != nil {
+		out.LastModified, out.MaximumRetryAttempts, out.MaximumEventAgeInSeconds = aws.Ptr(c.Modified), c.MaxRetries, c.MaxAgeSec
+		out.DestinationConfig.OnSuccess.Destination = optional(c.OnSuccess)
+		out.DestinationConfig.OnFailure.Destination = optional(c.OnFailure)
+	}
+	return out
+}
+
+func checkAsyncGiven(retries, age *int32, d *api.DestinationConfig) error {
+	if retries == nil && age == nil && d == nil {
+		return invalidParameter("You must specify at least one of error handling or destination setting.")
+	}
+	return nil
+}
+
+// setDestinations checks the destinations of a request, if it has any, and sets
+// them in c.
+func (s *Service) setDestinations(ref reference, c *asyncRecord, in *api.DestinationConfig) error {
+	if in == nil {
+		return nil
+	}
+	c.OnSuccess, c.OnFailure = "", ""
+	if in.OnSuccess != nil {
+		c.OnSuccess = aws.Value(in.OnSuccess.Destination)
+	}
+	if in.OnFailure != nil {
+		c.OnFailure = aws.Value(in.OnFailure.Destination)
+	}
+	for _, d := range []struct{ name, arn string }{{"OnSuccess", c.OnSuccess}, {"OnFailure", c.OnFailure}} {
+		if err := s.checkDestination(ref, d.name, d.arn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// otherDestinations are the services besides Lambda that AWS has destinations
+// in, s3 for failures only.
+var otherDestinations = []string{"sqs", "sns", "events", "s3"}
+
+func (s *Service) checkDestination(ref reference, name, arn string) error {
+	if arn == "" {
+		return nil
+	}
+	target, ok := events.TargetOf(arn)
+	if !ok {
+		if parts := strings.Split(arn, ":"); len(parts) > 5 && slices.Contains(otherDestinations, parts[2]) {
+			return unsupported("DestinationConfig " + name + " with the service " + parts[2])
+		}
+		return invalidParameter("The destination ARN %s is invalid.", arn)
+	}
+	if !s.invocable(arn, target) {
+		return invalidParameter("The destination ARN %s is invalid.", arn)
+	}
+	if target.Region == ref.region && target.Function == ref.name {
+		return invalidParameter("You can't specify the function as a destination for itself.")
+	}
+	return nil
+}
