@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/guest/telemetry"
 )
 
 const (
@@ -28,33 +30,35 @@ const (
 type extensionState string
 
 const (
-	extStarted    extensionState = "Started"
-	extRegistered extensionState = "Registered"
-	extReady      extensionState = "Ready"
-	extRunning    extensionState = "Running"
-	extInitError  extensionState = "InitError"
-	extExitError  extensionState = "ExitError"
-	extExited     extensionState = "Exited"
+	extStarted     extensionState = "Started"
+	extLaunchError extensionState = "LaunchError"
+	extRegistered  extensionState = "Registered"
+	extReady       extensionState = "Ready"
+	extRunning     extensionState = "Running"
+	extInitError   extensionState = "InitError"
+	extExitError   extensionState = "ExitError"
+	extExited      extensionState = "Exited"
 )
 
 // extension is one extension: external ones are processes of their own,
 // internal ones live in the runtime's. guest.mu guards it.
 type extension struct {
-	name     string
-	id       string
-	external bool
-	proc     *process // of an external one that has been started
-	state    extensionState
-	events   []string
-	waiting  chan []byte // of event/next; nil: none waits
-	shutdown []byte      // the event SHUTDOWN, once it is due
+	name      string
+	id        string
+	external  bool
+	errorType string   // that it reported
+	proc      *process // of an external one that has been started
+	state     extensionState
+	events    []string
+	waiting   chan []byte // of event/next; nil: none waits
+	shutdown  []byte      // the event SHUTDOWN, once it is due
 }
 
 // subscribed tells whether the extension wants events of that type.
 func (e *extension) subscribed(event string) bool { return slices.Contains(e.events, event) }
 
-// startExtensions starts the external extensions: every executable in
-// /opt/extensions. On error it returns the name of the one that failed.
+// startExtensions starts the external extensions, all at once: every file in
+// /opt/extensions. On error it returns the error type too.
 func (g *guest) startExtensions() (string, error) {
 	if _, err := os.Stat(disableExtensions); err == nil {
 		g.mu.Lock()
@@ -66,43 +70,60 @@ func (g *guest) startExtensions() (string, error) {
 	if err != nil {
 		return "", nil // none
 	}
-	var out *logPipe
-	env := g.extensionEnv()
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.IsDir() })
+	if len(entries) == 0 {
+		return "", nil
+	}
+	if len(entries) > maxExtensions {
+		//lint:ignore ST1005 Lambda's words
+		return "Extension.TooManyExtensions", fmt.Errorf("Extension limit (%d) reached", maxExtensions)
+	}
+	out, err := g.newLogPipe(telemetry.Extension, false)
+	if err != nil {
+		return "Extension.LaunchError", err
+	}
+	defer out.closeWriter()
+	g.mu.Lock()
+	g.logs = append(g.logs, out)
+	// All of them before any runs, so that each is known when it registers.
 	for _, entry := range entries {
-		if entry.IsDir() {
-			continue
-		}
-		name := entry.Name()
+		g.extensions = append(g.extensions, &extension{name: entry.Name(), id: newID(), external: true, state: extStarted})
+	}
+	g.starting += len(entries)
+	extensions := slices.Clone(g.extensions)
+	g.mu.Unlock()
+	env := g.extensionEnv()
+	for _, ext := range extensions {
+		p, err := g.spawn([]string{filepath.Join(extensionsDir, ext.name)}, env, []uintptr{0, uintptr(out.w), uintptr(out.w)}, ext)
 		g.mu.Lock()
-		full := len(g.extensions) >= maxExtensions
-		g.mu.Unlock()
-		if full {
-			//lint:ignore ST1005 Lambda's words
-			return name, fmt.Errorf("Extension limit (%d) reached", maxExtensions)
+		if ext.proc = p; err != nil {
+			ext.state = extLaunchError
 		}
-		if out == nil {
-			if out, err = newLogPipe(g.link, "extension", false); err != nil {
-				return name, err
-			}
-			defer out.closeWriter()
-			g.mu.Lock()
-			g.logs = append(g.logs, out)
-			g.mu.Unlock()
-		}
-		ext := &extension{name: name, id: newID(), external: true, state: extStarted}
-		// Before it runs, so that it is known when it registers.
-		g.mu.Lock()
-		g.extensions = append(g.extensions, ext)
 		g.mu.Unlock()
-		p, err := g.spawn([]string{filepath.Join(extensionsDir, name)}, env, []uintptr{0, uintptr(out.w), uintptr(out.w)}, ext)
 		if err != nil {
-			return name, err
+			return "Extension.LaunchError", fmt.Errorf("%s: %w", ext.name, err)
 		}
-		g.mu.Lock()
-		ext.proc = p
-		g.mu.Unlock()
 	}
 	return "", nil
+}
+
+// reportExtensions tells the host, once, what has become of the extensions.
+// g.mu is held.
+func (g *guest) reportExtensions() {
+	if g.reported {
+		return
+	}
+	g.reported = true
+	for _, e := range g.extensions {
+		t := proto.Extension{Name: limited(e.name), External: e.external, State: string(e.state), Events: e.events, ErrorType: limited(e.errorType)}
+		switch e.state {
+		case extLaunchError:
+			t.ErrorType = "Extension.LaunchError"
+		case extExited:
+			t.ErrorType = cmp.Or(t.ErrorType, "Extension.Crash")
+		}
+		g.link.json(proto.TypeExtension, t)
+	}
 }
 
 // extensionEnv returns the environment of external extensions: the runtime's
@@ -134,15 +155,10 @@ func (g *guest) serveExtensionAPIs(r *http1.Request) http1.Response {
 		return only(r, "POST", func(r *http1.Request) http1.Response {
 			return g.extensionError(r, "Extension.ExitError", extExitError, extReady, extRunning)
 		})
-	// As Lambda's own supervisor answers where it has no such API.
-	case "/2022-07-01/telemetry":
-		return only(r, "PUT", func(*http1.Request) http1.Response {
-			return failure(202, "Telemetry.NotSupported", "Telemetry API is not supported")
-		})
-	case "/2020-08-15/logs":
-		return only(r, "PUT", func(*http1.Request) http1.Response {
-			return failure(202, "Logs.NotSupported", "Logs API is not supported")
-		})
+	case "/2022-07-01/telemetry", "/2022-07-01/telemetry/":
+		return only(r, "PUT", func(r *http1.Request) http1.Response { return g.subscribe(r, telemetry.Telemetry) })
+	case "/2020-08-15/logs", "/2020-08-15/logs/":
+		return only(r, "PUT", func(r *http1.Request) http1.Response { return g.subscribe(r, telemetry.Logs) })
 	}
 	return notFound()
 }
@@ -186,7 +202,15 @@ func (g *guest) register(r *http1.Request) http1.Response {
 		e = &extension{name: name, id: newID()}
 		g.extensions = append(g.extensions, e)
 	}
-	e.state, e.events = extRegistered, events
+	e.state = extRegistered
+	for _, ev := range events {
+		if !e.subscribed(ev) {
+			e.events = append(e.events, ev)
+		}
+	}
+	if external {
+		g.oneRegistered()
+	}
 
 	answer := struct {
 		Name    string `json:"functionName"`
@@ -369,6 +393,7 @@ func (g *guest) extensionError(r *http1.Request, fatal string, to extensionState
 		return badExtensionTransition(e.state, to, e.id)
 	}
 	e.state = to
+	e.errorType = r.Header.Get(extErrorHeader)
 	if g.fatal == "" {
 		g.fatal = fatal
 	}

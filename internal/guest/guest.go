@@ -17,11 +17,13 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/guest/quiet"
+	"lapwing.dev/lapwing/internal/guest/telemetry"
 )
 
 // Address is where the Runtime API listens; the function finds it in
@@ -56,12 +58,22 @@ type guest struct {
 
 	state    runtimeState
 	initOver bool
-	fatal    string // the first fatal error that an extension reported
-	event    *event
-	waiters  []*waiter // of the runtime, the newest last
+	// runtimeInit is set once the host knows that the runtime has initialised,
+	// but extensions have not.
+	runtimeInit bool
+	fatal       string // the first fatal error that an extension reported
+	event       *event
+	waiters     []*waiter // of the runtime, the newest last
 
 	extensions []*extension
-	closed     bool // registration of extensions
+	starting   int           // what the runtime's start waits for: external extensions that have not registered, and startExtensions
+	registered chan struct{} // closed when starting is 0
+	reported   bool          // the host knows what has become of the extensions
+	closed     bool          // registration of extensions
+	stop       chan struct{} // closed when the end has come
+
+	telemetry *telemetry.Hub
+	requestID atomic.Pointer[string] // of the invocation under way
 }
 
 // event is the invocation under way.
@@ -69,6 +81,7 @@ type event struct {
 	inv       proto.Invocation
 	payload   []byte
 	delivered bool
+	told      bool // the host knows that the runtime is done
 	ended     bool // its response is complete, or the runtime has reported an error
 }
 
@@ -121,7 +134,8 @@ func newGuest(conn net.Conn) (*guest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)
 	}
-	g := &guest{link: &link{w: conn}, listener: l, procs: map[int]*process{}}
+	g := &guest{link: &link{w: conn}, listener: l, procs: map[int]*process{},
+		starting: 1, registered: make(chan struct{}), stop: make(chan struct{}), telemetry: telemetry.NewHub()}
 	g.window = sync.NewCond(&g.mu)
 	g.srv = http1.NewServer(g.serve)
 	go g.srv.Serve(l)
@@ -146,6 +160,8 @@ func (g *guest) hostLoop(r *proto.Reader) error {
 			err = g.handleShutdown(f)
 		case proto.TypeReset:
 			err = g.handleReset(f)
+		case proto.TypeEvent:
+			err = g.handleEvent(f)
 		default:
 			err = fmt.Errorf("guest: unknown frame type %d", f.Type)
 		}
@@ -167,7 +183,7 @@ func (g *guest) handleStart(f proto.Frame) error {
 	}
 	g.start = s
 	g.mu.Unlock()
-	g.startProcesses()
+	g.tasks.Go(g.startProcesses)
 	return nil
 }
 
@@ -187,6 +203,7 @@ func (g *guest) handleInvoke(f proto.Frame) error {
 		return errors.New("guest: second invocation")
 	}
 	g.event = ev
+	g.requestID.Store(&ev.inv.RequestID)
 	g.granted = proto.Window
 	g.deliver()
 	return nil
@@ -229,21 +246,45 @@ func (g *guest) handleReset(f proto.Frame) error {
 // initialisation, the end of an invocation, the delivery of the next. g.mu is
 // held.
 func (g *guest) settle() {
-	if g.state != stateReady || g.ending || !g.extensionsReady() {
+	if g.state != stateReady || g.ending {
+		return
+	}
+	g.closed = true // from the runtime's first call of next on
+	if !g.extensionsReady() {
+		g.runtimeDone()
 		return
 	}
 	switch {
 	case !g.initOver:
 		g.initOver = true
-		g.closed = true
 		g.flushLogs()
+		g.telemetry.CloseSubscriptions()
+		g.reportExtensions()
 		g.link.raw(proto.AppendData(nil, proto.TypeInitDone, 0))
 	case g.event != nil && g.event.ended:
 		g.flushLogs()
 		g.link.json(proto.TypeInvokeDone, proto.InvokeDone{RequestID: g.event.inv.RequestID})
 		g.event = nil
+		g.requestID.Store(nil)
 	}
 	g.deliver()
+}
+
+// runtimeDone tells the host that the runtime has done its part, while
+// extensions have not. g.mu is held.
+func (g *guest) runtimeDone() {
+	var done proto.InvokeDone
+	switch ev := g.event; {
+	case !g.initOver && !g.runtimeInit:
+		g.runtimeInit = true
+	case g.initOver && ev != nil && ev.ended && !ev.told:
+		ev.told = true
+		done.RequestID = ev.inv.RequestID
+	default:
+		return
+	}
+	g.flushLogs()
+	g.link.json(proto.TypeRuntimeDone, done)
 }
 
 // deliver hands the event to the runtime and the extensions once all wait for

@@ -206,6 +206,34 @@ type logs struct {
 	mu   sync.Mutex
 	msgs []string
 	meta []proto.Log
+
+	done       []host.RuntimeDone
+	extensions []proto.Extension
+	subscribed []proto.Subscription
+
+	runtimeDone func(host.RuntimeDone) // is called too, where it is set
+}
+
+func (l *logs) RuntimeDone(d host.RuntimeDone) {
+	l.mu.Lock()
+	l.done = append(l.done, d)
+	told := l.runtimeDone
+	l.mu.Unlock()
+	if told != nil {
+		told(d)
+	}
+}
+
+func (l *logs) Extension(e proto.Extension) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.extensions = append(l.extensions, e)
+}
+
+func (l *logs) Subscribed(s proto.Subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.subscribed = append(l.subscribed, s)
 }
 
 func (l *logs) Log(m proto.Log, msg []byte) {

@@ -386,8 +386,8 @@ func TestExtensionsAPIRefusals(t *testing.T) {
 		"403 Extension.InvalidExtensionState Extension with this name already registered",
 		"403 Extension.MissingHeader Lambda-Extension-Function-Error-Type not found",
 		"403 Extension.InvalidExtensionState State transition from Registered to ExitError failed for extension ",
-		"202 Telemetry.NotSupported Telemetry API is not supported",
-		"202 Logs.NotSupported Logs API is not supported",
+		"400 Telemetry.ValidationError schemaVersion is not provided; destination is not provided; types should not be empty",
+		"400 Logs.ValidationError destination is not provided; types should not be empty",
 		"405  ",
 		"404  ",
 	}

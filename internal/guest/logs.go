@@ -17,8 +17,9 @@ import (
 // so that a message written before a response leaves before it.
 type logPipe struct {
 	link   *link
-	source string // Log.Source
-	framed bool   // the pipe behind _LAMBDA_TELEMETRY_LOG_FD
+	source string                  // Log.Source
+	tap    func(proto.Log, []byte) // is given every message too
+	framed bool                    // the pipe behind _LAMBDA_TELEMETRY_LOG_FD
 
 	r  *os.File // the reading end
 	fd int      // of r
@@ -34,7 +35,7 @@ type logPipe struct {
 
 // newLogPipe makes a pipe and starts its reading goroutine, which ends when
 // the last writer has.
-func newLogPipe(l *link, source string, framed bool) (*logPipe, error) {
+func (g *guest) newLogPipe(source string, framed bool) (*logPipe, error) {
 	var fds [2]int
 	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
 		return nil, err
@@ -44,7 +45,7 @@ func newLogPipe(l *link, source string, framed bool) (*logPipe, error) {
 		return nil, err
 	}
 	p := &logPipe{
-		link: l, source: source, framed: framed,
+		link: g.link, source: source, tap: g.publishLine, framed: framed,
 		r: os.NewFile(uintptr(fds[0]), source), fd: fds[0], w: fds[1],
 		buf:  make([]byte, 32*1024),
 		done: make(chan struct{}),
@@ -250,6 +251,7 @@ func putFrameHeader(b []byte, kind uint32, n int, timeUs int64) {
 // emit adds one message to what send sends.
 func (p *logPipe) emit(l proto.Log, msg []byte) {
 	p.out = append(proto.AppendMeta(p.out, proto.TypeLog, l, len(msg)), msg...)
+	p.tap(l, msg)
 	if len(p.out) > 64*1024 {
 		p.send()
 	}

@@ -21,17 +21,45 @@ type process struct {
 	exited    chan struct{}
 }
 
-// startProcesses starts the extensions and the runtime, and reports where that
-// cannot be.
+// startProcesses starts the external extensions and, when all of them have
+// registered, the runtime (Lambda developer guide, "Understanding the Lambda
+// execution environment lifecycle": extension init comes before runtime init).
 func (g *guest) startProcesses() {
-	fail := func(errorType string, err error) {
-		g.reportExit(proto.RuntimeExit{ErrorType: errorType, Reason: err.Error(), Exhausted: exhausted(err)})
-	}
 	if err := g.limit(); err != nil {
-		fail("Runtime.Unknown", err)
+		g.startFailed("Runtime.Unknown", err)
 		return
 	}
-	out, err := newLogPipe(g.link, "function", false)
+	if errorType, err := g.startExtensions(); err != nil {
+		g.startFailed(errorType, err)
+		return
+	}
+	g.mu.Lock()
+	g.oneRegistered() // startExtensions itself
+	g.mu.Unlock()
+	select {
+	case <-g.registered:
+		g.startRuntime()
+	case <-g.stop:
+	}
+}
+
+// oneRegistered notes that the runtime's start waits for one thing less. g.mu
+// is held.
+func (g *guest) oneRegistered() {
+	if g.starting--; g.starting == 0 {
+		close(g.registered)
+	}
+}
+
+// startFailed reports that a process cannot be started.
+func (g *guest) startFailed(errorType string, err error) {
+	g.reportExit(proto.RuntimeExit{ErrorType: errorType, Reason: err.Error(), Exhausted: exhausted(err)})
+}
+
+// startRuntime starts the runtime, and reports where that cannot be.
+func (g *guest) startRuntime() {
+	fail := g.startFailed
+	out, err := g.newLogPipe("function", false)
 	if err != nil {
 		fail("Runtime.Unknown", err)
 		return
@@ -41,7 +69,7 @@ func (g *guest) startProcesses() {
 	files := []uintptr{0, uintptr(out.w), uintptr(out.w)}
 	env := g.runtimeEnv()
 	if g.start.FramedLogs {
-		framed, err := newLogPipe(g.link, "function", true)
+		framed, err := g.newLogPipe("function", true)
 		if err != nil {
 			fail("Runtime.Unknown", err)
 			return
@@ -55,10 +83,6 @@ func (g *guest) startProcesses() {
 	g.logs = append(g.logs, logs...)
 	g.mu.Unlock()
 
-	if name, err := g.startExtensions(); err != nil {
-		fail("Extension.LaunchError", fmt.Errorf("%s: %w", name, err))
-		return
-	}
 	if fi, err := os.Stat(g.start.Dir); err != nil || !fi.IsDir() {
 		if err == nil {
 			err = fmt.Errorf("chdir %s: %w", g.start.Dir, syscall.ENOTDIR)
@@ -159,6 +183,9 @@ func (g *guest) spawn(argv, env []string, files []uintptr, ext *extension) (*pro
 	// Held until the process is known, so that the reaper knows it too.
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.ending {
+		return nil, errEnding
+	}
 	// The child inherits it from this thread.
 	goruntime.LockOSThread()
 	defer goruntime.UnlockOSThread()
@@ -280,6 +307,7 @@ func (g *guest) reportExit(e proto.RuntimeExit) {
 	}
 	g.dead = true
 	g.flushLogs()
+	g.reportExtensions()
 	if g.event != nil && g.event.delivered {
 		e.RequestID = g.event.inv.RequestID
 	}
@@ -311,6 +339,7 @@ func statusText(ws syscall.WaitStatus) string {
 func (g *guest) end(reason string) {
 	g.mu.Lock()
 	g.ending = true
+	close(g.stop)
 	g.window.Broadcast()
 	g.mu.Unlock()
 	g.shutdown(reason)
@@ -321,6 +350,7 @@ func (g *guest) end(reason string) {
 	g.tasks.Wait()
 	g.srv.Idle(time.Second)
 	g.endLogs(time.Second)
+	g.telemetry.Close()
 	g.link.end()
 }
 
@@ -329,6 +359,8 @@ func (g *guest) end(reason string) {
 const (
 	externalBudget = proto.ShutdownBudget
 	internalBudget = 500 * time.Millisecond
+	// flushLimit is how much of it telemetry may take.
+	flushLimit = 300 * time.Millisecond
 )
 
 // shutdown is the Shutdown phase of an environment with extensions: the runtime
@@ -352,6 +384,9 @@ func (g *guest) shutdown(reason string) {
 		waitUntil(runtime.exited, began.Add(budget*3/10))
 		syscall.Kill(-runtime.pid, syscall.SIGKILL)
 	}
+	g.drainLogs()
+	// Before the extensions hear of the end, where their listeners keep up.
+	g.telemetry.Flush(min(flushLimit, time.Until(began.Add(budget))))
 	g.shutdownExtensions(extensions, reason, began.Add(budget))
 }
 

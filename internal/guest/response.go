@@ -207,6 +207,7 @@ func (g *guest) initError(r *http1.Request) http1.Response {
 		body, meta.ContentType = withoutCause(body)
 	}
 	g.flushLogs()
+	g.reportExtensions()
 	g.link.meta(proto.TypeInitError, meta, body)
 	return accepted()
 }

@@ -29,6 +29,31 @@ type Handler interface {
 	// goroutine, in order with the response, and must not block. The message
 	// is valid only until it returns.
 	Log(l proto.Log, msg []byte)
+	// RuntimeDone tells that the runtime has finished its initialisation or an
+	// invocation, which extensions may go on with. Of the Conn it, and the
+	// methods below, may call Event alone; they are else called as Log is.
+	RuntimeDone(RuntimeDone)
+	// Extension tells what has become of an extension by the end of Init.
+	Extension(proto.Extension)
+	// Subscribed tells that an extension has subscribed to telemetry: it gets
+	// what Event is given.
+	Subscribed(proto.Subscription)
+}
+
+// RuntimeDone tells how the runtime has finished.
+type RuntimeDone struct {
+	RequestID string        // empty: its initialisation
+	Err       *RuntimeError // of an invocation
+	Timing    Timing        // of an invocation
+}
+
+// Timing tells when the parts of an invocation were over, by this end's clock.
+// What has not happened is zero.
+type Timing struct {
+	Response    time.Time // the runtime began its response or reported an error
+	ResponseEnd time.Time
+	Done        time.Time // the runtime asked for the next event
+	Produced    int64     // bytes of the response
 }
 
 // ResponseWriter receives the response of one invocation. Its methods are
@@ -90,6 +115,8 @@ type Outcome struct {
 	// Exit is set where the runtime ended during the invocation, be it after
 	// its response: the environment cannot be used again.
 	Exit *proto.RuntimeExit
+	// Timing is of the runtime; extensions may have taken longer.
+	Timing Timing
 }
 
 // Conn is the host's end of one host connection. Its methods are safe for
@@ -100,6 +127,8 @@ type Conn struct {
 
 	wmu  sync.Mutex
 	wbuf []byte
+
+	events outbox
 
 	ready chan struct{} // closed at Hello
 	done  chan struct{} // closed when the connection has ended
@@ -119,6 +148,9 @@ type life struct {
 	result  InitResult
 	inv     *invocation
 	exit    *proto.RuntimeExit
+
+	runtimeReady bool // RuntimeDone was called for the initialisation
+	subscribed   bool // an extension has subscribed to telemetry
 }
 
 func newLife() *life {
@@ -138,6 +170,8 @@ func (l *life) initOver() bool {
 // New returns a Conn on conn, which it owns from now on.
 func New(conn net.Conn, h Handler) *Conn {
 	c := &Conn{conn: conn, h: h, ready: make(chan struct{}), done: make(chan struct{}), life: newLife()}
+	c.events.flush = c.flushEvents
+	c.events.wanted.Store(true)
 	go c.read()
 	return c
 }
@@ -272,7 +306,7 @@ func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) (Outc
 		data := iv.data
 		iv.data = spare[:0]
 		start, end, over, exit, err := iv.start, iv.end, iv.over, iv.exit, c.err
-		undelivered := iv.undelivered
+		undelivered, timing := iv.undelivered, iv.timing
 		c.mu.Unlock()
 
 		if undelivered {
@@ -301,7 +335,7 @@ func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) (Outc
 			w.End(end.err)
 		}
 		if over {
-			out.Exit = exit
+			out.Exit, out.Timing = exit, timing
 			return out, nil
 		}
 		if err != nil {
@@ -375,11 +409,14 @@ func (c *Conn) write(ctx context.Context, head, body []byte) error {
 		close(cut)
 	})
 	var err error
-	if len(body) <= proto.MaxChunk {
-		c.wbuf = append(append(c.wbuf[:0], head...), body...)
+	c.wbuf = append(c.events.take(c.wbuf[:0]), head...) // the events that wait go along
+	switch {
+	case len(c.wbuf) == 0:
+	case len(body) <= proto.MaxChunk:
+		c.wbuf = append(c.wbuf, body...)
 		_, err = c.conn.Write(c.wbuf)
-	} else {
-		_, err = (&net.Buffers{head, body}).WriteTo(c.conn)
+	default:
+		_, err = (&net.Buffers{c.wbuf, body}).WriteTo(c.conn)
 	}
 	if !stop() {
 		<-cut // it must not cut the next write short
@@ -407,6 +444,7 @@ func (c *Conn) read() {
 		}
 	}
 	c.conn.Close()
+	c.events.close()
 	c.mu.Lock()
 	c.err = err
 	c.mu.Unlock()

@@ -3,6 +3,7 @@ package host
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
@@ -16,8 +17,8 @@ type invocation struct {
 	start  *proto.ResponseStart
 	data   []byte // received, not yet taken by pump
 	window int    // bytes that the guest may still send
-	total  int64
 	end    *ending
+	timing Timing
 	over   bool
 	exit   *proto.RuntimeExit
 	// undelivered is set where the runtime exited without having got the event.
@@ -64,7 +65,80 @@ func (c *Conn) handle(f proto.Frame) error {
 	if c.reset != nil {
 		return nil // of the runtime that ends, of which nothing counts any more
 	}
-	return c.life.handle(f)
+	switch f.Type {
+	case proto.TypeExtension, proto.TypeSubscription:
+		return c.handleExtension(f)
+	case proto.TypeRuntimeDone, proto.TypeInitDone, proto.TypeInvokeDone:
+		done, err := c.life.runtimeDone(f)
+		if err != nil {
+			return err
+		}
+		if done != nil {
+			c.h.RuntimeDone(*done)
+		}
+		if f.Type == proto.TypeRuntimeDone {
+			return nil
+		}
+	}
+	err := c.life.handle(f)
+	c.events.wanted.Store(c.life.subscribed || !c.life.initOver())
+	return err
+}
+
+// handleExtension acts on a frame that tells of an extension. c.mu is held.
+func (c *Conn) handleExtension(f proto.Frame) error {
+	if len(f.Payload) > proto.MaxEvent {
+		return violation("frame type %d of %d bytes", f.Type, len(f.Payload))
+	}
+	if f.Type == proto.TypeExtension {
+		var e proto.Extension
+		if err := f.Decode(&e); err != nil {
+			return err
+		}
+		c.h.Extension(e)
+		return nil
+	}
+	var s proto.Subscription
+	if err := f.Decode(&s); err != nil {
+		return err
+	}
+	c.life.subscribed = true
+	c.h.Subscribed(s)
+	return nil
+}
+
+// runtimeDone acts on a frame that says, or implies, that the runtime has
+// finished; it returns what to tell of it, where that is news. Conn.mu is held.
+func (l *life) runtimeDone(f proto.Frame) (*RuntimeDone, error) {
+	var d proto.InvokeDone
+	if f.Type != proto.TypeInitDone {
+		if err := f.Decode(&d); err != nil {
+			return nil, err
+		}
+	}
+	if d.RequestID == "" && f.Type != proto.TypeInvokeDone {
+		again := l.runtimeReady
+		if l.initOver() || again && f.Type == proto.TypeRuntimeDone {
+			return nil, violation("initialisation ended twice")
+		}
+		if l.runtimeReady = true; again {
+			return nil, nil
+		}
+		return &RuntimeDone{}, nil
+	}
+	iv := l.inv
+	if iv == nil || d.RequestID != iv.id || iv.end == nil {
+		return nil, violation("invocation done out of place")
+	}
+	again := !iv.timing.Done.IsZero()
+	switch {
+	case again && f.Type == proto.TypeRuntimeDone:
+		return nil, violation("invocation done twice")
+	case again:
+		return nil, nil
+	}
+	iv.timing.Done = time.Now()
+	return &RuntimeDone{RequestID: iv.id, Err: iv.end.err, Timing: iv.timing}, nil
 }
 
 // handleResetDone begins the life of another runtime. c.mu is held.
@@ -74,6 +148,7 @@ func (c *Conn) handleResetDone() error {
 	}
 	close(c.reset)
 	c.reset, c.life = nil, newLife()
+	c.events.wanted.Store(true)
 	return nil
 }
 
@@ -204,15 +279,16 @@ func (iv *invocation) handle(f proto.Frame) error {
 			return violation("response start out of place")
 		}
 		iv.start = s
+		iv.timing.Response = time.Now()
 	case proto.TypeResponseData:
 		n := len(f.Payload)
-		iv.total += int64(n)
+		iv.timing.Produced += int64(n)
 		switch {
 		case iv.start == nil || iv.end != nil:
 			return violation("response data out of place")
 		case n > proto.MaxChunk || n > iv.window:
 			return violation("response data of %d bytes with a window of %d", n, iv.window)
-		case iv.total > iv.limit:
+		case iv.timing.Produced > iv.limit:
 			return violation("response of over %d bytes", iv.limit)
 		}
 		iv.window -= n
@@ -226,6 +302,7 @@ func (iv *invocation) handle(f proto.Frame) error {
 			return violation("response end out of place")
 		}
 		iv.end = &ending{endError(e)}
+		iv.timing.ResponseEnd = time.Now()
 	case proto.TypeResponseError:
 		var m proto.ErrorMeta
 		body, err := f.Split(&m)
@@ -236,14 +313,9 @@ func (iv *invocation) handle(f proto.Frame) error {
 			return violation("response error out of place")
 		}
 		iv.end = &ending{&RuntimeError{Type: m.ErrorType, Body: append([]byte{}, body...), ContentType: m.ContentType}}
-	case proto.TypeInvokeDone:
-		var d proto.InvokeDone
-		if err := f.Decode(&d); err != nil {
-			return err
-		}
-		if d.RequestID != iv.id || iv.end == nil {
-			return violation("invocation done out of place")
-		}
+		iv.timing.Response = time.Now()
+		iv.timing.ResponseEnd, iv.timing.Produced = iv.timing.Response, int64(len(body))
+	case proto.TypeInvokeDone: // runtimeDone has checked it
 		iv.over = true
 	}
 	return nil

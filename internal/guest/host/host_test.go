@@ -14,7 +14,10 @@ import (
 
 type nolog struct{}
 
-func (nolog) Log(proto.Log, []byte) {}
+func (nolog) Log(proto.Log, []byte)         {}
+func (nolog) RuntimeDone(RuntimeDone)       {}
+func (nolog) Extension(proto.Extension)     {}
+func (nolog) Subscribed(proto.Subscription) {}
 
 // discard is a ResponseWriter that counts.
 type discard struct {
@@ -52,11 +55,12 @@ func data(n int) []byte {
 }
 
 var (
-	hello      = proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
-	initDone   = proto.AppendData(nil, proto.TypeInitDone, 0)
-	start      = proto.AppendJSON(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
-	end        = proto.AppendJSON(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
-	invokeDone = proto.AppendJSON(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})
+	hello       = proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
+	initDone    = proto.AppendData(nil, proto.TypeInitDone, 0)
+	start       = proto.AppendJSON(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
+	end         = proto.AppendJSON(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
+	runtimeDone = proto.AppendJSON(nil, proto.TypeRuntimeDone, proto.InvokeDone{RequestID: id})
+	invokeDone  = proto.AppendJSON(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})
 )
 
 // begun returns a Conn with an invocation under way, and what Invoke returns.
@@ -89,31 +93,37 @@ func TestViolationsEndTheConnection(t *testing.T) {
 	}
 	other := func(typ proto.Type, v any) []byte { return proto.AppendJSON(nil, typ, v) }
 	for name, in := range map[string][]byte{
-		"unknown type":            other(99, 1),
-		"frame of the host":       other(proto.TypeInvoke, 1),
-		"second hello":            hello,
-		"other version":           other(proto.TypeHello, proto.Hello{Version: 9}),
-		"second init":             initDone,
-		"init error after init":   proto.AppendMeta(nil, proto.TypeInitError, proto.ErrorMeta{}, 0),
-		"data before start":       data(1),
-		"end before start":        end,
-		"second start":            frames(start, start),
-		"start of another":        other(proto.TypeResponseStart, proto.ResponseStart{RequestID: "x"}),
-		"error after start":       frames(start, proto.AppendMeta(nil, proto.TypeResponseError, proto.ErrorMeta{RequestID: id}, 0)),
-		"error of another":        proto.AppendMeta(nil, proto.TypeResponseError, proto.ErrorMeta{RequestID: "x"}, 0),
-		"data after end":          frames(start, end, data(1)),
-		"second end":              frames(start, end, end),
-		"done before end":         frames(start, invokeDone),
-		"done of another":         frames(start, end, other(proto.TypeInvokeDone, proto.InvokeDone{RequestID: "x"})),
-		"large chunk":             frames(start, data(proto.MaxChunk+1)),
-		"second exit":             frames(other(proto.TypeRuntimeExit, proto.RuntimeExit{}), other(proto.TypeRuntimeExit, proto.RuntimeExit{})),
-		"response after exit":     frames(other(proto.TypeRuntimeExit, proto.RuntimeExit{}), start),
-		"log too large":           append(proto.AppendMeta(nil, proto.TypeLog, proto.Log{}, proto.MaxLogLine+1), make([]byte, proto.MaxLogLine+1)...),
-		"log without meta":        proto.AppendData(nil, proto.TypeLog, 0),
-		"not JSON":                append(proto.AppendData(nil, proto.TypeInvokeDone, 1), '{'),
-		"reset done unasked":      proto.AppendData(nil, proto.TypeResetDone, 0),
-		"frame over the limit":    {byte(proto.TypeLog), 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
-		"response over the limit": frames(start, big(proto.MaxPayload+1)),
+		"unknown type":               other(99, 1),
+		"frame of the host":          other(proto.TypeInvoke, 1),
+		"second hello":               hello,
+		"other version":              other(proto.TypeHello, proto.Hello{Version: 9}),
+		"second init":                initDone,
+		"init error after init":      proto.AppendMeta(nil, proto.TypeInitError, proto.ErrorMeta{}, 0),
+		"data before start":          data(1),
+		"end before start":           end,
+		"second start":               frames(start, start),
+		"start of another":           other(proto.TypeResponseStart, proto.ResponseStart{RequestID: "x"}),
+		"error after start":          frames(start, proto.AppendMeta(nil, proto.TypeResponseError, proto.ErrorMeta{RequestID: id}, 0)),
+		"error of another":           proto.AppendMeta(nil, proto.TypeResponseError, proto.ErrorMeta{RequestID: "x"}, 0),
+		"data after end":             frames(start, end, data(1)),
+		"second end":                 frames(start, end, end),
+		"done before end":            frames(start, invokeDone),
+		"done of another":            frames(start, end, other(proto.TypeInvokeDone, proto.InvokeDone{RequestID: "x"})),
+		"large chunk":                frames(start, data(proto.MaxChunk+1)),
+		"runtime done before end":    frames(start, other(proto.TypeRuntimeDone, proto.InvokeDone{RequestID: id})),
+		"runtime done of another":    frames(start, end, other(proto.TypeRuntimeDone, proto.InvokeDone{RequestID: "x"})),
+		"second runtime done":        frames(start, end, runtimeDone, runtimeDone),
+		"runtime done after init":    other(proto.TypeRuntimeDone, proto.InvokeDone{}),
+		"extension over the limit":   other(proto.TypeExtension, proto.Extension{Name: strings.Repeat("x", proto.MaxEvent)}),
+		"subscription not an object": other(proto.TypeSubscription, 1),
+		"second exit":                frames(other(proto.TypeRuntimeExit, proto.RuntimeExit{}), other(proto.TypeRuntimeExit, proto.RuntimeExit{})),
+		"response after exit":        frames(other(proto.TypeRuntimeExit, proto.RuntimeExit{}), start),
+		"log too large":              append(proto.AppendMeta(nil, proto.TypeLog, proto.Log{}, proto.MaxLogLine+1), make([]byte, proto.MaxLogLine+1)...),
+		"log without meta":           proto.AppendData(nil, proto.TypeLog, 0),
+		"not JSON":                   append(proto.AppendData(nil, proto.TypeInvokeDone, 1), '{'),
+		"reset done unasked":         proto.AppendData(nil, proto.TypeResetDone, 0),
+		"frame over the limit":       {byte(proto.TypeLog), 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
+		"response over the limit":    frames(start, big(proto.MaxPayload+1)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, g, result := begun(t, false, new(discard))

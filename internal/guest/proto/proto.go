@@ -15,6 +15,7 @@
 package proto
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -39,6 +40,9 @@ const (
 	MaxLogLine = 256 * 1024
 	// Window is the response data that may be under way unacknowledged.
 	Window = 1024 * 1024
+	// MaxEvent is the largest platform event, and the largest frame that tells
+	// of an extension or a subscription.
+	MaxEvent = 16 * 1024
 
 	headerLen = 8
 )
@@ -53,6 +57,7 @@ const (
 	TypeWindow   Type = 3 // JSON WindowUpdate
 	TypeShutdown Type = 4 // JSON Shutdown
 	TypeReset    Type = 5 // JSON Reset
+	TypeEvent    Type = 6 // meta Event, body its record: for the subscribers of telemetry
 )
 
 // Frames from guest to host.
@@ -68,6 +73,9 @@ const (
 	TypeRuntimeExit   Type = 72 // JSON RuntimeExit
 	TypeLog           Type = 73 // meta Log, body one message without its newline
 	TypeResetDone     Type = 74 // empty: the answer to TypeReset
+	TypeRuntimeDone   Type = 75 // JSON InvokeDone: as InitDone and InvokeDone, but extensions are not ready yet
+	TypeExtension     Type = 76 // JSON Extension: at the end of Init, one for each
+	TypeSubscription  Type = 77 // JSON Subscription: an extension has subscribed to telemetry
 )
 
 // Start tells the guest which runtime to start. It is sent once, and once more
@@ -92,6 +100,9 @@ type Start struct {
 	// of several lines, in the form of the official runtime clients, and names
 	// its descriptor in _LAMBDA_TELEMETRY_LOG_FD.
 	FramedLogs bool `json:"framedLogs,omitempty"`
+	// JSONLogs tells that the function's log format is JSON: subscribers of
+	// telemetry then get log lines as objects.
+	JSONLogs bool `json:"jsonLogs,omitempty"`
 }
 
 // Invocation is the meta of TypeInvoke: the headers of /invocation/next.
@@ -176,7 +187,32 @@ type ResponseEnd struct {
 	ErrorBody string `json:"errorBody,omitempty"` // decoded JSON
 }
 
-// InvokeDone tells that the runtime is ready for the next event.
+// Event is the meta of a platform event of the Telemetry API.
+type Event struct {
+	TimeUs int64  `json:"t"` // Unix epoch, µs
+	Type   string `json:"y"` // platform.start and so on
+}
+
+// Extension tells what has become of an extension by the end of Init.
+type Extension struct {
+	Name     string `json:"name"`
+	External bool   `json:"external,omitempty"`
+	// State is Ready, or what the extension did not get beyond: Started,
+	// Registered, LaunchError, InitError, ExitError or Exited.
+	State     string   `json:"state"`
+	Events    []string `json:"events"`
+	ErrorType string   `json:"errorType,omitempty"`
+}
+
+// Subscription tells that an extension has subscribed to telemetry.
+type Subscription struct {
+	Name  string   `json:"name"`
+	API   string   `json:"api"` // Telemetry or Logs
+	Types []string `json:"types"`
+}
+
+// InvokeDone tells that the runtime is ready for the next event. As
+// TypeRuntimeDone it has no request id at the end of Init.
 type InvokeDone struct {
 	RequestID string `json:"requestId"`
 }
@@ -204,6 +240,21 @@ type Log struct {
 	Source string `json:"s"`           // function or extension
 	Level  string `json:"l,omitempty"` // TRACE..FATAL where the runtime told it
 	JSON   bool   `json:"j,omitempty"` // the runtime says that the message is JSON
+}
+
+// WrapLine returns the JSON form that Lambda gives, in the JSON log format, a
+// line that has none.
+func WrapLine(t time.Time, level, line, requestID string) []byte {
+	b, err := json.Marshal(struct {
+		Timestamp string `json:"timestamp"`
+		Level     string `json:"level"`
+		Message   string `json:"message"`
+		RequestID string `json:"requestId,omitempty"`
+	}{t.UTC().Format("2006-01-02T15:04:05.000Z"), cmp.Or(level, "INFO"), line, requestID})
+	if err != nil {
+		panic(err) // strings only
+	}
+	return b
 }
 
 // Frame is one frame as read.
