@@ -48,7 +48,7 @@ type environment struct {
 	runtime  *runtimes.Runtime
 	id       string // 32 hex digits
 	stream   *logStream
-	log      systemLog
+	log      *systemLog
 	boots    int
 
 	in           *instance     // nil where there is no sandbox any more
@@ -78,7 +78,7 @@ func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 	}
 	now := time.Now()
 	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, now), began: now, log: w.log}
-	e.log = systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant, meter: w.opts.Meter}
+	e.log = &systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant, meter: w.opts.Meter}
 	return e, nil
 }
 
@@ -141,6 +141,7 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 		AccountID: e.v.Account,
 		// Managed runtimes tell where a record of several lines ends.
 		FramedLogs: len(e.runtime.Command) > 0,
+		JSONLogs:   e.log.json(),
 	})
 	switch {
 	case err != nil:
@@ -249,7 +250,7 @@ func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Requ
 		return fail, err
 	}
 	if exit := e.in.conn.Exited(); exit != nil {
-		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: exit}), nil
+		return runtimeFailure(&host.RuntimeError{Type: cmp.Or(exit.ErrorType, typeExit), Exit: exit}), nil
 	}
 	return e.fault(ctx, err)
 }
@@ -274,7 +275,7 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 	case out.Exit != nil && out.Error != nil:
 		return runtimeFailure(out.Error), nil
 	case out.Exit != nil:
-		return runtimeFailure(&host.RuntimeError{Type: typeExit, Exit: out.Exit}), nil
+		return runtimeFailure(&host.RuntimeError{Type: cmp.Or(out.Exit.ErrorType, typeExit), Exit: out.Exit}), nil
 	}
 	return nil, nil
 }

@@ -129,16 +129,7 @@ func (l *logStream) wrap(t time.Time, level, line string) string {
 	l.mu.Lock()
 	id := l.requestID
 	l.mu.Unlock()
-	b, err := json.Marshal(struct {
-		Timestamp string `json:"timestamp"`
-		Level     string `json:"level"`
-		Message   string `json:"message"`
-		RequestID string `json:"requestId,omitempty"`
-	}{t.UTC().Format(timeFormat), level, line, id})
-	if err != nil {
-		panic(err) // strings only
-	}
-	return string(b)
+	return string(proto.WrapLine(t, level, line, id))
 }
 
 // add appends one event.

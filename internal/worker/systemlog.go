@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 )
@@ -21,9 +24,10 @@ type report struct {
 	failure *failure // nil on success
 }
 
-// systemLog writes the lines that Lambda itself adds to a function's log, in
-// the function's log format (Lambda developer guide, "Monitoring and
-// observability", and the Telemetry API's event schema for JSON).
+// systemLog tells of what the platform does: in the lines that Lambda itself
+// adds to a function's log, in the function's log format (Lambda developer
+// guide, "Monitoring and observability"), and to the subscribers of telemetry
+// in the environment ("Telemetry API event schema reference").
 type systemLog struct {
 	stream   *logStream
 	version  *function.Version
@@ -32,58 +36,167 @@ type systemLog struct {
 	initType string
 	tenant   string
 	meter    Meter
+
+	// subscribers is the connection to the guest, which gives them the events.
+	subscribers atomic.Pointer[host.Conn]
+
+	// What is under way: RuntimeDone comes from the guest in a goroutine of its
+	// own.
+	mu        sync.Mutex
+	phase     string // of the initialisation; empty once its runtime is done
+	requestID string // of the invocation; empty once its runtime is done
+	began     time.Time
+	done      time.Time // when its runtime was
+	extended  bool      // an extension takes part in invocations
 }
 
 func (s *systemLog) json() bool { return s.stream.config.Format == "JSON" }
 
-// initStart writes INIT_START, which Lambda's text format has for the Init phase
-// only.
+// record is the record of an event.
+type record = map[string]any
+
+// tell tells of an event: as JSON where that is the log format and the system
+// log level lets it pass, else as text, which may be empty.
+func (s *systemLog) tell(t time.Time, level, kind string, r func() record, text string) {
+	if line := s.publish(t, level, kind, r, text); line != "" {
+		s.stream.add(t, line)
+	}
+}
+
+// publish gives the subscribers an event and returns its line in the log.
+func (s *systemLog) publish(t time.Time, level, kind string, r func() record, text string) string {
+	conn := s.subscribers.Load()
+	wanted := conn != nil && conn.Wanted()
+	passes := levels[level] >= levels[firstOf(s.stream.config.SystemLevel, defaultLevel)]
+	if !wanted && !(s.json() && passes) {
+		if s.json() {
+			return ""
+		}
+		return text
+	}
+	b, err := json.Marshal(r())
+	if err != nil {
+		panic(err) // maps of strings and numbers
+	}
+	if wanted {
+		conn.Event(t, kind, b)
+	}
+	switch {
+	case !s.json():
+		return text
+	case !passes:
+		return ""
+	}
+	return `{"time":"` + t.UTC().Format(timeFormat) + `","type":"` + kind + `","record":` + string(b) + `}`
+}
+
+// initStart tells that a runtime is initialised: INIT_START, which Lambda's text
+// format has for the Init phase only.
 func (s *systemLog) initStart(t time.Time, phase string) {
-	if s.json() {
-		s.event(t, "INFO", "platform.initStart", map[string]any{
+	s.mu.Lock()
+	s.phase, s.extended = phase, false
+	s.mu.Unlock()
+	var text string
+	if phase == phaseInit {
+		text = fmt.Sprintf("INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", s.runtime.Version, s.runtime.VersionARN(s.version.Region))
+	}
+	s.tell(t, "INFO", "platform.initStart", func() record {
+		return record{
 			"initializationType": s.initType, "phase": phase,
 			"runtimeVersion": s.runtime.Version, "runtimeVersionArn": s.runtime.VersionARN(s.version.Region),
 			"functionName": s.version.Name, "functionVersion": s.version.Version,
 			"instanceId": s.id, "instanceMaxMemory": s.version.MemoryMB << 20,
-		})
-		return
-	}
-	if phase == phaseInit {
-		s.text(t, "INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", s.runtime.Version, s.runtime.VersionARN(s.version.Region))
-	}
+		}
+	}, text)
 }
 
-// initReport writes INIT_REPORT, which Lambda does only for a failed Init. f may
-// be nil.
+// initRuntimeDone tells, once, that the runtime is initialised or has failed.
+func (s *systemLog) initRuntimeDone(t time.Time, f *failure) {
+	s.mu.Lock()
+	phase := s.phase
+	s.phase = ""
+	s.mu.Unlock()
+	if phase == "" {
+		return
+	}
+	s.tell(t, "DEBUG", "platform.initRuntimeDone", func() record {
+		return f.outcome(record{"initializationType": s.initType, "phase": phase})
+	}, "")
+}
+
+// initReport tells of an initialisation: INIT_REPORT, which Lambda writes only
+// for a failed one. f may be nil.
 func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *failure) {
-	if s.json() {
-		record := map[string]any{
-			"initializationType": s.initType, "phase": phase, "status": "success",
-			"metrics": map[string]any{"durationMs": milliseconds(d)},
-		}
-		level := "DEBUG"
-		if f != nil {
-			level = "WARN"
-			record["status"], record["errorType"] = f.status, f.errorType
-		}
-		s.event(t, level, "platform.initReport", record)
-		return
-	}
+	s.initRuntimeDone(t, f)
+	level, text := "DEBUG", ""
 	if f != nil {
-		s.text(t, "INIT_REPORT Init Duration: %.2f ms\tPhase: %s\t%s\n", milliseconds(d), phase, statusText(f))
+		level = "WARN"
+		text = fmt.Sprintf("INIT_REPORT Init Duration: %.2f ms\tPhase: %s\t%s\n", milliseconds(d), phase, statusText(f))
 	}
+	s.tell(t, level, "platform.initReport", func() record {
+		return f.outcome(record{
+			"initializationType": s.initType, "phase": phase,
+			"metrics": record{"durationMs": milliseconds(d)},
+		})
+	}, text)
 }
 
-// start writes START.
+// start tells of the start of an invocation: START.
 func (s *systemLog) start(t time.Time, requestID string) {
-	if s.json() {
-		s.event(t, "INFO", "platform.start", s.invocation(requestID, map[string]any{"version": s.version.Version}))
+	s.mu.Lock()
+	s.requestID, s.began = requestID, t
+	s.mu.Unlock()
+	s.tell(t, "INFO", "platform.start", func() record {
+		return s.invocation(requestID, record{"version": s.version.Version})
+	}, fmt.Sprintf("START RequestId: %s Version: %s\n", requestID, s.version.Version))
+}
+
+// runtimeDone tells, once, that the runtime has finished an invocation, or never
+// will.
+func (s *systemLog) runtimeDone(t time.Time, timing host.Timing, f *failure) {
+	s.mu.Lock()
+	requestID, began := s.requestID, s.began
+	if s.requestID = ""; requestID != "" {
+		s.done = t
+	}
+	s.mu.Unlock()
+	if requestID == "" {
 		return
 	}
-	s.text(t, "START RequestId: %s Version: %s\n", requestID, s.version.Version)
+	s.tell(t, "DEBUG", "platform.runtimeDone", func() record {
+		r := record{"metrics": record{"durationMs": milliseconds(t.Sub(began)), "producedBytes": timing.Produced}}
+		if spans := runtimeSpans(began, timing); len(spans) > 0 {
+			r["spans"] = spans
+		}
+		return s.invocation(requestID, f.outcome(r))
+	}, "")
 }
 
-// end writes END and REPORT, and hands over what the invocation used.
+// span is a part of an invocation.
+type span struct {
+	Name       string  `json:"name"`
+	Start      string  `json:"start"`
+	DurationMs float64 `json:"durationMs"`
+}
+
+func newSpan(name string, start, end time.Time) span {
+	return span{name, start.UTC().Format(timeFormat), milliseconds(end.Sub(start))}
+}
+
+// runtimeSpans returns the parts of an invocation that its runtime took.
+func runtimeSpans(began time.Time, t host.Timing) (spans []span) {
+	if t.Response.IsZero() || t.ResponseEnd.IsZero() {
+		return nil
+	}
+	spans = append(spans, newSpan("responseLatency", began, t.Response), newSpan("responseDuration", t.Response, t.ResponseEnd))
+	if !t.Done.IsZero() {
+		spans = append(spans, newSpan("runtimeOverhead", t.ResponseEnd, t.Done))
+	}
+	return spans
+}
+
+// end tells of the end of an invocation, END and REPORT, and hands over what the
+// invocation used.
 func (s *systemLog) end(t time.Time, r *report) {
 	r.Function, r.Version = s.version.Name, s.version.Version
 	r.Architecture, r.MemoryMB, r.EphemeralMB = s.version.Architecture, s.version.MemoryMB, s.version.EphemeralMB
@@ -92,11 +205,42 @@ func (s *systemLog) end(t time.Time, r *report) {
 	if r.failure != nil {
 		r.Status, r.ErrorType = r.failure.status, r.failure.errorType
 	}
-	if s.json() {
-		s.endJSON(t, r)
+	s.runtimeDone(t, host.Timing{}, r.failure) // where the runtime never was
+	s.mu.Lock()
+	if s.extended {
+		r.PostRuntime = t.Sub(s.done)
+	}
+	s.mu.Unlock()
+	if r.failure != nil && r.failure.platform {
+		s.onlyTelemetry(t, "platform.fault", fmt.Sprintf("RequestId: %s Error: %s", r.RequestID, r.failure.message))
+	}
+	s.onlyTelemetry(t, "platform.end", record{"requestId": r.RequestID})
+	if !s.json() {
+		s.stream.add(t, fmt.Sprintf("END RequestId: %s\n", r.RequestID))
+	}
+	level := "INFO"
+	if r.failure != nil {
+		level = "WARN"
+	}
+	s.report(t, r, s.publish(t, level, "platform.report", func() record { return s.reportRecord(t, r) }, reportText(r)))
+}
+
+// onlyTelemetry tells the subscribers of an event of the older Logs API, which
+// is in no log.
+func (s *systemLog) onlyTelemetry(t time.Time, kind string, r any) {
+	conn := s.subscribers.Load()
+	if conn == nil || !conn.Wanted() {
 		return
 	}
-	s.text(t, "END RequestId: %s\n", r.RequestID)
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // strings
+	}
+	conn.Event(t, kind, b)
+}
+
+// reportText returns the REPORT line of the text format.
+func reportText(r *report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
 		r.RequestID, milliseconds(r.Duration), r.BilledMs(), r.MemoryMB, r.MaxMemoryMB)
@@ -107,7 +251,23 @@ func (s *systemLog) end(t time.Time, r *report) {
 		b.WriteString(statusText(r.failure))
 	}
 	b.WriteByte('\n')
-	s.report(t, r, b.String())
+	return b.String()
+}
+
+// reportRecord returns the record of platform.report.
+func (s *systemLog) reportRecord(t time.Time, r *report) record {
+	metrics := record{
+		"durationMs": milliseconds(r.Duration), "billedDurationMs": r.BilledMs(),
+		"memorySizeMB": r.MemoryMB, "maxMemoryUsedMB": r.MaxMemoryMB,
+	}
+	if r.Init > 0 {
+		metrics["initDurationMs"] = milliseconds(r.Init)
+	}
+	rec := record{"metrics": metrics}
+	if r.PostRuntime > 0 {
+		rec["spans"] = []span{newSpan("extensionOverhead", t.Add(-r.PostRuntime), t)}
+	}
+	return s.invocation(r.RequestID, r.failure.outcome(rec))
 }
 
 // report writes the REPORT line, empty where the log level leaves it out, when
@@ -120,34 +280,15 @@ func (s *systemLog) report(t time.Time, r *report, line string) {
 	}
 }
 
-func (s *systemLog) endJSON(t time.Time, r *report) {
-	metrics := map[string]any{
-		"durationMs": milliseconds(r.Duration), "billedDurationMs": r.BilledMs(),
-		"memorySizeMB": r.MemoryMB, "maxMemoryUsedMB": r.MaxMemoryMB,
-	}
-	if r.Init > 0 {
-		metrics["initDurationMs"] = milliseconds(r.Init)
-	}
-	done := s.invocation(r.RequestID, map[string]any{"status": r.Status, "metrics": map[string]any{"durationMs": milliseconds(r.Duration)}})
-	record := s.invocation(r.RequestID, map[string]any{"status": r.Status, "metrics": metrics})
-	level := "INFO"
-	if r.failure != nil {
-		level = "WARN"
-		done["errorType"], record["errorType"] = r.ErrorType, r.ErrorType
-	}
-	s.event(t, "DEBUG", "platform.runtimeDone", done)
-	s.report(t, r, s.line(t, level, "platform.report", record))
-}
-
 // invocation completes the record of an event that concerns an invocation.
 // Functions with tenant isolation have the tenant in it (Lambda developer guide,
 // "Tenant isolation").
-func (s *systemLog) invocation(requestID string, record map[string]any) map[string]any {
-	record["requestId"] = requestID
+func (s *systemLog) invocation(requestID string, r record) record {
+	r["requestId"] = requestID
 	if s.tenant != "" {
-		record["tenantId"] = s.tenant
+		r["tenantId"] = s.tenant
 	}
-	return record
+	return r
 }
 
 func statusText(f *failure) string {
@@ -157,31 +298,14 @@ func statusText(f *failure) string {
 	return "Status: " + f.status + "\tError Type: " + f.errorType
 }
 
-func (s *systemLog) text(t time.Time, format string, args ...any) {
-	s.stream.add(t, fmt.Sprintf(format, args...))
-}
-
-// event writes a JSON event, if the system log level lets it pass.
-func (s *systemLog) event(t time.Time, level, kind string, record any) {
-	if line := s.line(t, level, kind, record); line != "" {
-		s.stream.add(t, line)
+// outcome completes the record of an event that tells of success or failure; f
+// may be nil.
+func (f *failure) outcome(r record) record {
+	r["status"] = "success"
+	if f != nil {
+		r["status"], r["errorType"] = f.status, f.errorType
 	}
-}
-
-// line returns a JSON event, empty if the system log level does not let it pass.
-func (s *systemLog) line(t time.Time, level, kind string, record any) string {
-	if levels[level] < levels[firstOf(s.stream.config.SystemLevel, "INFO")] {
-		return ""
-	}
-	b, err := json.Marshal(struct {
-		Time   string `json:"time"`
-		Type   string `json:"type"`
-		Record any    `json:"record"`
-	}{t.UTC().Format(timeFormat), kind, record})
-	if err != nil {
-		panic(err) // maps of strings and numbers
-	}
-	return string(b)
+	return r
 }
 
 // milliseconds returns d in ms, to three decimals.

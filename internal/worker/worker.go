@@ -168,7 +168,9 @@ func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error
 		net.Release()
 		return nil, fmt.Errorf("sandbox of %s: %w", e.v.ARN(), err)
 	}
-	return &instance{sandbox: sbx, conn: host.New(sbx.Conn(), e), network: net}, nil
+	conn := host.New(sbx.Conn(), e)
+	e.log.subscribers.Store(conn)
+	return &instance{sandbox: sbx, conn: conn, network: net}, nil
 }
 
 // destroy kills what still runs and removes everything.
