@@ -256,6 +256,9 @@ func (g *guest) settle() {
 	}
 	switch {
 	case !g.initOver:
+		if len(g.extensions) > 0 {
+			g.runtimeDone() // first, as on Lambda
+		}
 		g.initOver = true
 		g.flushLogs()
 		g.telemetry.CloseSubscriptions()
