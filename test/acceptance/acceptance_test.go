@@ -74,25 +74,28 @@ func deploy(t *testing.T, s *harness.Server, name string) *lambda.Client {
 }
 
 // deployProgram creates a function of a test program.
-func deployProgram(t *testing.T, s *harness.Server, name, program string, memory int32) *lambda.Client {
+func deployProgram(t *testing.T, s *harness.Server, name, program string, memory int32, change ...func(*lambda.CreateFunctionInput)) *lambda.Client {
 	t.Helper()
 	bootstrap, err := builds[program]()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return deployFiles(t, s, name, memory, map[string]string{"bootstrap*": bootstrap})
+	return deployFiles(t, s, name, memory, map[string]string{"bootstrap*": bootstrap}, change...)
 }
 
 // deployFiles creates a function and waits until it is active.
-func deployFiles(t *testing.T, s *harness.Server, name string, memory int32, files map[string]string) *lambda.Client {
+func deployFiles(t *testing.T, s *harness.Server, name string, memory int32, files map[string]string, change ...func(*lambda.CreateFunctionInput)) *lambda.Client {
 	t.Helper()
 	c := lambda.NewFromConfig(s.Config())
-	_, err := c.CreateFunction(t.Context(), &lambda.CreateFunctionInput{
+	in := &lambda.CreateFunctionInput{
 		FunctionName: &name, Runtime: types.RuntimeProvidedal2023, Handler: aws.String("x"), MemorySize: &memory, Timeout: aws.Int32(60),
 		Role: aws.String("arn:aws:iam::" + s.Account() + ":role/r"),
 		Code: &types.FunctionCode{ZipFile: harness.Zip(files)},
-	})
-	if err != nil {
+	}
+	for _, f := range change {
+		f(in)
+	}
+	if _, err := c.CreateFunction(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
 	w := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
@@ -114,7 +117,7 @@ func parallel(c *lambda.Client, name string, n, ms int) (outcomes map[string]int
 			var throttled *types.TooManyRequestsException
 			switch {
 			case errors.As(err, &throttled):
-				key = "throttled: " + string(throttled.Reason)
+				key = "throttled: " + string(throttled.Reason) + ", retry after " + aws.ToString(throttled.RetryAfterSeconds)
 			case err != nil:
 				key = err.Error()
 			case out.FunctionError != nil:
@@ -154,7 +157,7 @@ func TestReservedConcurrencyOf8Throttles56Of64(t *testing.T) {
 		t.Fatal(err)
 	}
 	outcomes, _ := parallel(c, "narrow", 64, 5000)
-	want := map[string]int{"ok": 8, "throttled: ReservedFunctionConcurrentInvocationLimitExceeded": 56}
+	want := map[string]int{"ok": 8, "throttled: ReservedFunctionConcurrentInvocationLimitExceeded, retry after 1": 56}
 	if !maps.Equal(outcomes, want) {
 		t.Errorf("outcomes %v, want %v", outcomes, want)
 	}
