@@ -180,8 +180,8 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 type networks struct{ pool *network.Pool }
 
 // Acquire implements worker.Networks.
-func (n networks) Acquire(ctx context.Context) (worker.Network, error) {
-	a, err := n.pool.Acquire(ctx)
+func (n networks) Acquire(ctx context.Context, bytesPerSecond int64) (worker.Network, error) {
+	a, err := n.pool.Acquire(ctx, bytesPerSecond)
 	if err != nil {
 		return worker.Network{}, err
 	}

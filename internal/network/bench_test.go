@@ -19,7 +19,7 @@ func BenchmarkAcquire(b *testing.B) {
 				time.Sleep(100 * time.Microsecond)
 			}
 			began := time.Now()
-			a, err := p.Acquire(b.Context())
+			a, err := p.Acquire(b.Context(), 0)
 			took += time.Since(began)
 			if err != nil {
 				b.Fatal(err)
@@ -32,7 +32,7 @@ func BenchmarkAcquire(b *testing.B) {
 		w := newWorld(b)
 		p := w.open(b, func(o *Options) { o.Prepare = 1 })
 		for b.Loop() {
-			a, err := p.Acquire(b.Context())
+			a, err := p.Acquire(b.Context(), 0)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -46,7 +46,7 @@ func BenchmarkAcquire(b *testing.B) {
 func BenchmarkPath(b *testing.B) {
 	w := newWorld(b)
 	p := w.open(b, nil)
-	a, err := p.Acquire(b.Context())
+	a, err := p.Acquire(b.Context(), 0)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func (w *world) open(t testing.TB, change func(*Options)) *Pool {
 
 func (p *Pool) acquire(t testing.TB) *Attachment {
 	t.Helper()
-	a, err := p.Acquire(t.Context())
+	a, err := p.Acquire(t.Context(), 0)
 	must(t, err)
 	t.Cleanup(a.Release)
 	return a
@@ -497,7 +497,7 @@ func TestParallelAcquire(t *testing.T) {
 	seen := map[netip.Prefix]bool{}
 	for range 64 {
 		wg.Go(func() {
-			a, err := p.Acquire(t.Context())
+			a, err := p.Acquire(t.Context(), 0)
 			if err != nil {
 				t.Error(err)
 				return
@@ -524,7 +524,7 @@ func TestAddressesRunOut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for {
-		a, err := p.Acquire(ctx)
+		a, err := p.Acquire(ctx, 0)
 		if err != nil {
 			if !strings.Contains(err.Error(), "no capacity") {
 				t.Error(err)
@@ -542,7 +542,7 @@ func TestAddressesRunOut(t *testing.T) {
 	}
 	// The kernel removes interfaces in its own time.
 	for {
-		a, err := p.Acquire(ctx)
+		a, err := p.Acquire(ctx, 0)
 		if err == nil {
 			a.Release()
 			return
@@ -559,7 +559,7 @@ func TestAcquireAfterClose(t *testing.T) {
 	p, err := Open(Options{Dir: t.TempDir(), hostNS: w.host, Egress: EgressOff})
 	must(t, err)
 	must(t, p.Close())
-	if _, err := p.Acquire(t.Context()); !errors.Is(err, errClosed) {
+	if _, err := p.Acquire(t.Context(), 0); !errors.Is(err, errClosed) {
 		t.Errorf("got %v", err)
 	}
 }

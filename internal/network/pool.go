@@ -108,6 +108,7 @@ type Pool struct {
 	router *router
 	relay  *relay
 	mounts []sandbox.Mount
+	shapes bool // the kernel can limit bandwidth
 
 	slots chan int         // free numbers, the longest unused first
 	ready chan *Attachment // prepared
@@ -152,6 +153,12 @@ func Open(opts Options) (_ *Pool, err error) {
 	}
 	if p.router, err = newRouter(opts); err != nil {
 		return p, err
+	}
+	if p.shapes, err = p.router.canShape(); err != nil {
+		return p, err
+	}
+	if !p.shapes {
+		p.log.Warn("the bandwidth of functions is not limited: this kernel lacks sch_tbf")
 	}
 	if opts.Egress == EgressOn {
 		if p.host, err = newHost(opts, p.router); err != nil {
@@ -216,8 +223,24 @@ func (o *Options) id() string {
 	return fmt.Sprintf("%08x", h.Sum32())
 }
 
-// Acquire returns a network of its own for a new sandbox.
-func (p *Pool) Acquire(ctx context.Context) (*Attachment, error) {
+// Acquire returns a network of its own for a new sandbox. Each direction is
+// limited to bytes a second after a generous burst; 0 means no limit.
+func (p *Pool) Acquire(ctx context.Context, bytesPerSecond int64) (*Attachment, error) {
+	a, err := p.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if bytesPerSecond > 0 && p.shapes {
+		if err := p.limitBandwidth(a, bytesPerSecond); err != nil {
+			a.Release()
+			return nil, fmt.Errorf("network: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// take returns a prepared network, or the next to be made.
+func (p *Pool) take(ctx context.Context) (*Attachment, error) {
 	select {
 	case a := <-p.ready:
 		return a, nil
@@ -288,7 +311,7 @@ func (p *Pool) make() (*Attachment, error) {
 			Gateway:   gateway,
 			MTU:       p.router.mtu,
 		}
-		ns, err := p.router.attach("s"+strconv.Itoa(slot), n)
+		ns, err := p.router.attach(linkName(slot), n)
 		if err != nil {
 			p.slots <- slot
 			if errors.Is(err, os.ErrExist) {
@@ -306,6 +329,9 @@ func (p *Pool) make() (*Attachment, error) {
 	}
 	return nil, sandbox.ErrNoCapacity
 }
+
+// linkName is the router's name for the link of a slot.
+func linkName(slot int) string { return "s" + strconv.Itoa(slot) }
 
 func (p *Pool) endpoint() netip.AddrPort { return netip.AddrPortFrom(endpointAddr, EndpointPort) }
 

@@ -55,7 +55,9 @@ type Network struct {
 
 // Networks gives sandboxes their network.
 type Networks interface {
-	Acquire(ctx context.Context) (Network, error)
+	// Acquire returns a network for a new sandbox, limited to so many bytes a
+	// second in each direction.
+	Acquire(ctx context.Context, bytesPerSecond int64) (Network, error)
 }
 
 // Runtimes finds what a runtime id is made of.
@@ -159,7 +161,7 @@ func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	net, err := w.opts.Networks.Acquire(ctx)
+	net, err := w.opts.Networks.Acquire(ctx, bandwidth(e.v.MemoryMB))
 	if err != nil {
 		return nil, fmt.Errorf("network of %s: %w", e.v.ARN(), err)
 	}

@@ -102,7 +102,7 @@ func (o *withOpt) Resolve(id string) (*runtimes.Runtime, error) {
 
 type noNetwork struct{}
 
-func (noNetwork) Acquire(context.Context) (Network, error) {
+func (noNetwork) Acquire(context.Context, int64) (Network, error) {
 	return Network{Endpoint: "http://192.0.2.1:4566", Release: func() {}}, nil
 }
 

@@ -10,11 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/network"
 	"lapwing.dev/lapwing/internal/sandbox"
 )
 
@@ -143,6 +146,78 @@ func TestNetwork(t *testing.T) {
 	g = newGuest(t, d, func(s *sandbox.Spec) { s.Network = network })
 	if n := g.must("get", "http://10.99.0.1:8080/", 0).N; n != size {
 		t.Errorf("the second sandbox got %d bytes", n)
+	}
+}
+
+// The rates are far below what functions have, so that a busy host can keep up
+// with them: what is compared is the same transfer over two of them.
+func TestBandwidthIsLimitedBothWays(t *testing.T) {
+	d := newDriver(t)
+	pool, err := network.Open(network.Options{Dir: t.TempDir(), Egress: network.EgressOff, Prepare: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	const (
+		size  = 4 << 20
+		small = 512 << 10 // a second: the bucket holds 2 MiB, the rest takes 4 s
+		large = 8 << 20   // a second: all is in the bucket
+	)
+	l, err := pool.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			io.Copy(io.Discard, r.Body)
+			return
+		}
+		io.Copy(w, io.LimitReader(zeros{}, size))
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+
+	took := make(map[string]time.Duration)
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, c := range []struct {
+		name string
+		rate int64
+		op   string
+	}{
+		{"small in", small, "get"}, {"small out", small, "post"}, {"large in", large, "get"}, {"large out", large, "post"},
+	} {
+		a, err := pool.Acquire(t.Context(), c.rate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.Release)
+		g := newGuest(t, d, func(s *sandbox.Spec) { s.Network = a.Network })
+		wg.Go(func() {
+			start := time.Now()
+			r, err := g.try(c.op, a.Endpoint, size)
+			if err != nil || r.Error != "" {
+				t.Errorf("%s: %+v, %v", c.name, r, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			took[c.name] = time.Since(start)
+		})
+	}
+	wg.Wait()
+	t.Log(took)
+	for _, way := range []string{"in", "out"} {
+		// 4 s, less what the kernel's clock and rounding may add to the bucket.
+		if took["small "+way] < 3*time.Second {
+			t.Errorf("4 MiB went %s in %v over 512 KiB a second", way, took["small "+way])
+		}
+		if took["large "+way] > took["small "+way]/2 {
+			t.Errorf("16 times the bandwidth %s is no faster: %v", way, took)
+		}
 	}
 }
 

@@ -124,7 +124,7 @@ func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 // process 1 in it, calls running with the filter if that was not given, and waits
 // for process 1 to end.
 func runSandbox(req *wire.Request, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
-	limitTasks(req.MaxProcesses, removeShm)
+	limitTasks(req.MaxProcesses, settle)
 	tellReadOnly()
 	args, client, err := loaderArgs(req, conf)
 	if err != nil {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -192,7 +193,7 @@ func do(c command) (r reply, err error) {
 		}
 		conn.Close()
 	case "get":
-		client := http.Client{Timeout: 5 * time.Second}
+		client := http.Client{Timeout: 30 * time.Second}
 		resp, err := client.Get(c.Path)
 		if err != nil {
 			return r, err
@@ -200,6 +201,13 @@ func do(c command) (r reply, err error) {
 		defer resp.Body.Close()
 		r.N, err = io.Copy(io.Discard, resp.Body)
 		return r, err
+	case "post": // N bytes
+		client := http.Client{Timeout: 30 * time.Second}
+		resp, err := client.Post(c.Path, "application/octet-stream", bytes.NewReader(make([]byte, c.N)))
+		if err != nil {
+			return r, err
+		}
+		return r, resp.Body.Close()
 	case "serve": // N bytes at Path
 		body := make([]byte, c.N)
 		l, err := net.Listen("tcp", c.Path)
