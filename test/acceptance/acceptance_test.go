@@ -50,6 +50,7 @@ var builds = map[string]func() (string, error){
 	"function": sync.OnceValues(func() (string, error) { return build("function") }),
 	"nonce":    sync.OnceValues(func() (string, error) { return build("nonce") }),
 	"probe":    sync.OnceValues(func() (string, error) { return build("probe") }),
+	"async":    sync.OnceValues(func() (string, error) { return build("async") }),
 }
 
 func build(name string) (string, error) {
