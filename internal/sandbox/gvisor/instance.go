@@ -189,11 +189,16 @@ func (s *instance) watch() {
 		if err := reports.Decode(&r); err != nil {
 			break // the process has ended, or is not what it should be
 		}
-		if r.Error != "" {
+		switch {
+		case r.Error != "":
 			s.fail(errors.New(r.Error))
-		} else if r.Exited {
+		case r.OutOfMemory:
+			s.mu.Lock()
+			s.outOfMem = true
+			s.mu.Unlock()
+		case r.Exited:
 			end = &r
-		} else {
+		default:
 			s.mu.Lock()
 			s.filter = r.Filter
 			s.mu.Unlock()

@@ -27,6 +27,21 @@ func TestMemoryOverrunEndsTheSandboxAlone(t *testing.T) {
 	}
 }
 
+// The cgroup leaves room for gVisor, which is not the function's.
+func TestMemoryIsLimitedToWhatTheGuestHas(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	for range 4 {
+		g.must("allocate", "", 30)
+	}
+	time.Sleep(time.Second) // it has been looked at
+	g.must("cpus", "", 0)
+	g.try("allocate", "", 40) // its answer may be faster than its end
+	if exit := g.ended(); !exit.OutOfMemory {
+		t.Errorf("160 of 128 MB in use: %+v", exit)
+	}
+}
+
 func TestStatsFollowUse(t *testing.T) {
 	d := newDriver(t)
 	g := newGuest(t, d)

@@ -26,6 +26,7 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/seccomp"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/unet"
 	"gvisor.dev/gvisor/pkg/urpc"
@@ -70,7 +71,11 @@ func Main() {
 	if err != nil {
 		os.Exit(2)
 	}
-	status, err := runSandbox(req, conf, func(filter []byte) { report(wire.Report{Filter: filter}) })
+	overrun := func() {
+		report(wire.Report{OutOfMemory: true})
+		os.Exit(1)
+	}
+	status, err := runSandbox(req, conf, overrun, func(filter []byte) { report(wire.Report{Filter: filter}) })
 	if err != nil {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
@@ -122,9 +127,12 @@ func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
 // process 1 in it, calls running with the filter if that was not given, and waits
-// for process 1 to end.
-func runSandbox(req *wire.Request, conf *config.Config, running func(filter []byte)) (unix.WaitStatus, error) {
-	limitTasks(req.MaxProcesses, settle)
+// for process 1 to end. It calls overrun if the guest's memory exceeds its limit.
+func runSandbox(req *wire.Request, conf *config.Config, overrun func(), running func(filter []byte)) (unix.WaitStatus, error) {
+	limitTasks(req.MaxProcesses, func(t *kernel.Task) {
+		settle(t)
+		watchMemory(t, req.MemoryBytes, overrun)
+	})
 	tellReadOnly()
 	args, client, err := loaderArgs(req, conf)
 	if err != nil {

@@ -75,10 +75,13 @@ type Network struct {
 }
 
 // Report is what a sandbox process says on its control connection: first that
-// the guest runs or why it does not, then how process 1 ended.
+// the guest runs or why it does not, then how it ended: with process 1, or by
+// overrunning its memory.
 type Report struct {
 	Error  string `json:",omitempty"`
 	Filter []byte `json:",omitempty"` // where the request had none
 	Exited bool   `json:",omitempty"`
 	Status int    `json:",omitempty"` // a wait status, where Exited
+	// OutOfMemory tells that the guest has taken more memory than it has.
+	OutOfMemory bool `json:",omitempty"`
 }
