@@ -21,7 +21,6 @@ func TestResourcesAreBoundedAndTheNeighbourIsUnharmed(t *testing.T) {
 	b := newBench(t)
 	b.worker.maxProcesses = 64 // 1,024 take a while to start
 	v, neighbour := b.function(t), b.function(t)
-	v.Timeout, neighbour.Timeout = 2*time.Minute, 2*time.Minute
 	neighbour.Name, neighbour.Logging.Group = "neighbour", "/aws/lambda/neighbour"
 	b.expect(t, neighbour, `{"do":"count"}`, "1")
 	b.expect(t, neighbour, `{"do":"write","arg":"/tmp/own","n":1048576}`, "null")
