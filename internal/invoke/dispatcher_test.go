@@ -241,6 +241,20 @@ func TestCallerThatCallsAgainAtOnceIsNotThrottledByItsOwnCall(t *testing.T) {
 	})
 }
 
+func TestEnvironmentThatIsLongInFinishingHoldsNoCallerUp(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, tail: time.Minute}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		invoke(d, version("f"))
+		begin := time.Now()
+		if got, err := invoke(d, version("f")); err != nil || got != "env 2" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		if took := time.Since(begin); took > s.startTime+finishGrace {
+			t.Errorf("took %v: the caller waited for an environment that was not free", took)
+		}
+	})
+}
+
 func TestWaiterTakesAnEnvironmentThatFreesBeforeItsOwnHasStarted(t *testing.T) {
 	s := &fakeStarter{startTime: 10 * time.Second, runTime: time.Second}
 	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {

@@ -251,8 +251,10 @@ func (h *home) release(e *environment, reusable bool) {
 	case e.provision != nil:
 		h.releaseProvisioned(e, reusable)
 	case reusable:
+		e.pool.busy--
 		h.offer(e)
 	default:
+		e.pool.busy--
 		h.discard(e)
 		h.startMissing(e.pool, e.pool.finishing) // whoever counted on it needs another one
 	}

@@ -3,10 +3,10 @@
 // starts a new one, runs the invocation there and takes the environment back.
 //
 // It holds soft state only. What a function is comes in with each Request as a
-// *function.Version; how an environment is made and driven is the business of
-// package worker, which it uses through the small interfaces Starter and
-// Environment. One lock a function, none across functions on the warm path, so
-// functions scale side by side.
+// *function.Version, and what it may use by Configure. How an environment is made
+// and driven is the business of package worker, which it uses through the small
+// interfaces Starter and Environment. One lock a function, none across functions
+// on the warm path, so functions scale side by side.
 package invoke
 
 import "lapwing.dev/lapwing/internal/function"

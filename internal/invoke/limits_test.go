@@ -130,6 +130,28 @@ func TestTenantsNeverShareAnEnvironment(t *testing.T) {
 	})
 }
 
+func TestTenantsThatWentAwayAreForgottenWhileOthersAreBusy(t *testing.T) {
+	s := &fakeStarter{}
+	scenario(t, s, Options{IdleTimeout: time.Second}, func(t *testing.T, d *Dispatcher) {
+		v := version("f")
+		s.work = func(_ *fakeEnv, req *Request) {
+			if req.TenantID == "busy" {
+				time.Sleep(time.Hour)
+			}
+		}
+		go d.Invoke(t.Context(), &Request{Version: v, TenantID: "busy"}, &bytes.Buffer{})
+		for i := range 20 {
+			if _, err := d.Invoke(t.Context(), &Request{Version: v, TenantID: string(rune('a' + i))}, &bytes.Buffer{}); err != nil {
+				t.Error(err)
+			}
+		}
+		time.Sleep(time.Minute)
+		if n := len(d.find(v.FunctionARN()).pools); n != 1 {
+			t.Errorf("%d pools kept, want that of the busy tenant", n)
+		}
+	})
+}
+
 func TestTenantsEnvironmentsAreLimitedByTheFunctionsConcurrency(t *testing.T) {
 	s := &fakeStarter{}
 	scenario(t, s, Options{IdleTimeout: time.Hour}, func(t *testing.T, d *Dispatcher) {

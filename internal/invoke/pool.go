@@ -25,6 +25,7 @@ type pool struct {
 	idle      []*environment // the most recently used last: taken first, so that the rest can be reaped
 	waiting   []*waiter      // first come, first served
 	starting  int            // environments on their way
+	busy      int            // environments in use
 	finishing int            // environments that have answered and will be free soon
 	retired   bool           // takes no environment back
 }
@@ -101,6 +102,7 @@ func (p *pool) takeIdle() *environment {
 		e := p.idle[len(p.idle)-1]
 		p.idle = slices.Delete(p.idle, len(p.idle)-1, len(p.idle))
 		if e.Alive() {
+			p.busy++
 			return e
 		}
 		e.home.discard(e)
@@ -198,6 +200,7 @@ func (h *home) offer(e *environment) {
 	case len(p.waiting) > 0:
 		w := p.waiting[0]
 		p.waiting = slices.Delete(p.waiting, 0, 1)
+		p.busy++
 		w.env = e
 		close(w.ready)
 	case p.retired || h.d.ctx.Err() != nil:

@@ -92,7 +92,7 @@ func (h *home) reap(now time.Time) (empty bool) {
 			}
 			return over
 		})
-		if h.inUse == 0 && len(p.idle)+len(p.waiting)+p.starting == 0 {
+		if len(p.idle)+len(p.waiting)+p.starting+p.busy == 0 {
 			delete(h.pools, k)
 		}
 	}
