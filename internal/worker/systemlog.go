@@ -124,14 +124,20 @@ func (s *systemLog) initRuntimeDone(t time.Time, f *failure) {
 	}, "")
 }
 
-// initReport tells of an initialisation: INIT_REPORT, which Lambda writes only
-// for a failed one. f may be nil.
+// initReport tells of an initialisation: INIT_REPORT, which Lambda writes for one
+// that failed, and always with provisioned concurrency (Lambda developer guide,
+// "Init phase"). f may be nil.
 func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *failure) {
 	s.initRuntimeDone(t, f)
-	level, text := "DEBUG", ""
-	if f != nil {
+	level, text := "DEBUG", fmt.Sprintf("INIT_REPORT Init Duration: %.2f ms\tPhase: %s\t", milliseconds(d), phase)
+	switch {
+	case f != nil:
 		level = "WARN"
-		text = fmt.Sprintf("INIT_REPORT Init Duration: %.2f ms\tPhase: %s\t%s\n", milliseconds(d), phase, statusText(f))
+		text += statusText(f) + "\n"
+	case s.initType == initProvisioned:
+		text += "\n"
+	default:
+		text = ""
 	}
 	s.tell(t, level, "platform.initReport", func() record {
 		return f.outcome(record{

@@ -10,9 +10,12 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/aws/smithy-go"
+
+	"lapwing.dev/lapwing/test/harness"
 )
 
 // about is what the test function tells of its environment.
@@ -110,6 +113,8 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 		t.Errorf("$LATEST: initialization type %s", a.Init)
 	}
 
+	logged(t, s, "ready", "INIT_REPORT", 2)
+
 	if err := s.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +146,21 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 	_, err := c.GetProvisionedConcurrencyConfig(t.Context(), &lambda.GetProvisionedConcurrencyConfigInput{FunctionName: name, Qualifier: live})
 	if _, gone := errors.AsType[*types.ProvisionedConcurrencyConfigNotFoundException](err); !gone {
 		t.Errorf("deleted configuration: %v", err)
+	}
+}
+
+// logged waits until a function's log has so many events with a word.
+func logged(t *testing.T, s *harness.Server, name, word string, n int) {
+	t.Helper()
+	c := cloudwatchlogs.NewFromConfig(s.Config())
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		out, err := c.FilterLogEvents(t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String("/aws/lambda/" + name), FilterPattern: &word})
+		if err == nil && len(out.Events) >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("fewer than %d events with %s: %v", n, word, err)
+		}
 	}
 }
 
