@@ -1,12 +1,14 @@
 // Package guest is what runs as process 1 in every sandbox: it takes the
 // runtime and the invocations of one execution environment from the worker,
 // over the host connection (package proto), and serves them to the function as
-// Lambda does: the Runtime API, the Extensions API, process supervision and
-// log capture. cmd/lapwing-init is its program; package host is its peer.
+// Lambda does: the Runtime API, the Extensions API, the Telemetry and Logs APIs
+// (package telemetry), process supervision and log capture. cmd/lapwing-init is
+// its program; package host is its peer.
 //
 // The function is hostile: everything that it sends is bounded and checked.
-// Locks are taken in the order guest.mu, logPipe.mu, link.mu; the goroutine
-// that reads the host connection never waits for the host to read.
+// Locks are taken in the order guest.mu, logPipe.mu, then those of package
+// telemetry or link.mu; the goroutine that reads the host connection never waits
+// for the host to read.
 package guest
 
 import (

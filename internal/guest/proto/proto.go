@@ -25,7 +25,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two ends come from one
 // binary, so a difference is a fault.
-const Version = 2
+const Version = 3
 
 const (
 	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
