@@ -1,11 +1,17 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch"
+	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -54,4 +60,27 @@ func readUsage(ts *testscript.TestScript, text string) (r usageReport) {
 		ts.Fatalf("the groups do not add up to the total: %s", text)
 	}
 	return r
+}
+
+// measured waits until a statistic of a metric of Lambda has a value.
+func measured(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "measured METRIC STATISTIC VALUE [FUNCTION]")
+	value, err := strconv.ParseFloat(args[2], 64)
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	cfg, err := client(ts.MkAbs(ts.Getenv("LAPWING_DATA")))
+	ts.Check(err)
+	in := &cloudwatch.GetMetricDataInput{StartTime: aws.Time(time.Now().Add(-time.Hour)), EndTime: aws.Time(time.Now().Add(time.Hour))}
+	metric := &types.Metric{Namespace: aws.String("AWS/Lambda"), MetricName: &args[0]}
+	if len(args) > 3 {
+		metric.Dimensions = []types.Dimension{{Name: aws.String("FunctionName"), Value: &args[3]}}
+	}
+	in.MetricDataQueries = []types.MetricDataQuery{{Id: aws.String("m"), MetricStat: &types.MetricStat{Metric: metric, Period: aws.Int32(2 * 3600), Stat: &args[1]}}}
+	until(ts, strings.Join(args, " "), func() bool {
+		out, err := cloudwatch.NewFromConfig(cfg).GetMetricData(ctx, in)
+		ts.Check(err)
+		values := out.MetricDataResults[0].Values
+		return len(values) == 1 && values[0] == value
+	})
 }

@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 //	waitfor FILE TEXT    waits until a file holds a text
 //	deploy NAME FILE     creates a function of runtime provided.al2023; FILE is its bootstrap
 //	metered N FUNCTION…  waits until N invocations are in usage, which is then as the REPORT lines say
+//	measured METRIC STATISTIC VALUE [FUNCTION]  waits until a metric of Lambda has a value
 //	busyport VAR         sets a variable to an address that is taken
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -45,6 +46,7 @@ func TestScript(t *testing.T) {
 			"eventually": eventually,
 			"deploy":     deploy,
 			"metered":    metered,
+			"measured":   measured,
 			"busyport":   busyPort,
 		},
 		Condition: func(c string) (bool, error) {

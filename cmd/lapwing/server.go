@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
+	cloudwatchapi "lapwing.dev/lapwing/internal/aws/cloudwatch"
 	iamapi "lapwing.dev/lapwing/internal/aws/iam"
 	lambdaapi "lapwing.dev/lapwing/internal/aws/lambda"
 	logsapi "lapwing.dev/lapwing/internal/aws/logs"
@@ -25,10 +26,12 @@ import (
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/metrics"
 	"lapwing.dev/lapwing/internal/network"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 	"lapwing.dev/lapwing/internal/sandbox/program"
+	"lapwing.dev/lapwing/internal/service/cloudwatch"
 	"lapwing.dev/lapwing/internal/service/iam"
 	"lapwing.dev/lapwing/internal/service/lambda"
 	"lapwing.dev/lapwing/internal/service/logs"
@@ -64,6 +67,8 @@ type server struct {
 	credentials *credentials.Store
 	events      *logstore.Store
 	usage       *usage.Journal
+	metrics     *metrics.Store
+	metering    *metering
 	runtimes    *runtimes.Registry
 	network     *network.Pool
 	dispatcher  *invoke.Dispatcher
@@ -123,7 +128,10 @@ func (s *server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.events.Close() })
-	return s.openUsage()
+	if err := s.openUsage(); err != nil {
+		return err
+	}
+	return s.openMetrics()
 }
 
 // makeDataDir makes the data directory: its parts are root's alone, but AWS
@@ -160,16 +168,18 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	s.onClose(func(context.Context) error { return driver.Close() })
 	s.dispatcher = invoke.New(invoke.Options{
 		Starter: worker.New(worker.Options{
-			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: s.usage, Logger: s.log,
+			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
 		}),
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
 		MemoryLow:    memoryLow,
 		IdleTimeout:  s.opts.idle,
+		Observer:     s.metering,
 		Logger:       s.log,
 	})
 	s.onClose(func(ctx context.Context) error { s.dispatcher.Close(ctx); return nil })
-	if s.queue, err = events.Open(ctx, events.Options{Store: s.store, Invoker: s.dispatcher, Logger: s.log}); err != nil {
+	s.onClose(func(context.Context) error { s.metering.provisioned.Close(); return nil })
+	if s.queue, err = events.Open(ctx, events.Options{Store: s.store, Invoker: s.dispatcher, Observer: s.metering, Logger: s.log}); err != nil {
 		return err
 	}
 	s.onClose(func(ctx context.Context) error { s.queue.Close(ctx); return nil })
@@ -206,7 +216,7 @@ func (s *server) openServices(ctx context.Context) error {
 	}
 	s.functions, err = lambda.New(ctx, lambda.Options{
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
-		Store: s.store, Images: images, Invoker: s.dispatcher, Events: s.queue, Objects: objects, RuntimeVersion: s.runtimeVersion,
+		Store: s.store, Images: images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, RuntimeVersion: s.runtimeVersion,
 	})
 	if err != nil {
 		return err
@@ -217,6 +227,7 @@ func (s *server) openServices(ctx context.Context) error {
 		lambdaapi.NewService(s.functions),
 		logsapi.NewService(logs.New(s.events, logs.Options{Logger: s.log})),
 		s3api.NewService(objects),
+		cloudwatchapi.NewService(cloudwatch.New(s.metrics, nil)),
 		stsapi.NewService(sts.New(s.credentials, principals)),
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 	"lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/aws/s3"
 	"lapwing.dev/lapwing/internal/aws/schema"
-	"lapwing.dev/lapwing/internal/aws/wire/internal/testapi/cloudwatch"
+	cloudwatch "lapwing.dev/lapwing/internal/aws/wire/internal/testapi/cloudwatchtest"
 	"lapwing.dev/lapwing/internal/aws/wire/internal/testapi/ec2"
 	"lapwing.dev/lapwing/internal/aws/wire/internal/testapi/sqs"
 )

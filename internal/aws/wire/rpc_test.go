@@ -23,7 +23,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/aws/logs"
-	"lapwing.dev/lapwing/internal/aws/wire/internal/testapi/cloudwatch"
+	cloudwatch "lapwing.dev/lapwing/internal/aws/wire/internal/testapi/cloudwatchtest"
 	"lapwing.dev/lapwing/internal/aws/wire/internal/testapi/sqs"
 )
 

@@ -6,17 +6,26 @@ import (
 	"time"
 )
 
-// DeleteDashboardsInput is the API's DeleteDashboardsInput.
-type DeleteDashboardsInput struct {
-	DashboardNames []string
-}
-
-// DeleteDashboardsOutput is the API's DeleteDashboardsOutput.
-type DeleteDashboardsOutput struct {
+// Datapoint is the API's Datapoint.
+type Datapoint struct {
+	Timestamp          *time.Time
+	SampleCount        *float64
+	Average            *float64
+	Sum                *float64
+	Minimum            *float64
+	Maximum            *float64
+	Unit               StandardUnit
+	ExtendedStatistics map[string]float64
 }
 
 // Dimension is the API's Dimension.
 type Dimension struct {
+	Name  *string
+	Value *string
+}
+
+// DimensionFilter is the API's DimensionFilter.
+type DimensionFilter struct {
 	Name  *string
 	Value *string
 }
@@ -51,20 +60,46 @@ type GetMetricDataOutput struct {
 	Messages          []*MessageData
 }
 
-// GetMetricWidgetImageInput is the API's GetMetricWidgetImageInput.
-type GetMetricWidgetImageInput struct {
-	MetricWidget *string
-	OutputFormat *string
+// GetMetricStatisticsInput is the API's GetMetricStatisticsInput.
+type GetMetricStatisticsInput struct {
+	Namespace          *string
+	MetricName         *string
+	Dimensions         []*Dimension
+	StartTime          *time.Time
+	EndTime            *time.Time
+	Period             *int32
+	Statistics         []Statistic
+	ExtendedStatistics []string
+	Unit               StandardUnit
 }
 
-// GetMetricWidgetImageOutput is the API's GetMetricWidgetImageOutput.
-type GetMetricWidgetImageOutput struct {
-	MetricWidgetImage []byte
+// GetMetricStatisticsOutput is the API's GetMetricStatisticsOutput.
+type GetMetricStatisticsOutput struct {
+	Label      *string
+	Datapoints []*Datapoint
 }
 
 // LabelOptions is the API's LabelOptions.
 type LabelOptions struct {
 	Timezone *string
+}
+
+// ListMetricsInput is the API's ListMetricsInput.
+type ListMetricsInput struct {
+	Namespace             *string
+	MetricName            *string
+	Dimensions            []*DimensionFilter
+	NextToken             *string
+	RecentlyActive        RecentlyActive
+	IncludeLinkedAccounts *bool
+	OwningAccount         *string
+}
+
+// ListMetricsOutput is the API's ListMetricsOutput.
+type ListMetricsOutput struct {
+	Metrics        []*Metric
+	NextToken      *string
+	OwningAccounts []string
 }
 
 // MessageData is the API's MessageData.

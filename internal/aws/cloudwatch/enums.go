@@ -2,6 +2,14 @@
 
 package cloudwatch
 
+// RecentlyActive is an enumeration; the empty string means none.
+type RecentlyActive string
+
+// Values of RecentlyActive.
+const (
+	RecentlyActivePt3h RecentlyActive = "PT3H"
+)
+
 // ScanBy is an enumeration; the empty string means none.
 type ScanBy string
 
@@ -43,6 +51,18 @@ const (
 	StandardUnitTerabitsSecond  StandardUnit = "Terabits/Second"
 	StandardUnitCountSecond     StandardUnit = "Count/Second"
 	StandardUnitNone            StandardUnit = "None"
+)
+
+// Statistic is an enumeration; the empty string means none.
+type Statistic string
+
+// Values of Statistic.
+const (
+	StatisticSampleCount Statistic = "SampleCount"
+	StatisticAverage     Statistic = "Average"
+	StatisticSum         Statistic = "Sum"
+	StatisticMinimum     Statistic = "Minimum"
+	StatisticMaximum     Statistic = "Maximum"
 )
 
 // StatusCode is an enumeration; the empty string means none.

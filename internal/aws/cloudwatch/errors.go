@@ -8,11 +8,6 @@ import (
 	"lapwing.dev/lapwing/internal/aws"
 )
 
-// NewConflictException returns the error ConflictException with a message for the caller.
-func NewConflictException(format string, args ...any) *aws.Error {
-	return &aws.Error{Code: "ConflictException", Status: 409, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
-}
-
 // NewInternalServiceFault returns the error InternalServiceError with a message for the caller.
 func NewInternalServiceFault(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "InternalServiceError", Status: 500, Shape: "InternalServiceFault", MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
