@@ -72,11 +72,12 @@ type load struct {
 	requests []string        // ids
 }
 
-// killedError is AWS's error document for an environment that was killed. gVisor
-// does not always notice that a process which ran guest code for it is gone: then
-// the function hangs, until its timeout ends it.
+// killedError is AWS's error document for an environment that was killed, be it in
+// the middle of its answer. gVisor does not always notice that a process which ran
+// guest code for it is gone: then the function hangs, until its timeout ends it.
 var killedError = regexp.MustCompile(`^\{"errorType":"(` +
 	`Runtime\.ExitError","errorMessage":"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: signal: killed|` +
+	`Runtime\.TruncatedResponse","errorMessage":"RequestId: [0-9a-f-]{36} Error: Unknown application error occurred|` +
 	`Sandbox\.Timedout","errorMessage":"RequestId: [0-9a-f-]{36} Error: Task timed out after 60\.00 seconds` +
 	`)"\}$`)
 

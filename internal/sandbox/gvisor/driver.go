@@ -31,7 +31,8 @@
 // # Limits
 //
 // Memory, CPU time and processes are limited by cgroups (see package cgroup),
-// the guest's own processes and threads also inside the guest. A sandbox that
+// what the guest has of memory, processes and threads also by the sandbox process:
+// a cgroup holds gVisor too, and has to leave room for that. A sandbox that
 // overruns its memory is killed as a whole.
 //
 // # Costs
