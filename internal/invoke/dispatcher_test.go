@@ -50,7 +50,7 @@ func (s *fakeStarter) starter(t *testing.T) Starter {
 		}
 		s.started++
 		s.live++
-		n := s.started
+		n, fails := s.started, s.fails
 		s.mu.Unlock()
 		time.Sleep(s.startTime)
 		if s.startIn != nil {
@@ -58,8 +58,8 @@ func (s *fakeStarter) starter(t *testing.T) Starter {
 				return nil, err
 			}
 		}
-		if s.fails != nil {
-			if err := s.fails(spec); err != nil {
+		if fails != nil {
+			if err := fails(spec); err != nil {
 				s.mu.Lock()
 				s.live--
 				s.mu.Unlock()

@@ -146,7 +146,10 @@ func TestTenantsThatWentAwayAreForgottenWhileOthersAreBusy(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
-		if n := len(d.find(v.FunctionARN()).pools); n != 1 {
+		h := d.find(v.FunctionARN())
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if n := len(h.pools); n != 1 {
 			t.Errorf("%d pools kept, want that of the busy tenant", n)
 		}
 	})

@@ -168,12 +168,14 @@ func runLoad(t *testing.T, seed uint64) {
 	host.mu.Unlock()
 	time.Sleep(5 * time.Minute)
 	for _, h := range l.d.snapshot() {
+		h.mu.Lock()
 		for _, pr := range h.provisions {
 			s := pr.status()
 			if s.State != Failed && (s.State != Ready || s.Allocated != pr.want || s.Available != pr.want) {
 				t.Errorf("%s: %+v, want %d ready", h.arn, s, pr.want)
 			}
 		}
+		h.mu.Unlock()
 	}
 	for i := range functions {
 		l.d.Configure(version(fmt.Sprint("f", i)).FunctionARN(), Limits{})
@@ -181,7 +183,7 @@ func runLoad(t *testing.T, seed uint64) {
 	time.Sleep(time.Second)
 	synctest.Wait()
 	for _, h := range l.d.snapshot() {
-		t.Errorf("function home left: %+v", h)
+		t.Errorf("function home left: %s", h.arn)
 	}
 	if a := l.d.accounts["us-east-1"]; a.claimed.Load() != 0 || a.reserved.Load() != 0 {
 		t.Errorf("%d units claimed and %d reserved in the end", a.claimed.Load(), a.reserved.Load())
