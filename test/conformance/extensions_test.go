@@ -2,6 +2,10 @@ package conformance_test
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -11,8 +15,9 @@ import (
 )
 
 // withExtension runs a function with an extension in a layer, which prints what
-// it is told to the function's log, last when the function is deleted.
-func withExtension(t *testing.T, name, program string, logs []string, last string) {
+// it is told to the function's log; last is what has come when the function is
+// deleted.
+func withExtension(t *testing.T, name, program string, logs []string, last ...string) {
 	f := &fleet{Server: server, lambda: lambda.NewFromConfig(server.Config()), logs: cloudwatchlogs.NewFromConfig(server.Config())}
 	f.one(t, "provided.al2023", runtimeTest{
 		name: "extension " + name, handler: "x", event: `{"Do":"log"}`, want: `null`,
@@ -26,7 +31,9 @@ func withExtension(t *testing.T, name, program string, logs []string, last strin
 	if _, err := f.lambda.DeleteFunction(context.WithoutCancel(t.Context()), &lambda.DeleteFunctionInput{FunctionName: aws.String(function)}); err != nil {
 		t.Fatal(err)
 	}
-	f.wantLog(t, function, regexp.MustCompile(last))
+	for _, l := range last {
+		f.wantLog(t, function, regexp.MustCompile(l))
+	}
 }
 
 func TestExtensionInALayerGetsTelemetry(t *testing.T) {
@@ -38,4 +45,42 @@ func TestExtensionInALayerGetsTelemetry(t *testing.T) {
 		`^telemetry: function "from stdout of {id}\\n"$`,
 		`^telemetry: platform.runtimeDone .*"requestId":"{id}"`,
 	}, `^telemetry: SHUTDOWN spindown$`)
+}
+
+// AWS's own crate reads each record into a type of its own and takes no other
+// shape.
+func TestExtensionOnAWSsRustCrateGetsTelemetry(t *testing.T) {
+	if os.Getenv("LAPWING_CONFORMANCE") != "all" {
+		t.Skip("with LAPWING_CONFORMANCE=all only")
+	}
+	if _, err := exec.LookPath("cargo"); err != nil {
+		fmt.Fprintln(os.Stderr, "\n*** NOT TESTED: an extension on AWS's Rust crate: there is no cargo here ***")
+		t.Skip("NOT TESTED: there is no cargo here")
+	}
+	withExtension(t, "rust", buildRust(t), []string{
+		`^rust: invoke {id}$`,
+		// The rest waits a second by default; the environment is frozen by then.
+	}, `^rust: PlatformInitStart \{ initialization_type: OnDemand, phase: Init`,
+		`^rust: Function\("from stderr of .*\\n"\)$`,
+		`^rust: PlatformRuntimeDone \{ request_id: ".*status: Success`,
+		`^rust: PlatformReport \{ request_id: ".*status: Success`,
+		`^rust: shutdown spindown$`)
+}
+
+// buildRust builds the extension on AWS's crate.
+func buildRust(t *testing.T) string {
+	t.Helper()
+	const target = "x86_64-unknown-linux-gnu"
+	dir := t.TempDir()
+	cmd := exec.Command("cargo", "build", "--quiet", "--release", "--locked", "--target", target, "--target-dir", dir)
+	cmd.Dir = "rustextension"
+	cmd.Env = append(os.Environ(), "RUSTFLAGS=-C target-feature=+crt-static")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cargo: %v\n%s", err, out)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, target, "release", "rustextension"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
