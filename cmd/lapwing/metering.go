@@ -3,16 +3,20 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/metrics"
+	"lapwing.dev/lapwing/internal/metrics/exposition"
 	"lapwing.dev/lapwing/internal/usage"
 	"lapwing.dev/lapwing/internal/worker"
 )
@@ -79,7 +83,7 @@ func (s *server) openMetrics() (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.metrics.Close() })
-	s.metering = &metering{usage: s.usage, provisioned: usage.NewProvisioned(s.usage), lambda: metrics.NewLambda(s.metrics)}
+	s.metering = &metering{usage: s.usage, provisioned: usage.NewProvisioned(s.usage), lambda: metrics.NewLambda(s.metrics), exporter: exposition.New(version)}
 	s.onClose(func(context.Context) error { s.metering.lambda.Close(); return nil })
 	return nil
 }
@@ -91,6 +95,7 @@ type metering struct {
 	usage       *usage.Journal
 	provisioned *usage.Provisioned
 	lambda      *metrics.Lambda
+	exporter    *exposition.Exporter
 }
 
 var (
@@ -101,6 +106,7 @@ var (
 
 // Record implements worker.Meter.
 func (m *metering) Record(u *meter.Usage, r meter.Report) meter.Receipt {
+	m.exporter.Invoked(u)
 	m.lambda.Invoked(u)
 	return m.usage.Record(u, r)
 }
@@ -113,6 +119,7 @@ func requestTarget(r *invoke.Request) metrics.Target {
 func (m *metering) Admitted(r *invoke.Request, by invoke.Served) {
 	t := requestTarget(r)
 	m.lambda.Admitted(t)
+	m.exporter.InUse(t.Function, 1)
 	if by != invoke.OnDemand {
 		m.lambda.Provisioned(t, by == invoke.Spillover, 1)
 	}
@@ -122,18 +129,98 @@ func (m *metering) Admitted(r *invoke.Request, by invoke.Served) {
 func (m *metering) Released(r *invoke.Request, by invoke.Served) {
 	t := requestTarget(r)
 	m.lambda.Released(t)
+	m.exporter.InUse(t.Function, -1)
 	if by != invoke.OnDemand {
 		m.lambda.Provisioned(t, by == invoke.Spillover, -1)
 	}
 }
 
 // Throttled implements invoke.Observer.
-func (m *metering) Throttled(r *invoke.Request, _ string) { m.lambda.Throttled(requestTarget(r)) }
+func (m *metering) Throttled(r *invoke.Request, _ string) {
+	m.lambda.Throttled(requestTarget(r))
+	m.exporter.Throttled(r.Version.Name)
+}
 
 // Allocated implements invoke.Observer.
 func (m *metering) Allocated(v *function.Version, n int) {
 	m.provisioned.Change(v, n)
 	m.lambda.Allocated(v.Name, v.Version, n)
+	m.exporter.Allocated(v.Name, v.Version, n)
+}
+
+// metricLogs is the log store of what functions print, with the metrics that are
+// embedded in that.
+type metricLogs struct {
+	*logstore.Store
+	metrics *metrics.Store
+}
+
+// Append implements worker.Logs.
+func (l metricLogs) Append(group, stream string, events []logstore.Event) error {
+	for i := range events {
+		l.metrics.Collect(metrics.Embedded(events[i].Message))
+	}
+	return l.Store.Append(group, stream, events)
+}
+
+// meteredURLs serves function URLs and counts what becomes of the requests.
+type meteredURLs struct {
+	gateway.FunctionURLs
+	urls   interface{ FunctionURL(id string) *function.URL }
+	lambda *metrics.Lambda
+}
+
+// ServeURL implements gateway.FunctionURLs.
+func (m meteredURLs) ServeURL(w http.ResponseWriter, r *http.Request, id, prefix string) {
+	began, status := time.Now(), &statusWriter{ResponseWriter: w}
+	url := m.urls.FunctionURL(strings.ToLower(id))
+	defer func() {
+		if url == nil {
+			return
+		}
+		t := metrics.Target{Function: strings.SplitN(url.FunctionARN, ":", 8)[6], Qualifier: meter.Qualifier(url.FunctionARN)}
+		m.lambda.Count("UrlRequestCount", t)
+		m.lambda.Time("UrlRequestLatency", t, time.Since(began))
+		switch status.status / 100 {
+		case 4:
+			m.lambda.Count("Url4xxCount", t)
+		case 5:
+			m.lambda.Count("Url5xxCount", t)
+		}
+	}()
+	m.FunctionURLs.ServeURL(status, r, id, prefix)
+}
+
+// statusWriter notes the status of a response.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *statusWriter) WriteHeader(status int) {
+	if status >= 200 && w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// metricsPath is where Prometheus finds what there is for it.
+const metricsPath = "/_lapwing/metrics"
+
+// outside serves h to those who come by any other way than the listener that
+// functions reach: what others do is not their business.
+func outside(inside net.Addr, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); !ok || a.String() == inside.String() {
+			http.NotFound(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // configured is the dispatcher, with the metrics told of reserved concurrency.

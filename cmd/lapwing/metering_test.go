@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -65,22 +64,32 @@ func readUsage(ts *testscript.TestScript, text string) (r usageReport) {
 // measured waits until a statistic of a metric of Lambda has a value.
 func measured(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 3, "measured METRIC STATISTIC VALUE [FUNCTION]")
-	value, err := strconv.ParseFloat(args[2], 64)
-	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
-	defer cancel()
-	cfg, err := client(ts.MkAbs(ts.Getenv("LAPWING_DATA")))
-	ts.Check(err)
-	in := &cloudwatch.GetMetricDataInput{StartTime: aws.Time(time.Now().Add(-time.Hour)), EndTime: aws.Time(time.Now().Add(time.Hour))}
 	metric := &types.Metric{Namespace: aws.String("AWS/Lambda"), MetricName: &args[0]}
 	if len(args) > 3 {
 		metric.Dimensions = []types.Dimension{{Name: aws.String("FunctionName"), Value: &args[3]}}
 	}
-	in.MetricDataQueries = []types.MetricDataQuery{{Id: aws.String("m"), MetricStat: &types.MetricStat{Metric: metric, Period: aws.Int32(2 * 3600), Stat: &args[1]}}}
-	until(ts, strings.Join(args, " "), func() bool {
+	awaitStatistic(ts, metric, args[1], args[2])
+}
+
+// embedded waits until the sum of a metric without dimensions has a value.
+func embedded(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "embedded NAMESPACE METRIC SUM")
+	awaitStatistic(ts, &types.Metric{Namespace: &args[0], MetricName: &args[1]}, "Sum", args[2])
+}
+
+func awaitStatistic(ts *testscript.TestScript, metric *types.Metric, statistic, want string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	cfg, err := client(ts.MkAbs(ts.Getenv("LAPWING_DATA")))
+	ts.Check(err)
+	in := &cloudwatch.GetMetricDataInput{
+		StartTime: aws.Time(time.Now().Add(-time.Hour)), EndTime: aws.Time(time.Now().Add(time.Hour)),
+		MetricDataQueries: []types.MetricDataQuery{{Id: aws.String("m"), MetricStat: &types.MetricStat{Metric: metric, Period: aws.Int32(2 * 3600), Stat: &statistic}}},
+	}
+	until(ts, fmt.Sprint(*metric.MetricName, " ", statistic, " ", want), func() bool {
 		out, err := cloudwatch.NewFromConfig(cfg).GetMetricData(ctx, in)
 		ts.Check(err)
 		values := out.MetricDataResults[0].Values
-		return len(values) == 1 && values[0] == value
+		return len(values) == 1 && fmt.Sprint(values[0]) == want
 	})
 }

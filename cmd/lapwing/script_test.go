@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 //	deploy NAME FILE     creates a function of runtime provided.al2023; FILE is its bootstrap
 //	metered N FUNCTION…  waits until N invocations are in usage, which is then as the REPORT lines say
 //	measured METRIC STATISTIC VALUE [FUNCTION]  waits until a metric of Lambda has a value
+//	embedded NAMESPACE METRIC SUM  waits until a metric has a sum
 //	busyport VAR         sets a variable to an address that is taken
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -47,6 +48,7 @@ func TestScript(t *testing.T) {
 			"deploy":     deploy,
 			"metered":    metered,
 			"measured":   measured,
+			"embedded":   embedded,
 			"busyport":   busyPort,
 		},
 		Condition: func(c string) (bool, error) {

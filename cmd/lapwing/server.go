@@ -168,7 +168,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	s.onClose(func(context.Context) error { return driver.Close() })
 	s.dispatcher = invoke.New(invoke.Options{
 		Starter: worker.New(worker.Options{
-			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: s.events, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
+			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.events, s.metrics}, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
 		}),
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
@@ -225,7 +225,7 @@ func (s *server) openServices(ctx context.Context) error {
 	s.services = []*aws.Service{
 		iamapi.NewService(principals),
 		lambdaapi.NewService(s.functions),
-		logsapi.NewService(logs.New(s.events, logs.Options{Logger: s.log})),
+		logsapi.NewService(logs.New(s.events, logs.Options{Logger: s.log, Put: func(message string) { s.metrics.Collect(metrics.Embedded(message)) }})),
 		s3api.NewService(objects),
 		cloudwatchapi.NewService(cloudwatch.New(s.metrics, nil)),
 		stsapi.NewService(sts.New(s.credentials, principals)),
@@ -247,7 +247,9 @@ func (s *server) serve(listener net.Listener) error {
 	gw := gateway.New(gateway.Options{
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
-		FunctionURLs: functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}),
+		FunctionURLs: meteredURLs{
+			functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}), s.functions, s.metering.lambda,
+		},
 	})
 	gw.Handle(lambda.CodePath, s.functions.CodeHandler())
 	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr()), Region: s.opts.region}
@@ -265,6 +267,7 @@ func (s *server) serve(listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	gw.Handle(metricsPath, outside(inside.Addr(), s.metering.exporter.Handler()))
 	s.listen(gw, listener, tlsConfig)
 	s.listen(gw, inside, nil)
 	// Functions find the endpoint served from their first event on.

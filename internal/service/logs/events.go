@@ -48,6 +48,11 @@ func (s *Service) PutLogEvents(ctx context.Context, in *api.PutLogEventsInput) (
 	if err := s.store.Put(ctx, group.Name, *in.LogStreamName, events); err != nil {
 		return nil, storeError(err)
 	}
+	if s.opts.Put != nil {
+		for _, e := range events {
+			s.opts.Put(e.Message)
+		}
+	}
 	out := &api.PutLogEventsOutput{NextSequenceToken: aws.Ptr(sequenceToken), RejectedLogEventsInfo: rejected}
 	if in.Entity != nil {
 		// Entities are of CloudWatch's, not of the events: say that it was not kept.

@@ -28,6 +28,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Clock tells the time. Default time.Now.
 	Clock func() time.Time
+	// Put is told of every message that was put, for the metrics in it; may be
+	// nil. It must not block.
+	Put func(message string)
 	// TailSessions bounds the Live Tail sessions under way (default 15, AWS's
 	// quota).
 	TailSessions int
