@@ -181,7 +181,7 @@ func (r *router) attach(name string, n sandbox.Network) (_ *namespace, err error
 // some time after the other end of the veth has come up. Until then it drops
 // packets, and the first connection would be late by a second.
 func waitUp(nl *netlink.Handle, name string) error {
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(200 * time.Microsecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Microsecond) {
 		link, err := nl.LinkByName(name)
 		if err != nil {
 			return err

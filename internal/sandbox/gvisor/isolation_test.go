@@ -3,13 +3,18 @@ package gvisor
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -176,6 +181,71 @@ func TestDaemonKilledLeavesNothing(t *testing.T) {
 		t.Errorf("root directories are left: %v, %v", left, err)
 	}
 	newGuest(t, d).must("cpus", "", 0)
+}
+
+// Processes of a sandbox may be killed from outside one by one, by an operator or
+// for lack of memory on the host, before Destroy or while it works.
+func TestDestroyWhileProcessesAreKilledInAnyOrder(t *testing.T) {
+	d := newDriver(t)
+	var pids, dirs []string
+	var wg sync.WaitGroup
+	for i := range 6 {
+		g := newGuest(t, d)
+		g.must("fork", "", 10)
+		id := g.Sandbox.(*instance).spec.ID
+		var own []string
+		for _, path := range d.cgroups.Paths() {
+			dir := filepath.Join(path, id)
+			b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			dirs = append(dirs, dir)
+			own = strings.Fields(string(b)) // the same in each
+		}
+		if len(own) < 3 {
+			t.Fatalf("the sandbox has the processes %v", own)
+		}
+		pids = append(pids, own...)
+		if i%3 == 2 {
+			if err := g.Freeze(); err != nil {
+				t.Log(err)
+			}
+		}
+		rand.Shuffle(len(own), func(i, j int) { own[i], own[j] = own[j], own[i] })
+		kill := func(pids []string) {
+			for _, p := range pids {
+				pid, err := strconv.Atoi(p)
+				if err != nil {
+					t.Error(err)
+				}
+				if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+					t.Error(err)
+				}
+			}
+		}
+		kill(own[:len(own)/2])
+		wg.Go(func() { kill(own[len(own)/2:]) })
+		wg.Go(func() {
+			if err := g.Destroy(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, pid := range pids {
+		if alive(pid) {
+			t.Errorf("process %s lives", pid)
+		}
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("cgroup %s is left", dir)
+		}
+	}
+	if len(d.live) != 0 {
+		t.Errorf("the driver still has %d sandboxes", len(d.live))
+	}
 }
 
 // sandboxesBelow lists the children of the process at root in /proc.
