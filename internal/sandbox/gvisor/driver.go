@@ -39,11 +39,11 @@
 //
 // Measured on two cores of an AMD EPYC that were busy with other work, so take
 // them for upper bounds (go test -bench . prints them for another machine):
-// Create 28-41 ms and 21 ms of CPU time, of which half is the loading of this
-// binary and its packages; 64 sandboxes side by side 2.0 s; Node 188 ms from
+// Create 28-41 ms and 20 ms of CPU time, of which half is the loading of the
+// program and its packages; 64 sandboxes side by side 2.0 s; Node 188 ms from
 // Create to its output, where natively it takes 117 ms. An idle sandbox has a
 // proportional set size of 15 MB, 5 MB of them memory of its own; the rest is
-// this binary. A round trip of 1 KB over the host connection takes 0.07-0.2 ms,
+// the program. A round trip of 1 KB over the host connection takes 0.07-0.2 ms,
 // one of 6 MB 7 ms. Freezing takes 0.05-0.5 ms and thawing 0.04-0.2 ms, about
 // 5 µs for each thread, by the cgroup's freezer. gVisor's own pause stops guest
 // tasks only: its kernel would keep running timers and answering calls.
