@@ -234,12 +234,12 @@ func (s *server) openServices(ctx context.Context) error {
 }
 
 // runtimeVersion tells the Lambda service what serves a runtime id here.
-func (s *server) runtimeVersion(id string) (string, error) {
+func (s *server) runtimeVersion(region, id string) (string, error) {
 	rt, err := s.runtimes.Resolve(id)
 	if err != nil {
 		return "", err
 	}
-	return rt.VersionARN(s.opts.region), nil
+	return rt.VersionARN(region), nil
 }
 
 // serve starts the listeners and leaves word of where they are.

@@ -24,7 +24,11 @@ type Version struct {
 	// execution environment can see.
 	Revision string
 
-	Runtime      string // e.g. nodejs22.x
+	Runtime string // e.g. nodejs22.x
+	// RuntimeVersionARN is the only version of the runtime that may run the
+	// function; empty means any.
+	RuntimeVersionARN string
+
 	Handler      string
 	Architecture string // x86_64 or arm64
 	Role         string // ARN of the execution role

@@ -32,7 +32,7 @@ type Starter interface {
 	// failed is no error, unless the environment is provisioned (ErrInit):
 	// Lambda repeats it within the first invocation, so that is the
 	// environment's own business. Any other error tells that no environment
-	// could be made.
+	// could be made; an *aws.Error in it is for the caller.
 	Start(ctx context.Context, s Spec) (Environment, error)
 }
 

@@ -173,7 +173,7 @@ func (h *home) start(p *pool) {
 		err = errNoCapacity(err)
 	default:
 		h.d.log.Error("execution environment did not start", "function", p.spec.Version.ARN(), "error", err)
-		err = errService(err)
+		err = asRefusal(err)
 	}
 	h.failed(p, err)
 }

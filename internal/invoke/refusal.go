@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"errors"
 	"net/http"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -22,6 +23,15 @@ func errThrottled(reason string) *aws.Error {
 		Extra:  map[string]string{"Reason": reason, "Type": "User"},
 		Header: http.Header{"Retry-After": {"1"}},
 	}
+}
+
+// asRefusal is an error for the caller: what a Starter says of the function, or
+// a fault of the service.
+func asRefusal(err error) *aws.Error {
+	if refusal, ok := errors.AsType[*aws.Error](err); ok {
+		return refusal
+	}
+	return errService(err)
 }
 
 func errService(cause error) *aws.Error {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
@@ -66,7 +67,7 @@ type environment struct {
 
 func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 	v := s.Version
-	rt, err := w.opts.Runtimes.Resolve(v.Runtime)
+	rt, err := w.runtime(v)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +81,19 @@ func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, now), began: now, log: w.log}
 	e.log = &systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant, meter: w.opts.Meter}
 	return e, nil
+}
+
+// runtime finds the runtime of a version. The error is for whoever invokes it.
+func (w *Worker) runtime(v *function.Version) (*runtimes.Runtime, error) {
+	rt, err := w.opts.Runtimes.Resolve(v.Runtime)
+	if err == nil && v.RuntimeVersionARN != "" && rt.VersionARN(v.Region) != v.RuntimeVersionARN {
+		err = fmt.Errorf("version %s of runtime %s is not installed here any more", v.RuntimeVersionARN, v.Runtime)
+	}
+	if err != nil {
+		refused := lambda.NewInvalidRuntimeException("The runtime or runtime version specified is not supported: %v", err)
+		return nil, refused.WithCause(err)
+	}
+	return rt, nil
 }
 
 // Log implements host.Handler.

@@ -79,7 +79,7 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	}
 	s.steps.add(ref.functionKey)
 	// As on AWS the ARN is unqualified even when a version was published.
-	return describe(ref.functionKey, out, ref.arn), nil
+	return s.describe(ref.functionKey, out, ref.arn), nil
 }
 
 // newConfiguration makes the configuration of a new function, without its code.

@@ -13,16 +13,14 @@ const timeLayout = "2006-01-02T15:04:05.000-0700"
 
 // describe is a version as the API shows it; arn is the one by which it was
 // asked for.
-func describe(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
-	c, st := v.config, v.status
+func (s *Service) describe(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
+	st := v.status
 	out := summarize(key, v, arn)
 	out.State, out.StateReasonCode = st.State, st.StateCode
 	out.StateReason = optional(st.StateReason)
 	out.LastUpdateStatus, out.LastUpdateStatusReasonCode = st.Update, st.UpdateCode
 	out.LastUpdateStatusReason = optional(st.UpdateReason)
-	if c.RuntimeARN != "" {
-		out.RuntimeVersionConfig = &api.RuntimeVersionConfig{RuntimeVersionArn: aws.Ptr(c.RuntimeARN)}
-	}
+	out.RuntimeVersionConfig = s.runtimeVersionConfig(key.region, v)
 	return out
 }
 

@@ -161,11 +161,11 @@ func newFixtureIn(t testing.TB, dir string, change ...func(*Options)) *fixture {
 	f.opts = Options{
 		AccountID: testAccount, Region: testRegion, Architecture: "x86_64",
 		Invoker: f.invoker, Objects: f.objects, Events: f.events, Now: f.clock.Now,
-		RuntimeVersion: func(id string) (string, error) {
+		RuntimeVersion: func(region, id string) (string, error) {
 			if !strings.HasPrefix(id, "nodejs2") && !strings.HasPrefix(id, "provided") && !strings.HasPrefix(id, "python3.1") {
 				return "", errors.New("nothing serves it; run: lapwing runtimes add " + id)
 			}
-			return "arn:aws:lambda:" + testRegion + "::runtime:" + id, nil
+			return "arn:aws:lambda:" + region + "::runtime:" + id, nil
 		},
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}

@@ -95,7 +95,7 @@ func (s *Service) settle(key functionKey) error {
 	outcomes := map[string]outcome{} // by deployment
 	decide := func(st *status, c *configuration) {
 		if _, ok := outcomes[c.Deployment]; !ok && st.inProgress() {
-			outcomes[c.Deployment] = s.deploy(c)
+			outcomes[c.Deployment] = s.deploy(key.region, c)
 		}
 	}
 	decide(&e.function.Value.status, &e.function.Value.Config)
@@ -117,12 +117,12 @@ func (s *Service) settle(key functionKey) error {
 type outcome struct{ code, reason string }
 
 // deploy makes ready what environments of a configuration need.
-func (s *Service) deploy(c *configuration) outcome {
+func (s *Service) deploy(region string, c *configuration) outcome {
 	if err := s.code.prepare(s.ctx, c); err != nil {
 		s.log.Error("code package cannot be unpacked", "digest", c.Code.Digest, "err", err)
 		return outcome{codeInvalidZip, "Lambda could not unzip the deployment package."}
 	}
-	if _, err := s.opts.RuntimeVersion(string(c.Runtime)); err != nil {
+	if _, err := s.checkPinned(region, c); err != nil {
 		return outcome{codeInvalidRuntime, err.Error()}
 	}
 	return outcome{}

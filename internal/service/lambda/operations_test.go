@@ -134,11 +134,11 @@ func TestUpdateDuringAnUpdateIsRefused(t *testing.T) {
 	release := make(chan struct{})
 	f := newFixture(t, func(o *Options) {
 		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(id string) (string, error) {
+		o.RuntimeVersion = func(region, id string) (string, error) {
 			if held.Load() {
 				<-release // only the worker asks, while it brings the function up
 			}
-			return resolve(id)
+			return resolve(region, id)
 		}
 	})
 	f.create("hello")
@@ -176,11 +176,11 @@ func TestFunctionDeletedDuringAnUpdateStaysDeleted(t *testing.T) {
 	release := make(chan struct{})
 	f := newFixture(t, func(o *Options) {
 		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(id string) (string, error) {
+		o.RuntimeVersion = func(region, id string) (string, error) {
 			if held.Load() {
 				<-release
 			}
-			return resolve(id)
+			return resolve(region, id)
 		}
 	})
 	f.create("hello")

@@ -34,7 +34,7 @@ func (s *Service) GetFunction(ctx context.Context, in *api.GetFunctionInput) (*a
 	}
 	f := &e.function.Value
 	out := &api.GetFunctionOutput{
-		Configuration: describe(ref.functionKey, v, ref.qualified()),
+		Configuration: s.describe(ref.functionKey, v, ref.qualified()),
 		Code: &api.FunctionCodeLocation{
 			RepositoryType: aws.Ptr("S3"),
 			Location:       aws.Ptr(s.codeURL(aws.RequestFrom(ctx).BaseURL, v.config.Code.Digest)),
@@ -53,7 +53,7 @@ func (s *Service) GetFunctionConfiguration(ctx context.Context, in *api.GetFunct
 	if err != nil {
 		return nil, err
 	}
-	return describe(ref.functionKey, v, ref.qualified()), nil
+	return s.describe(ref.functionKey, v, ref.qualified()), nil
 }
 
 // ListFunctions implements lambda.API.

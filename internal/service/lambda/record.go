@@ -124,10 +124,14 @@ type configuration struct {
 	// nothing: environments of another deployment are not used any more.
 	Deployment string `json:"deployment"`
 
-	Description  string           `json:"description,omitempty"`
-	Role         string           `json:"role"`
-	Runtime      api.Runtime      `json:"runtime"`
-	RuntimeARN   string           `json:"runtimeArn,omitempty"`
+	Description string      `json:"description,omitempty"`
+	Role        string      `json:"role"`
+	Runtime     api.Runtime `json:"runtime"`
+	// RuntimeUpdate says whether the runtime version may change from RuntimeARN,
+	// the one at the last update; empty means Auto.
+	RuntimeUpdate api.UpdateRuntimeOn `json:"runtimeUpdate,omitempty"`
+	RuntimeARN    string              `json:"runtimeArn,omitempty"`
+
 	Handler      string           `json:"handler"`
 	Architecture api.Architecture `json:"architecture"`
 	TimeoutSec   int              `json:"timeoutSec"`
@@ -183,7 +187,7 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 	v := &function.Version{
 		Account: s.opts.AccountID, Region: key.region, Name: key.name, Version: number,
 		Revision: c.Deployment,
-		Runtime:  string(c.Runtime), Handler: c.Handler, Architecture: string(c.Architecture), Role: c.Role,
+		Runtime:  string(c.Runtime), RuntimeVersionARN: c.pinnedRuntime(), Handler: c.Handler, Architecture: string(c.Architecture), Role: c.Role,
 		MemoryMB: c.MemoryMB, Timeout: time.Duration(c.TimeoutSec) * time.Second, EphemeralMB: c.EphemeralMB,
 		CodeDir: s.opts.Images.Dir(c.Code.Digest),
 		Logging: function.Logging{

@@ -87,7 +87,7 @@ func connect(t *testing.T) *sdk.Client {
 	service, err := lambda.New(t.Context(), lambda.Options{
 		AccountID: account, Region: region, Architecture: "x86_64",
 		Store: store, Images: images, Invoker: echo{},
-		RuntimeVersion: func(id string) (string, error) {
+		RuntimeVersion: func(region, id string) (string, error) {
 			return "arn:aws:lambda:" + region + "::runtime:" + strings.Repeat("0", 32), nil
 		},
 		Logger: slog.New(slog.DiscardHandler),

@@ -85,9 +85,9 @@ type Options struct {
 	Events  Events
 	// Objects may be nil: then code from S3 is refused.
 	Objects Objects
-	// RuntimeVersion returns the ARN of the runtime version that serves a
-	// runtime id on this host, or an error that says what to install.
-	RuntimeVersion func(id string) (arn string, err error)
+	// RuntimeVersion returns the ARN, in a Region, of the runtime version that
+	// serves a runtime id on this host, or an error that says what to install.
+	RuntimeVersion func(region, id string) (arn string, err error)
 
 	// Concurrency is the account's limit of concurrent executions in a
 	// Region; 0 means 1,000, Lambda's default.

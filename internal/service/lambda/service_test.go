@@ -211,11 +211,11 @@ func TestFunctionThatCannotBeDeployedFailsAndCanBeMended(t *testing.T) {
 	var calls atomic.Int32
 	f := newFixture(t, func(o *Options) {
 		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(id string) (string, error) {
+		o.RuntimeVersion = func(region, id string) (string, error) {
 			if id == "python3.13" && calls.Add(1) > 1 { // the second to ask is the worker
 				return "", errors.New("python is gone")
 			}
-			return resolve(id)
+			return resolve(region, id)
 		}
 	})
 	in := f.input("hello")
@@ -409,13 +409,13 @@ func TestRestartResumesWhatWasUnderWay(t *testing.T) {
 	broken := map[string]error{}
 	f := newFixture(t, func(o *Options) {
 		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(id string) (string, error) {
+		o.RuntimeVersion = func(region, id string) (string, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if err := broken[id]; err != nil {
 				return "", err
 			}
-			return resolve(id)
+			return resolve(region, id)
 		}
 	})
 	if _, err := f.CreateFunction(f.ctx(), f.input("hello")); err != nil {

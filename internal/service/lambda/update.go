@@ -51,7 +51,7 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 		if err := trial.checkUnzipped(); err != nil {
 			return nil, err
 		}
-		return describe(ref.functionKey, resolvedVersion{function.Latest, &trial, latest.status}, ref.arn), nil
+		return s.describe(ref.functionKey, resolvedVersion{function.Latest, &trial, latest.status}, ref.arn), nil
 	}
 	if err := s.checkStorage(ref.region, pkg.Size*int64(1+count(in.Publish))-e.function.Value.Config.Code.Size); err != nil {
 		return nil, err
@@ -109,6 +109,9 @@ func (s *Service) update(ctx context.Context, ref reference, revision *string, p
 	if err := record.Config.checkUnzipped(); err != nil {
 		return nil, err
 	}
+	if err := s.followRuntime(ref.region, &record.Config); err != nil {
+		return nil, err
+	}
 	record.Config.Deployment = newID()
 	if record.State == api.StateFailed { // a function that never came up is created anew
 		record.status = pending(s.opts.Now())
@@ -133,7 +136,7 @@ func (s *Service) update(ctx context.Context, ref reference, revision *string, p
 	}
 	s.reload(ref.functionKey)
 	s.steps.add(ref.functionKey)
-	return describe(ref.functionKey, out, arn), nil
+	return s.describe(ref.functionKey, out, arn), nil
 }
 
 // updatable returns the function if it can be updated now.

@@ -92,9 +92,15 @@ func (s *Service) apply(ctx context.Context, o *options, c *configuration) error
 		c.Role = *o.Role
 	}
 	if o.Runtime != "" {
-		arn, err := s.checkRuntime(o.Runtime)
+		if o.Runtime != c.Runtime && c.RuntimeUpdate == api.UpdateRuntimeOnManual {
+			return invalidParameter("The runtime cannot be changed while UpdateRuntimeOn is Manual. Change the function's runtime management configuration first.")
+		}
+		arn, err := s.checkRuntime(s.region(ctx), o.Runtime)
 		if err != nil {
 			return err
+		}
+		if c.RuntimeUpdate == api.UpdateRuntimeOnManual {
+			arn = c.RuntimeARN
 		}
 		c.Runtime, c.RuntimeARN = o.Runtime, arn
 	}
@@ -167,11 +173,11 @@ var deprecatedRuntimes = []api.Runtime{
 }
 
 // checkRuntime returns the ARN of the runtime version that serves id.
-func (s *Service) checkRuntime(id api.Runtime) (arn string, err error) {
+func (s *Service) checkRuntime(region string, id api.Runtime) (arn string, err error) {
 	if slices.Contains(deprecatedRuntimes, id) {
 		return "", invalidParameter("The runtime parameter of %s is no longer supported for creating or updating AWS Lambda functions. We recommend you use a supported runtime while creating or updating functions.", id)
 	}
-	arn, err = s.opts.RuntimeVersion(string(id))
+	arn, err = s.opts.RuntimeVersion(region, string(id))
 	if _, unknown := errors.AsType[*runtimes.UnknownError](err); unknown {
 		return "", invalidParameter("Value %s at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: [%s] or be a valid ARN", id, strings.Join(runtimes.IDs(), ", "))
 	}

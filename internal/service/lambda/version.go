@@ -41,7 +41,7 @@ func (s *Service) PublishVersion(ctx context.Context, in *api.PublishVersionInpu
 	}
 	if last := e.lastPublished(); last != nil && last.Value.Source == record.Config.fingerprint() {
 		v, _ := e.version(number(last.Value.Number))
-		return describe(ref.functionKey, v, qualify(ref.arn, v.number)), nil
+		return s.describe(ref.functionKey, v, qualify(ref.arn, v.number)), nil
 	}
 	if err := s.checkStorage(ref.region, record.Config.Code.Size); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (s *Service) PublishVersion(ctx context.Context, in *api.PublishVersionInpu
 	if _, err := s.functions.Update(ctx, ref.functionKey.String(), e.function.Revision, record); err != nil {
 		return nil, internal(err)
 	}
-	return describe(ref.functionKey, v, qualify(ref.arn, v.number)), nil
+	return s.describe(ref.functionKey, v, qualify(ref.arn, v.number)), nil
 }
 
 // putVersion writes the next version of f. It does not count until f, whose
