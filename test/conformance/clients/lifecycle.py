@@ -57,6 +57,31 @@ assert [a["Name"] for a in client.list_aliases(FunctionName=name)["Aliases"]] ==
 assert len(client.list_versions_by_function(FunctionName=name)["Versions"]) == 3
 assert client.list_tags(Resource=created["FunctionArn"])["Tags"] == {"team": "birds"}
 
+layers = [client.publish_layer_version(LayerName=name, Content={"ZipFile": code}, CompatibleRuntimes=[runtime]) for code in (code1, code2)]
+assert [v["Version"] for v in client.list_layer_versions(LayerName=name, CompatibleRuntime=runtime)["LayerVersions"]] == [2, 1]
+client.update_function_configuration(FunctionName=name, Layers=[layers[0]["LayerVersionArn"]])
+client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+assert [(x["Arn"], x["CodeSize"]) for x in client.get_function_configuration(FunctionName=name)["Layers"]] == [(layers[0]["LayerVersionArn"], len(code1))]
+try:
+    client.update_function_configuration(FunctionName=name, Layers=[v["LayerVersionArn"] for v in layers])
+    raise AssertionError("two versions of one layer were accepted")
+except client.exceptions.InvalidParameterValueException as e:
+    assert "Two different versions of the same layer" in str(e), e
+client.update_function_configuration(FunctionName=name, Layers=[])
+client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+assert "Layers" not in client.get_function_configuration(FunctionName=name)
+client.add_layer_version_permission(LayerName=name, VersionNumber=2, StatementId="all", Action="lambda:GetLayerVersion", Principal="*")
+assert json.loads(client.get_layer_version_policy(LayerName=name, VersionNumber=2)["Policy"])["Statement"][0]["Principal"] == "*"
+for v in layers:
+    client.delete_layer_version(LayerName=name, VersionNumber=v["Version"])
+
+if hasattr(client, "put_runtime_management_config"):  # boto3 1.26.54
+    served = client.get_function_configuration(FunctionName=name)["RuntimeVersionConfig"]["RuntimeVersionArn"]
+    client.put_runtime_management_config(FunctionName=name, UpdateRuntimeOn="Manual", RuntimeVersionArn=served)
+    assert client.get_runtime_management_config(FunctionName=name)["RuntimeVersionArn"] == served
+    assert invoke("$LATEST")[0] == 2
+    client.put_runtime_management_config(FunctionName=name, UpdateRuntimeOn="Auto")
+
 if hasattr(client, "invoke_with_response_stream"):  # boto3 1.26.107
     stream = client.invoke_with_response_stream(FunctionName=name, Payload=b'{"who":"stream"}')
     chunks = b"".join(e["PayloadChunk"]["Payload"] for e in stream["EventStream"] if "PayloadChunk" in e)

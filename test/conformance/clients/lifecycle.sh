@@ -50,6 +50,26 @@ url=$(aws lambda get-function --function-name "$NAME" --query Code.Location --ou
 curl -fsS -o "$out/code.zip" "$url"
 cmp "$out/code.zip" "$V2" || fail 'the downloaded code differs'
 
+# Each call takes the CLI a second or more, so that these are for `make conformance`.
+if [ "${LAPWING_CONFORMANCE:-}" = all ]; then
+	layer=$(aws lambda publish-layer-version --layer-name "$NAME" --zip-file "fileb://$V1" --compatible-runtimes "$RUNTIME" --query LayerVersionArn --output text)
+	aws lambda update-function-configuration --function-name "$NAME" --layers "$layer" >/dev/null
+	aws lambda wait function-updated-v2 --function-name "$NAME"
+	want 'layers' "$(aws lambda get-function-configuration --function-name "$NAME" --query 'Layers[].Arn' --output text)" "$layer"
+	curl -fsS -o "$out/layer.zip" "$(aws lambda get-layer-version-by-arn --arn "$layer" --query Content.Location --output text)"
+	cmp "$out/layer.zip" "$V1" || fail 'the downloaded layer differs'
+	aws lambda delete-layer-version --layer-name "$NAME" --version-number 1
+	want 'with a deleted layer' "$(invoke '$LATEST')" 2
+
+	signing=$(aws lambda create-code-signing-config --allowed-publishers "SigningProfileVersionArns=arn:aws:signer:$AWS_REGION:$LAPWING_ACCOUNT_ID:/signing-profiles/mine/v1" \
+		--code-signing-policies UntrustedArtifactOnDeployment=Enforce --query CodeSigningConfig.CodeSigningConfigArn --output text)
+	aws lambda put-function-code-signing-config --function-name "$NAME" --code-signing-config-arn "$signing" >/dev/null
+	if aws lambda update-function-code --function-name "$NAME" --zip-file "fileb://$V1" 2>"$out/error"; then fail 'unsigned code was deployed'; fi
+	grep -q CodeVerificationFailedException "$out/error" || fail "unexpected error: $(cat "$out/error")"
+	aws lambda delete-function-code-signing-config --function-name "$NAME"
+	aws lambda delete-code-signing-config --code-signing-config-arn "$signing"
+fi
+
 aws lambda tag-resource --resource "$(aws lambda get-function --function-name "$NAME" --query Configuration.FunctionArn --output text)" --tags team=birds
 want 'tag' "$(aws lambda get-function --function-name "$NAME" --query Tags.team --output text)" birds
 aws lambda put-function-concurrency --function-name "$NAME" --reserved-concurrent-executions 3 >/dev/null
