@@ -38,6 +38,8 @@ import (
 	"lapwing.dev/lapwing/internal/service/s3"
 	"lapwing.dev/lapwing/internal/service/sts"
 	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/internal/trace"
+	"lapwing.dev/lapwing/internal/trace/otlp"
 	"lapwing.dev/lapwing/internal/usage"
 	"lapwing.dev/lapwing/internal/worker"
 )
@@ -63,6 +65,8 @@ type server struct {
 	endpoint endpoint
 	failed   chan error // of the listeners
 
+	tracer      *otlp.Tracer  // nil: off
+	sampler     trace.Sampler // of the whole account, as X-Ray's
 	store       *state.Store
 	credentials *credentials.Store
 	events      *logstore.Store
@@ -100,12 +104,24 @@ func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, e
 		_ = listener.Close() // closed already, if it ever served
 		return nil
 	})
-	for _, open := range []func(context.Context) error{s.openState, s.openDataPlane, s.openServices} {
+	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openServices} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return s, s.serve(listener)
+}
+
+// openTracer opens the export of spans, where a collector is named.
+func (s *server) openTracer(ctx context.Context) (err error) {
+	s.tracer, err = otlp.Open(ctx, otlp.Options{Endpoint: s.opts.otlp, Version: version, Logger: s.log})
+	s.onClose(func(ctx context.Context) error {
+		if err := s.tracer.Close(ctx); err != nil {
+			s.log.Warn("the last spans were not exported", "error", err)
+		}
+		return nil
+	})
+	return err
 }
 
 // openState opens what lasts.
@@ -169,6 +185,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	s.dispatcher = invoke.New(invoke.Options{
 		Starter: worker.New(worker.Options{
 			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.events, s.metrics}, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
+			Sampler: &s.sampler, Tracer: s.tracer,
 		}),
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
@@ -176,6 +193,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		IdleTimeout:  s.opts.idle,
 		Observer:     s.metering,
 		Logger:       s.log,
+		Tracer:       s.tracer,
 	})
 	s.onClose(func(ctx context.Context) error { s.dispatcher.Close(ctx); return nil })
 	s.onClose(func(context.Context) error { s.metering.provisioned.Close(); return nil })
@@ -217,6 +235,7 @@ func (s *server) openServices(ctx context.Context) error {
 	s.functions, err = lambda.New(ctx, lambda.Options{
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
 		Store: s.store, Images: images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, RuntimeVersion: s.runtimeVersion,
+		Sampler: &s.sampler,
 	})
 	if err != nil {
 		return err
@@ -247,6 +266,7 @@ func (s *server) serve(listener net.Listener) error {
 	gw := gateway.New(gateway.Options{
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
+		Tracer: s.tracer,
 		FunctionURLs: meteredURLs{
 			functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}), s.functions, s.metering.lambda,
 		},

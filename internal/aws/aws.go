@@ -79,6 +79,9 @@ type Request struct {
 	Header    http.Header // as received
 	Trailer   http.Header // filled by the time that the body has been read to its end; nil: none
 	Time      time.Time   // of arrival
+	// Response are the headers of the response, for those that no output shape
+	// has. They may be set before behaviour returns; nil: none can be.
+	Response http.Header
 }
 
 type requestKey struct{}

@@ -45,6 +45,10 @@ type Version struct {
 	LayersDir string
 
 	Logging Logging
+
+	// ActiveTracing is TracingConfig Mode Active: the function's invocations
+	// are traced though the caller does not say so.
+	ActiveTracing bool
 }
 
 // Logging is the function's logging configuration.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"lapwing.dev/lapwing/internal/trace"
 )
 
 // event is what the function gets: payload format 2.0 (Lambda developer guide,
@@ -150,9 +152,7 @@ func (x *exchange) headers() map[string]string {
 		out[strings.ToLower(name)] = strings.Join(values, ",")
 	}
 	out["host"] = x.r.Host
-	if id := x.request.Header.Get("X-Amzn-Trace-Id"); id != "" {
-		out["x-amzn-trace-id"] = id
-	}
+	out[strings.ToLower(trace.HeaderName)] = x.request.Header.Get(trace.HeaderName)
 	// As a proxy does: what the client says comes first, and proves nothing.
 	out["x-forwarded-for"] = x.request.SourceIP
 	if before := x.r.Header.Values("X-Forwarded-For"); len(before) > 0 {

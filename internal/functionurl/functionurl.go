@@ -27,6 +27,7 @@ import (
 	"lapwing.dev/lapwing/internal/aws/sigv4"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/trace"
 )
 
 // maxPayload is the largest event, and hence bounds the body of a request, in
@@ -82,6 +83,7 @@ func New(o Options) *Handler {
 // carries the *aws.Request.
 func (h *Handler) ServeURL(w http.ResponseWriter, r *http.Request, id, prefix string) {
 	x := &exchange{h: h, w: w, r: r, request: aws.RequestFrom(r.Context()), prefix: prefix}
+	x.join()
 	if x.url = h.options.Functions.FunctionURL(strings.ToLower(id)); x.url == nil {
 		x.refuse(&aws.Error{Code: codeDenied, Status: http.StatusForbidden}) // as AWS does where nothing is
 		return
@@ -182,7 +184,6 @@ func (x *exchange) writeHeader(head *head, length int) {
 	for _, c := range head.cookies {
 		h.Add("Set-Cookie", c)
 	}
-	x.traceHeader()
 	x.allowOrigin()
 	if length >= 0 && bodyAllowed(head.status) {
 		h.Set("Content-Length", fmt.Sprint(length))
@@ -194,11 +195,19 @@ func bodyAllowed(status int) bool {
 	return status != http.StatusNoContent && status != http.StatusNotModified
 }
 
-// traceHeader tells the trace that the invocation belongs to.
-func (x *exchange) traceHeader() {
-	if id := x.request.Header.Get("X-Amzn-Trace-Id"); id != "" {
-		x.w.Header().Set("X-Amzn-Trace-Id", id)
+// join makes the request part of a trace: of the one that its header names, or a
+// new one. The function sees the header, and the invocation joins the trace.
+func (x *exchange) join() {
+	if x.request.Header.Get(trace.HeaderName) != "" {
+		return
 	}
+	request := *x.request
+	if request.Header = request.Header.Clone(); request.Header == nil {
+		request.Header = http.Header{}
+	}
+	request.Header.Set(trace.HeaderName, trace.Header{Root: trace.NewRoot(x.h.options.Now())}.String())
+	x.request = &request
+	x.r = x.r.WithContext(aws.WithRequest(x.r.Context(), x.request))
 }
 
 const codeDenied = "AccessDeniedException"
@@ -222,7 +231,6 @@ func (x *exchange) fail(err error) {
 		if bad.cause != nil {
 			x.h.options.Logger.Debug("invalid response of a function", "function", x.url.FunctionARN, "requestId", x.request.ID, "error", bad.cause)
 		}
-		x.traceHeader()
 		x.allowOrigin()
 		x.write(http.StatusBadGateway, "", []byte("Internal Server Error"))
 		return

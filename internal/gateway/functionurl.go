@@ -43,8 +43,10 @@ func (g *Gateway) serveFunctionURL(w *response, r *http.Request, x *exchange) bo
 		ID: x.id, Service: "lambda", Operation: "InvokeFunctionUrl",
 		Region: g.options.Region, AccountID: g.options.AccountID,
 		BaseURL: baseURL(r), SourceIP: sourceIP(r), UserAgent: r.UserAgent(),
-		Header: r.Header, Trailer: r.Trailer, Time: x.arrived,
+		Header: x.header(r), Trailer: r.Trailer, Time: x.arrived, Response: w.Header(),
 	}
+	x.span.Rename("Lambda/InvokeFunctionUrl")
+	x.span.Set("url.path", strings.TrimPrefix(r.URL.EscapedPath(), prefix))
 	r = r.WithContext(aws.WithRequest(r.Context(), request))
 	g.options.FunctionURLs.ServeURL(w, r, id, prefix)
 	return true

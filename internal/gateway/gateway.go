@@ -34,6 +34,8 @@ import (
 	"lapwing.dev/lapwing/internal/aws/sigv4"
 	"lapwing.dev/lapwing/internal/aws/wire"
 	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/trace"
+	"lapwing.dev/lapwing/internal/trace/otlp"
 )
 
 // Credentials finds the secret with which a principal signs. The errors are
@@ -79,6 +81,8 @@ type Options struct {
 	// Domains are names by which clients reach us beside localhost. Names
 	// below them address services and buckets, as in bucket.s3.domain.
 	Domains []string
+	// Tracer makes a span of each request; nil: none.
+	Tracer *otlp.Tracer
 	// FunctionURLs serves the requests for function URLs; nil: there are none.
 	FunctionURLs FunctionURLs
 	// Now tells the time by which signatures are judged; time.Now when nil.
@@ -151,6 +155,8 @@ type exchange struct {
 	call    *wire.Call   // nil until found
 	caller  aws.Identity // once verified
 	failure error        // what the client got instead of success
+	span    *otlp.Span   // nil without a Tracer
+	trace   trace.Header // of the span
 }
 
 // ServeHTTP implements http.Handler.
@@ -161,8 +167,10 @@ func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 	}
 	x := &exchange{id: uuid.NewString(), arrived: g.options.Now()}
 	w.Header().Set("X-Amzn-Requestid", x.id)
+	g.startSpan(r, x)
 	defer func() {
 		g.logAccess(w, r, x)
+		g.endSpan(w, r, x)
 		// What the server has yet to send must leave, too.
 		w.limitWrites(time.Now().Add(w.stall))
 	}()
@@ -229,7 +237,7 @@ func (g *Gateway) serve(w *response, r *http.Request, x *exchange) error {
 		}
 	}
 
-	request := g.request(r, x)
+	request := g.request(w, r, x)
 	ctx := aws.WithRequest(r.Context(), request)
 	if err := g.options.Authorizer.Authorize(ctx, request); err != nil {
 		return err
@@ -308,12 +316,12 @@ func (g *Gateway) takeTurn(r *http.Request, x *exchange, limit int64) (release f
 }
 
 // request puts together what a service may want to know.
-func (g *Gateway) request(r *http.Request, x *exchange) *aws.Request {
+func (g *Gateway) request(w *response, r *http.Request, x *exchange) *aws.Request {
 	return &aws.Request{
 		ID: x.id, Service: x.service.SigningName, Operation: x.call.Operation.Name,
 		Region: g.options.Region, AccountID: g.options.AccountID, Caller: x.caller,
 		BaseURL: baseURL(r), SourceIP: sourceIP(r), UserAgent: r.UserAgent(),
-		Header: r.Header, Trailer: r.Trailer, Time: x.arrived,
+		Header: x.header(r), Trailer: r.Trailer, Time: x.arrived, Response: w.Header(),
 	}
 }
 

@@ -13,7 +13,10 @@ import (
 	"sync"
 	"time"
 
+	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/trace"
+	"lapwing.dev/lapwing/internal/trace/otlp"
 )
 
 const (
@@ -46,6 +49,8 @@ type Options struct {
 	// Observer is told of concurrency as it changes. May be nil.
 	Observer Observer
 	Logger   *slog.Logger
+	// Tracer makes spans of the waits for an environment. May be nil.
+	Tracer *otlp.Tracer
 }
 
 // Dispatcher admits invocations and brings them to execution environments.
@@ -134,12 +139,26 @@ func (d *Dispatcher) run(req *Request, call *Call) {
 			env.home.release(env, reusable)
 		}
 	}()
-	if env, err = d.acquire(req); err != nil {
+	if env, err = d.queue(req); err != nil {
 		call.Fail(err)
 		return
 	}
 	call.onEnd = func() { env.home.answered(env) }
 	reusable = env.Invoke(d.ctx, req, call)
+}
+
+// queue is acquire, and makes a span of it.
+func (d *Dispatcher) queue(req *Request) (*environment, error) {
+	if d.opts.Tracer == nil {
+		return d.acquire(req)
+	}
+	span := d.opts.Tracer.Start(trace.Parse(req.TraceID), otlp.Internal, "queue "+req.Version.Name)
+	defer span.End()
+	env, err := d.acquire(req)
+	if e, ok := errors.AsType[*aws.Error](err); ok {
+		span.Fail(e.Code)
+	}
+	return env, err
 }
 
 func (d *Dispatcher) acquire(req *Request) (*environment, error) {

@@ -103,9 +103,28 @@ func (h Header) String() string {
 // New returns the header of a request that brought none: it is not sampled, but
 // tracing libraries rely on it (X-Ray developer guide, Trace ID).
 func New(now time.Time) Header {
-	var b [20]byte
+	h := Header{}.Complete(now)
+	h.Sampled = "0"
+	return h
+}
+
+// Complete returns h with a new trace id and a new parent where it has none. A
+// parent counts within its trace only.
+func (h Header) Complete(now time.Time) Header {
+	if h.Root == "" {
+		h.Root, h.Parent = NewRoot(now), ""
+	}
+	if h.Parent == "" {
+		h.Parent = NewSegment()
+	}
+	return h
+}
+
+// NewRoot returns a new trace id (X-Ray developer guide, Trace ID).
+func NewRoot(now time.Time) string {
+	var b [12]byte
 	rand.Read(b[:])
-	return Header{Root: fmt.Sprintf("1-%08x-%x", uint32(now.Unix()), b[:12]), Parent: fmt.Sprintf("%x", b[12:]), Sampled: "0"}
+	return fmt.Sprintf("1-%08x-%x", uint32(now.Unix()), b)
 }
 
 // HopName is the name of a function in a lineage, from its unqualified ARN:

@@ -18,7 +18,6 @@ import (
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
-	"lapwing.dev/lapwing/internal/trace"
 )
 
 var (
@@ -55,7 +54,8 @@ type environment struct {
 	in           *instance     // nil where there is no sandbox any more
 	ready        bool          // a runtime has been initialised in it
 	initDuration time.Duration // reported by the first invocation
-	peakMemory   int           // MiB, the highest use seen so far
+	initEnded    time.Time
+	peakMemory   int // MiB, the highest use seen so far
 
 	mu     sync.Mutex // guards what follows: freezing happens in a timer
 	busy   bool
@@ -120,7 +120,7 @@ func (e *environment) init(ctx context.Context) error {
 	if fail != nil {
 		e.reset(fail)
 	} else {
-		e.initDuration = took
+		e.initDuration, e.initEnded = took, began.Add(took)
 	}
 	e.park()
 	return nil
@@ -210,9 +210,12 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	defer cancel()
 
 	e.stream.begin(req.RequestID, req.Tail)
-	r := &response{ctx: ictx, req: req, call: call}
+	tr := e.beginTrace(req, began)
+	e.log.join(tr)
+	r := &response{ctx: ictx, req: req, call: call, trace: tr}
 	fail, err := e.run(ictx, began, req, r)
 	if err != nil {
+		tr.end(time.Now(), "ServiceException")
 		call.Fail(fmt.Errorf("invocation of %s: %w", e.v.ARN(), err))
 		e.stream.end()
 		e.fail()
@@ -228,6 +231,7 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 		RequestID: req.RequestID, Qualifier: meter.Qualifier(req.InvokedARN), Began: began, Duration: ended.Sub(began),
 		Init: e.initDuration, MaxMemoryMB: e.maxMemory(fail), StreamedBytes: r.streamed,
 	}})
+	tr.end(ended, fail.typeOf())
 	e.initDuration = 0
 	r.answer(e.stream.end())
 	if fail != nil && fail.platform {
@@ -276,7 +280,7 @@ func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.
 		RequestID:          req.RequestID,
 		DeadlineMs:         began.Add(e.v.Timeout).UnixMilli(),
 		InvokedFunctionARN: req.InvokedARN,
-		TraceID:            cmp.Or(req.TraceID, trace.New(began).String()),
+		TraceID:            r.trace.header.String(),
 		ClientContext:      req.ClientContext,
 		TenantID:           e.tenant,
 		Streaming:          req.Streaming,

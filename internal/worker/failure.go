@@ -81,6 +81,14 @@ func runtimeFailure(e *host.RuntimeError) *failure {
 	return f
 }
 
+// typeOf returns the error type, empty where there is no failure.
+func (f *failure) typeOf() string {
+	if f == nil {
+		return ""
+	}
+	return f.errorType
+}
+
 // payload returns the error document that the caller of an invocation gets.
 func (f *failure) payload(req *invoke.Request) []byte {
 	if len(f.document) > 0 {

@@ -36,9 +36,10 @@ const (
 // A buffered response is held back until it is whole, since a failure replaces
 // it; a streamed one is passed on as it comes.
 type response struct {
-	ctx  context.Context // of the invocation: ends at its deadline
-	req  *invoke.Request
-	call *invoke.Call
+	ctx   context.Context // of the invocation: ends at its deadline
+	req   *invoke.Request
+	call  *invoke.Call
+	trace invocationTrace
 
 	contentType string
 	held        bytes.Buffer

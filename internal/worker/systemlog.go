@@ -46,8 +46,9 @@ type systemLog struct {
 	phase     string // of the initialisation; empty once its runtime is done
 	requestID string // of the invocation; empty once its runtime is done
 	began     time.Time
-	done      time.Time // when its runtime was
-	extended  bool      // an extension takes part in invocations
+	done      time.Time       // when its runtime was
+	extended  bool            // an extension takes part in invocations
+	trace     invocationTrace // of the invocation
 }
 
 func (s *systemLog) json() bool { return s.stream.config.Format == "JSON" }
@@ -147,6 +148,19 @@ func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *fa
 	}, text)
 }
 
+// join says which trace the next invocation belongs to.
+func (s *systemLog) join(tr invocationTrace) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trace = tr
+}
+
+func (s *systemLog) joined() invocationTrace {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.trace
+}
+
 // start tells of the start of an invocation: START.
 func (s *systemLog) start(t time.Time, requestID string) {
 	s.mu.Lock()
@@ -228,7 +242,7 @@ func (s *systemLog) end(t time.Time, r *report) {
 	if r.failure != nil {
 		level = "WARN"
 	}
-	s.report(t, r, s.publish(t, level, "platform.report", func() record { return s.reportRecord(t, r) }, reportText(r)))
+	s.report(t, r, s.publish(t, level, "platform.report", func() record { return s.reportRecord(t, r) }, s.reportText(r)))
 }
 
 // onlyTelemetry tells the subscribers of an event of the older Logs API, which
@@ -246,7 +260,7 @@ func (s *systemLog) onlyTelemetry(t time.Time, kind string, r any) {
 }
 
 // reportText returns the REPORT line of the text format.
-func reportText(r *report) string {
+func (s *systemLog) reportText(r *report) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
 		r.RequestID, milliseconds(r.Duration), r.BilledMs(), r.MemoryMB, r.MaxMemoryMB)
@@ -257,6 +271,9 @@ func reportText(r *report) string {
 		b.WriteString(statusText(r.failure))
 	}
 	b.WriteByte('\n')
+	if tr := s.joined(); tr.sampled() {
+		fmt.Fprintf(&b, "XRAY TraceId: %s\tSegmentId: %s\tSampled: true\t\n", tr.header.Root, tr.header.Parent)
+	}
 	return b.String()
 }
 
@@ -293,6 +310,9 @@ func (s *systemLog) invocation(requestID string, r record) record {
 	r["requestId"] = requestID
 	if s.tenant != "" {
 		r["tenantId"] = s.tenant
+	}
+	if tr := s.joined(); tr.sampled() {
+		r["tracing"] = tr.tracing()
 	}
 	return r
 }

@@ -17,10 +17,11 @@ const runtimeAPI = "127.0.0.1:9001"
 // variables win over the runtime's defaults and lose to the reserved ones.
 func variables(v *function.Version, rt *runtimes.Runtime, initType, stream, endpoint string, c credentials.Session) map[string]string {
 	env := map[string]string{
-		"LANG":                      "en_US.UTF-8",
-		"TZ":                        ":UTC",
-		"PATH":                      "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-		"LD_LIBRARY_PATH":           "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+		"LANG":            "en_US.UTF-8",
+		"TZ":              ":UTC",
+		"PATH":            "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+		"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+		// No daemon listens here, so no AWS_XRAY_DAEMON_ADDRESS names one.
 		"AWS_XRAY_CONTEXT_MISSING":  "LOG_ERROR",
 		"AWS_ENDPOINT_URL":          endpoint,
 		"AWS_EC2_METADATA_DISABLED": "true", // there is none; SDKs must not wait for it

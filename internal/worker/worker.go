@@ -23,6 +23,8 @@ import (
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/trace"
+	"lapwing.dev/lapwing/internal/trace/otlp"
 )
 
 const (
@@ -81,7 +83,7 @@ type Meter interface {
 	Record(u *meter.Usage, r meter.Report) meter.Receipt
 }
 
-// Options configures a Worker. All fields are required.
+// Options configures a Worker. All fields above the blank line are required.
 type Options struct {
 	Driver      sandbox.Driver
 	Networks    Networks
@@ -90,6 +92,12 @@ type Options struct {
 	Credentials Credentials
 	Meter       Meter
 	Logger      *slog.Logger
+
+	// Sampler decides about the tracing of invocations that come without a
+	// decision; nil means a new one.
+	Sampler *trace.Sampler
+	// Tracer makes spans of Init and invocations; nil: none.
+	Tracer *otlp.Tracer
 }
 
 // Worker starts execution environments. It implements invoke.Starter.
@@ -104,6 +112,9 @@ type Worker struct {
 
 // New returns a Worker.
 func New(opts Options) *Worker {
+	if opts.Sampler == nil {
+		opts.Sampler = new(trace.Sampler)
+	}
 	return &Worker{
 		opts: opts,
 		log:  opts.Logger,

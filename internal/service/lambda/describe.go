@@ -1,6 +1,7 @@
 package lambda
 
 import (
+	"cmp"
 	"encoding/base64"
 	"maps"
 
@@ -46,7 +47,7 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 		PackageType:      api.PackageTypeZip,
 		Architectures:    []api.Architecture{c.Architecture},
 		EphemeralStorage: &api.EphemeralStorage{Size: aws.Ptr(int32(c.EphemeralMB))},
-		TracingConfig:    &api.TracingConfigResponse{Mode: api.TracingModePassThrough},
+		TracingConfig:    &api.TracingConfigResponse{Mode: cmp.Or(c.Tracing, api.TracingModePassThrough)},
 		SnapStart:        &api.SnapStartResponse{ApplyOn: api.SnapStartApplyOnNone, OptimizationStatus: api.SnapStartOptimizationStatusOff},
 		LoggingConfig: &api.LoggingConfig{
 			LogFormat: c.Logging.Format, ApplicationLogLevel: c.Logging.ApplicationLevel,

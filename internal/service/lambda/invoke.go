@@ -14,7 +14,6 @@ import (
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/invoke"
-	"lapwing.dev/lapwing/internal/trace"
 )
 
 // Limits of an invocation (Lambda quotas; Lambda API reference, Invoke).
@@ -57,6 +56,7 @@ func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeO
 		return &api.InvokeOutput{StatusCode: aws.Ptr(int32(http.StatusAccepted))}, nil
 	}
 	var payload bytes.Buffer
+	tellTrace(ctx, req)
 	result, err := s.opts.Invoker.Invoke(ctx, req, &payload)
 	if err != nil {
 		return nil, internal(err)
@@ -106,7 +106,7 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 		return nil, conflict("The operation cannot be performed at this time. The function is currently in the following state: %s", t.state)
 	}
 	request := aws.RequestFrom(ctx)
-	traceID := request.Header.Get(trace.HeaderName)
+	traceID := s.traceOf(ctx, t.version).String()
 	if !c.async { // an event is checked when it is run, to go to its destination
 		if traceID, err = s.enterChain(ref, traceID); err != nil {
 			return nil, err
@@ -206,6 +206,7 @@ func (s *Service) InvokeWithResponseStream(ctx context.Context, in *api.InvokeWi
 // stream runs an invocation and returns its events. Refusals come as an error,
 // before anything is sent: it waits for the first byte or the end.
 func (s *Service) stream(ctx context.Context, req *invoke.Request) (iter.Seq2[*api.InvokeWithResponseStreamResponseEvent, error], error) {
+	tellTrace(ctx, req)
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.ctx, cancel)
 	p := &chunks{ctx, make(chan []byte)}

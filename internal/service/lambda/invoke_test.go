@@ -14,6 +14,7 @@ import (
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/trace"
 )
 
 func TestInvokePassesOnWhatTheCallerSaid(t *testing.T) {
@@ -27,7 +28,7 @@ func TestInvokePassesOnWhatTheCallerSaid(t *testing.T) {
 		fmt.Fprint(w, `"E"}`)
 		return &invoke.Result{FunctionError: "Unhandled", LogTail: []byte("START…")}, nil
 	}
-	ctx := aws.WithRequest(t.Context(), &aws.Request{ID: "the-id", Region: testRegion, Header: http.Header{"X-Amzn-Trace-Id": {"Root=1"}}})
+	ctx := aws.WithRequest(t.Context(), &aws.Request{ID: "the-id", Region: testRegion, Header: http.Header{"X-Amzn-Trace-Id": {"Root=1;Parent=53995c3f42cd8ad8"}}})
 	out, err := f.Invoke(ctx, &api.InvokeInput{
 		FunctionName: aws.Ptr(arnPrefix + "hello:$LATEST"), Payload: []byte(`{"a":1}`), LogType: "Tail",
 		ClientContext: aws.Ptr(base64.StdEncoding.EncodeToString([]byte(`{"custom":{}}`))),
@@ -40,7 +41,7 @@ func TestInvokePassesOnWhatTheCallerSaid(t *testing.T) {
 		t.Errorf("answer: %+v", out)
 	}
 	req := f.invoker.request()
-	if req.InvokedARN != arnPrefix+"hello:$LATEST" || req.RequestID != "the-id" || string(req.Payload) != `{"a":1}` || req.ClientContext != `{"custom":{}}` || !strings.HasPrefix(req.TraceID, "Root=1;Lineage=") || !req.Tail || req.Streaming {
+	if req.InvokedARN != arnPrefix+"hello:$LATEST" || req.RequestID != "the-id" || string(req.Payload) != `{"a":1}` || req.ClientContext != `{"custom":{}}` || req.TraceID != "Root=1;Parent=53995c3f42cd8ad8;Sampled=0;Lineage="+trace.HopName(arnPrefix+"hello")+":1" || !req.Tail || req.Streaming {
 		t.Errorf("request: %+v", req)
 	}
 	v := req.Version

@@ -139,6 +139,7 @@ type configuration struct {
 	EphemeralMB  int              `json:"ephemeralMb"`
 	Environment  *environment     `json:"environment,omitempty"` // nil: never given
 	Logging      logging          `json:"logging"`
+	Tracing      api.TracingMode  `json:"tracing,omitempty"` // empty: PassThrough
 	Code         codePackage      `json:"code"`
 	Layers       []layerUse       `json:"layers,omitempty"`     // lowest first
 	DeadLetter   string           `json:"deadLetter,omitempty"` // ARN
@@ -194,6 +195,7 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 			Format: string(c.Logging.Format), ApplicationLevel: string(c.Logging.ApplicationLevel),
 			SystemLevel: string(c.Logging.SystemLevel), Group: c.Logging.Group,
 		},
+		ActiveTracing: c.Tracing == api.TracingModeActive,
 	}
 	if c.Environment != nil {
 		v.Env = maps.Clone(c.Environment.Variables)

@@ -43,6 +43,7 @@ import (
 	"lapwing.dev/lapwing/internal/image"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/internal/trace"
 )
 
 // Invoker runs invocations. Package invoke's Dispatcher implements it.
@@ -98,6 +99,9 @@ type Options struct {
 	// random one, so that URLs given out before a restart do not work after.
 	URLKey []byte
 
+	// Sampler decides which invocations are traced; nil means a new one.
+	Sampler *trace.Sampler
+
 	Logger *slog.Logger
 	Now    func() time.Time // nil means time.Now
 	Rand   func() float64   // in [0,1), chooses among weighted versions; nil means math/rand
@@ -150,6 +154,9 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.Sampler == nil {
+		opts.Sampler = new(trace.Sampler)
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

@@ -167,7 +167,6 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 		}, codeInvalid, "DeadLetterConfig with a target other than a Lambda function is not supported"},
 		{"file system", func(in *api.CreateFunctionInput) { in.FileSystemConfigs = []*api.FileSystemConfig{{}} }, codeInvalid, "FileSystemConfigs is not supported"},
 		{"key", func(in *api.CreateFunctionInput) { in.KMSKeyArn = aws.Ptr("arn") }, codeInvalid, "KMSKeyArn is not supported"},
-		{"tracing", func(in *api.CreateFunctionInput) { in.TracingConfig = &api.TracingConfig{Mode: api.TracingModeActive} }, codeInvalid, "TracingConfig Mode Active is not supported"},
 		{"SnapStart", func(in *api.CreateFunctionInput) {
 			in.SnapStart = &api.SnapStart{ApplyOn: api.SnapStartApplyOnPublishedVersions}
 		}, codeInvalid, "SnapStart ApplyOn PublishedVersions is not supported"},

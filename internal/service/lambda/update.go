@@ -83,7 +83,7 @@ func (s *Service) UpdateFunctionConfiguration(ctx context.Context, in *api.Updat
 			Timeout: in.Timeout, MemorySize: in.MemorySize, Ephemeral: in.EphemeralStorage,
 			Environment: in.Environment, Logging: in.LoggingConfig, Layers: in.Layers,
 			VpcConfig: in.VpcConfig, DeadLetter: in.DeadLetterConfig, KMSKeyArn: in.KMSKeyArn,
-			TracingConfig: in.TracingConfig, FileSystemConfigs: in.FileSystemConfigs,
+			Tracing: in.TracingConfig, FileSystemConfigs: in.FileSystemConfigs,
 			ImageConfig: in.ImageConfig, SnapStart: in.SnapStart,
 			CapacityProviderConfig: in.CapacityProviderConfig, DurableConfig: in.DurableConfig,
 		}, c)

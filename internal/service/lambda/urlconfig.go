@@ -280,6 +280,7 @@ func (s *Service) InvokeURL(ctx context.Context, u *function.URL, event []byte, 
 	if err != nil {
 		return nil, err
 	}
+	tellTrace(ctx, req)
 	result, err := s.opts.Invoker.Invoke(ctx, req, w)
 	return result, internal(err)
 }

@@ -40,13 +40,13 @@ type options struct {
 	Ephemeral   *api.EphemeralStorage
 	Environment *api.Environment
 	Logging     *api.LoggingConfig
+	Tracing     *api.TracingConfig
 	Layers      []string // nil: not given
 	DeadLetter  *api.DeadLetterConfig
 
 	// What Lapwing does not have: accepted only where it asks for nothing.
 	VpcConfig              *api.VpcConfig
 	KMSKeyArn              *string
-	TracingConfig          *api.TracingConfig
 	FileSystemConfigs      []*api.FileSystemConfig
 	ImageConfig            *api.ImageConfig
 	SnapStart              *api.SnapStart
@@ -63,7 +63,6 @@ func (o *options) refuseUnsupported() error {
 	}{
 		{"VpcConfig", o.VpcConfig != nil && (len(o.VpcConfig.SubnetIds) > 0 || len(o.VpcConfig.SecurityGroupIds) > 0 || aws.Value(o.VpcConfig.Ipv6AllowedForDualStack))},
 		{"KMSKeyArn", aws.Value(o.KMSKeyArn) != ""},
-		{"TracingConfig Mode Active", o.TracingConfig != nil && o.TracingConfig.Mode == api.TracingModeActive},
 		{"FileSystemConfigs", len(o.FileSystemConfigs) > 0},
 		{"ImageConfig", o.ImageConfig != nil && (len(o.ImageConfig.Command) > 0 || len(o.ImageConfig.EntryPoint) > 0 || aws.Value(o.ImageConfig.WorkingDirectory) != "")},
 		{"SnapStart ApplyOn PublishedVersions", o.SnapStart != nil && o.SnapStart.ApplyOn == api.SnapStartApplyOnPublishedVersions},
@@ -140,6 +139,9 @@ func (s *Service) apply(ctx context.Context, o *options, c *configuration) error
 			return err
 		}
 		c.Layers = layers
+	}
+	if o.Tracing != nil && o.Tracing.Mode != "" {
+		c.Tracing = o.Tracing.Mode
 	}
 	if o.Logging != nil {
 		return c.Logging.apply(o.Logging)
