@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -404,4 +405,45 @@ func FuzzHead(f *testing.F) {
 			t.Errorf("%s reads as %+v, %v", again, g, err)
 		}
 	})
+}
+
+// crowd is a store of many events, which it makes up when they are read.
+type crowd struct {
+	memory
+	n int
+}
+
+func (c *crowd) Heads(_ context.Context, visit func(uint64, head) error) error {
+	for i := range c.n {
+		h := head{Version: headVersion, Target: target(fmt.Sprint("f", i%10)), RequestID: fmt.Sprintf("%036d", i), Accepted: time.Now(), ClientContext: strings.Repeat("x", 1000)}
+		if err := visit(uint64(i+1), h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestABacklogIsCheapInMemory(t *testing.T) {
+	const n = 100_000
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	q, err := open(t.Context(), &crowd{n: n}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := float64(heap()-before) / n
+	t.Logf("%.0f bytes an event", each)
+	if each > 200 {
+		t.Errorf("%.0f bytes an event", each)
+	}
+	if got := q.Backlog("eu-west-1", "f3"); got != n/10 {
+		t.Errorf("%d events of one function", got)
+	}
+	q.Close(t.Context())
 }
