@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/sandbox"},
 	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics"},
 	{"internal/state", "internal/function", "internal/meter", "internal/trace"},
-	{"internal/aws"},
+	{"internal/aws", "internal/killtest"},
 }
 
 // stdOnly lists packages that must stay small or free of the rest of the

@@ -1,30 +1,21 @@
 package logstore
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"lapwing.dev/lapwing/internal/killtest"
 )
 
-// TestMain lets the test binary be the process that is killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("LOGSTORE_TEST_WRITER"); dir != "" {
-		if err := writeUntilKilled(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { killtest.Main(m, writeUntilKilled) }
 
 const crashWriters = 4
 
@@ -90,30 +81,18 @@ func TestKillLosesNothingThatPutAcknowledged(t *testing.T) {
 		rounds = 2
 	}
 	for round := range rounds {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "LOGSTORE_TEST_WRITER="+dir)
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
+		p, n := killtest.Start(t, dir), 0
+		for line := range p.Lines() {
 			var w, i int
-			if _, err := fmt.Sscan(lines.Text(), &w, &i); err != nil {
-				t.Fatalf("%q: %v", lines.Text(), err)
+			if _, err := fmt.Sscan(line, &w, &i); err != nil {
+				t.Fatalf("%q: %v", line, err)
 			}
 			acked[w] = i
-			if n == 200+37*round {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
+			if n++; n == 200+37*round {
+				p.Kill()
 			}
 		}
-		cmd.Wait()
+		p.Wait()
 
 		s, err := Open(dir, Options{Logger: testLog(t)})
 		if err != nil {

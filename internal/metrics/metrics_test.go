@@ -1,28 +1,20 @@
 package metrics
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
-	"os/exec"
 	"sync"
 	"testing"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"lapwing.dev/lapwing/internal/killtest"
 )
 
-// TestMain lets the test binary be the process that is killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("METRICS_TEST_WRITER"); dir != "" {
-		fmt.Fprintln(os.Stderr, putUntilKilled(dir))
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { killtest.Main(m, putUntilKilled) }
 
 func open(t *testing.T, dir string) *Store {
 	t.Helper()
@@ -332,28 +324,16 @@ func TestKillLosesNothingThatPutAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	before := 0
 	for round := range 5 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "METRICS_TEST_WRITER="+dir)
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		acked := 0
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if _, err := fmt.Sscan(lines.Text(), &acked); err != nil {
+		p, acked := killtest.Start(t, dir), 0
+		for line := range p.Lines() {
+			if _, err := fmt.Sscan(line, &acked); err != nil {
 				t.Fatal(err)
 			}
 			if acked == 40+17*round {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
+				p.Kill()
 			}
 		}
-		cmd.Wait()
+		p.Wait()
 		s := open(t, dir)
 		count := 0.0
 		for _, b := range query(t, s, metric, time.Minute) {

@@ -1,33 +1,21 @@
 package state
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"lapwing.dev/lapwing/internal/killtest"
 )
 
-// The test binary runs itself with this variable set to the data directory, to
-// be a process that writes until it is killed.
-const crashDir = "LAPWING_TEST_STATE_CRASH_DIR"
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		if err := writeUntilKilled(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-		}
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { killtest.Main(m, writeUntilKilled) }
 
 // writeUntilKilled makes every kind of write. It prints a line before each
 // one, with the key and the count that it will have (0: deleted), and a line
@@ -186,22 +174,8 @@ func checkMessages(t *testing.T, q *Queue[record], messages map[string]map[strin
 // cut short does not count.
 func crash(t *testing.T, dir string, acknowledgements int, report func(event, key string, count int)) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), crashDir+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			break
-		}
+	p := killtest.Start(t, dir)
+	for line := range p.Lines() {
 		var event, key string
 		var count int
 		if _, err := fmt.Sscan(line, &event, &key, &count); err != nil {
@@ -210,15 +184,11 @@ func crash(t *testing.T, dir string, acknowledgements int, report func(event, ke
 		report(event, key, count)
 		if event == "ok" {
 			if acknowledgements--; acknowledgements == 0 {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
+				p.Kill()
 			}
 		}
 	}
-	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
-		t.Fatalf("the writing process ended by itself: %v", err)
-	}
+	p.Wait()
 }
 
 // snapshot copies the directory of an open store, as a crash would leave it.

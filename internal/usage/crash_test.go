@@ -4,25 +4,17 @@ import (
 	"crypto/rand"
 	"fmt"
 	mathrand "math/rand/v2"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"lapwing.dev/lapwing/internal/killtest"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/meter"
 )
 
-// TestMain lets the test binary be the process that is killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("USAGE_TEST_RECORDER"); dir != "" {
-		fmt.Fprintln(os.Stderr, recordUntilKilled(dir))
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { killtest.Main(m, recordUntilKilled) }
 
 var crashGroups = []string{"/aws/lambda/f0", "/aws/lambda/f1", "/aws/lambda/f2"}
 
@@ -71,27 +63,16 @@ func TestUsageIsWhatREPORTLinesSayAcrossKills(t *testing.T) {
 	}
 	var before int64
 	for round := range rounds {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "USAGE_TEST_RECORDER="+dir)
-		cmd.Stderr = t.Output()
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		p := killtest.Start(t, dir)
 		// Every third kill is during recovery, or right after.
 		if round%3 != 2 {
-			if _, err := fmt.Fscanln(out, new(string)); err != nil {
-				t.Fatal(err)
+			for range p.Lines() {
+				break // it records
 			}
 		}
 		time.Sleep(time.Duration(mathrand.IntN(int(250 * time.Millisecond))))
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		cmd.Wait()
+		p.Kill()
+		p.Wait()
 
 		logs, err := logstore.Open(filepath.Join(dir, "logs"), logstore.Options{Logger: testLog(t)})
 		if err != nil {

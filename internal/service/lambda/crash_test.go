@@ -1,24 +1,19 @@
 package lambda
 
 import (
-	"bufio"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/killtest"
 )
-
-// crashDir makes the test binary the process that TestKillLosesNothing kills.
-const crashDir = "LAPWING_TEST_CRASH_DIR"
 
 // TestCrashingWriter is that process: it works on functions one after the other
 // and prints a line for each operation that was acknowledged.
 func TestCrashingWriter(t *testing.T) {
-	dir := os.Getenv(crashDir)
+	dir := killtest.Dir()
 	if dir == "" {
 		t.Skip("only as a child of TestKillLosesNothing")
 	}
@@ -100,32 +95,17 @@ func TestKillLosesNothingAndLeavesNothingHalf(t *testing.T) {
 // operations, kills it, and returns all that it had acknowledged by then.
 func killedAfter(t *testing.T, dir string, n int) (acks []string) {
 	t.Helper()
-	child := exec.Command(os.Args[0], "-test.run=^TestCrashingWriter$", "-test.v")
-	child.Env = append(os.Environ(), crashDir+"="+dir)
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	killed := false
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		switch op := strings.Fields(lines.Text()); {
+	p := killtest.Start(t, dir, "-test.run=^TestCrashingWriter$", "-test.v")
+	for line := range p.Lines() {
+		switch op := strings.Fields(line); {
 		case len(op) < 2:
 		case op[0] == "created", op[0] == "published", op[0] == "aliased", op[0] == "deleted":
-			acks = append(acks, lines.Text())
+			acks = append(acks, line)
 		}
-		if len(acks) >= n && !killed {
-			killed = true
-			if err := child.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
+		if len(acks) >= n {
+			p.Kill()
 		}
 	}
-	_ = child.Wait() // killed
-	if !killed {
-		t.Fatalf("the writer ended by itself: %v", acks)
-	}
+	p.Wait()
 	return acks
 }

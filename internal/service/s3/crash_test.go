@@ -1,31 +1,19 @@
 package s3
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/s3"
+	"lapwing.dev/lapwing/internal/killtest"
 	"lapwing.dev/lapwing/internal/state"
 )
 
-// The test binary runs itself with this variable set to the data directory, to
-// be a process that writes until it is killed.
-const crashDir = "LAPWING_TEST_S3_CRASH_DIR"
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(crashDir); dir != "" {
-		fmt.Fprintln(os.Stderr, writeUntilKilled(dir))
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { killtest.Main(m, writeUntilKilled) }
 
 // crashBody is a body that is known by its number.
 func crashBody(n int) string { return strings.Repeat(fmt.Sprintf("%d,", n), 1000) }
@@ -147,22 +135,8 @@ func TestKillKeepsObjectsWholeAndLeavesNoStrayBody(t *testing.T) {
 // acknowledgements, and reports all that it had printed.
 func crash(t *testing.T, dir string, acknowledgements int, report func(event, key string, n int)) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(os.Environ(), crashDir+"="+dir)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewReader(out)
-	for {
-		line, err := lines.ReadString('\n')
-		if err != nil {
-			break // a line that the kill cut short does not count
-		}
+	p := killtest.Start(t, dir)
+	for line := range p.Lines() {
 		var event, key string
 		var n int
 		if _, err := fmt.Sscan(line, &event, &key, &n); err != nil {
@@ -171,13 +145,9 @@ func crash(t *testing.T, dir string, acknowledgements int, report func(event, ke
 		report(event, key, n)
 		if event == "ok" {
 			if acknowledgements--; acknowledgements == 0 {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
+				p.Kill()
 			}
 		}
 	}
-	if err := cmd.Wait(); err == nil || !strings.Contains(err.Error(), "killed") {
-		t.Fatalf("the writing process ended by itself: %v", err)
-	}
+	p.Wait()
 }
