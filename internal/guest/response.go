@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
@@ -120,6 +121,9 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 		}
 	case errors.Is(rerr, errTooLarge):
 		end.ErrorType = oversized
+	case !start.Streaming && g.runtimeEnds():
+		g.link.raw(out)
+		return rerr // why it ended is what the caller is told; of a stream Lambda says that it is truncated
 	default:
 		end.ErrorType = truncated
 	}
@@ -132,6 +136,29 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 		g.link.raw(out)
 	}
 	return rerr
+}
+
+// exitGrace is how long after the end of a connection the end of the process
+// that had it is waited for. A process closes its files before it is reaped.
+const exitGrace = time.Second
+
+// runtimeEnds tells whether the runtime has ended, or is about to.
+func (g *guest) runtimeEnds() bool {
+	g.mu.Lock()
+	p := g.runtime
+	g.mu.Unlock()
+	if p == nil {
+		return false // it is just being started
+	}
+	timer := time.NewTimer(exitGrace)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+		return true
+	case <-g.stop:
+	case <-timer.C:
+	}
+	return false
 }
 
 // chunkSize returns the size of the buffer for a response body: no more than

@@ -329,9 +329,10 @@ func TestFunctionErrorIsPassedOnAndTheEnvironmentKept(t *testing.T) {
 	b.expect(t, v, `{"do":"count"}`, "2")
 }
 
-func TestErrorWithoutADocument(t *testing.T) {
-	b := newBench(t)
-	v := b.custom(t, map[string]string{"bootstrap": `#!/bin/bash
+// cutShort is a runtime that begins a response with a header of its own, and then
+// does something else.
+func cutShort(header, then string) map[string]string {
+	return map[string]string{"bootstrap": `#!/bin/bash
 exec 3<>/dev/tcp/127.0.0.1/9001
 printf 'GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n' >&3
 while read -r line <&3 && [ "$line" != $'\r' ]; do
@@ -341,11 +342,24 @@ while read -r line <&3 && [ "$line" != $'\r' ]; do
 	esac
 done
 read -r -n 2 <&3
-printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nshort' "$id" >&3
-`})
+printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\n` + header + `Content-Length: 10\r\n\r\nshort' "$id" >&3
+` + then + "\n"}
+}
+
+func TestErrorWithoutADocument(t *testing.T) {
+	b := newBench(t)
+	v := b.custom(t, cutShort(`Lambda-Runtime-Function-Response-Mode: streaming\r\n`, ""))
 	res := b.expect(t, v, `{}`, `{"errorType":"Runtime.TruncatedResponse","errorMessage":"RequestId: `+requestID+` Error: Unknown application error occurred"}`)
 	if !regexp.MustCompile(`trace Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=0\s`).Match(res.LogTail) {
 		t.Errorf("no trace header:\n%s", res.LogTail)
+	}
+}
+
+func TestRuntimeThatEndsWithinItsResponseIsToldAsThat(t *testing.T) {
+	b := newBench(t)
+	for then, want := range map[string]string{"kill -9 $$": "with error: signal: killed", "exit 3": "with error: exit status 3"} {
+		v := b.custom(t, cutShort("", then))
+		b.expect(t, v, `{}`, `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: `+requestID+` Error: Runtime exited `+want+`"}`)
 	}
 }
 

@@ -72,14 +72,9 @@ type load struct {
 	requests []string        // ids
 }
 
-// killedError is AWS's error document for an environment that was killed, be it in
-// the middle of its answer. gVisor does not always notice that a process which ran
-// guest code for it is gone: then the function hangs, until its timeout ends it.
-var killedError = regexp.MustCompile(`^\{"errorType":"(` +
-	`Runtime\.ExitError","errorMessage":"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: signal: killed|` +
-	`Runtime\.TruncatedResponse","errorMessage":"RequestId: [0-9a-f-]{36} Error: Unknown application error occurred|` +
-	`Sandbox\.Timedout","errorMessage":"RequestId: [0-9a-f-]{36} Error: Task timed out after 60\.00 seconds` +
-	`)"\}$`)
+// killedError is AWS's error document for an environment that was killed.
+var killedError = regexp.MustCompile(`^\{"errorType":"Runtime\.ExitError","errorMessage":` +
+	`"RequestId: [0-9a-f-]{36} Error: Runtime exited with error: signal: killed"\}$`)
 
 // invoke invokes once and returns which environment answered; empty if it was
 // killed.
@@ -214,11 +209,6 @@ func (l *load) checkLog() {
 	var billed int64
 	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 		ran, reports, billed = map[string]int{}, map[string]int{}, 0
-		l.events(`ran`, func(m string) {
-			if f := ranLine.FindStringSubmatch(m); f != nil {
-				ran[f[1]]++
-			}
-		})
 		l.events(`REPORT`, func(m string) {
 			if f := reportLine.FindStringSubmatch(m); f != nil {
 				reports[f[1]]++
@@ -227,6 +217,12 @@ func (l *load) checkLog() {
 					l.t.Errorf("%s: %v", m, err)
 				}
 				billed += ms
+			}
+		})
+		// After the REPORT lines, which come after these.
+		l.events(`ran`, func(m string) {
+			if f := ranLine.FindStringSubmatch(m); f != nil {
+				ran[f[1]]++
 			}
 		})
 		if len(reports) >= len(l.requests) || time.Now().After(end) {

@@ -50,6 +50,9 @@
 //
 // # Ends
 //
+// A sandbox ends with any of its processes, whoever kills it (see watchStubs of
+// package sentry).
+//
 // The sandbox processes are killed by the kernel when the daemon dies. What that
 // cannot reach, frozen processes and cgroups, New removes.
 package gvisor

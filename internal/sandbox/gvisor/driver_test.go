@@ -5,15 +5,19 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -201,6 +205,41 @@ func TestExitTellsWhy(t *testing.T) {
 			t.Errorf("exit %+v", exit)
 		}
 	})
+}
+
+// A sandbox is several processes on the host. It ends with any of them, since
+// what that one was about is lost.
+func TestSandboxEndsWithAnyOfItsProcesses(t *testing.T) {
+	d := newDriver(t)
+	for i, most := 0, 1; i < most; i++ {
+		g := newGuest(t, d)
+		g.must("spin", "", 2)
+		g.must("fork", "", 1)
+		all := descendants(g.Sandbox.(*instance).process.Pid)
+		if most = len(all); i >= most {
+			break // fewer than last time
+		}
+		if err := unix.Kill(all[i], unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if exit := g.ended(); exit.Err == nil || exit.OutOfMemory {
+			t.Errorf("after the end of descendant %d of %d: exit %+v", i, most, exit)
+		}
+	}
+}
+
+// descendants returns the processes below one, parents first.
+func descendants(pid int) (all []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, file := range tasks {
+		b, _ := os.ReadFile(file) // the thread may have ended
+		for f := range strings.FieldsSeq(string(b)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				all = append(append(all, child), descendants(child)...)
+			}
+		}
+	}
+	return all
 }
 
 func TestCreateRefusesWhatItCannotKeep(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/bpf"
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/sentry/platform/systrap"
@@ -29,6 +30,7 @@ func compileFilter() ([]bpf.Instruction, error) {
 		ControllerFD:   wire.ControlSocket,
 	}
 	allow, deny := config.Rules(opts)
+	allow.Add(unix.SYS_WAITID, waitRule)
 	program := seccomp.Program{
 		RuleSets: []seccomp.RuleSet{{Rules: deny}, {Rules: allow, Action: seccomp.Allow}},
 		Options:  config.SeccompOptions(opts),

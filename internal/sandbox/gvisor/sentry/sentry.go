@@ -142,6 +142,7 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), running 
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
+	watchStubs(func() { os.Exit(1) })
 	program, compiled, err := systemCalls(req)
 	if err != nil {
 		return 0, err
