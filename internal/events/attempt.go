@@ -60,6 +60,9 @@ func (q *Queue) attempt(p pending) verdict {
 		// Its configuration is gone, and with it all destinations.
 		q.log.Warn("event dropped: its function is gone", "function", a.Target.String(), "requestId", a.RequestID)
 		return q.drop(a, "")
+	case err != nil && a.age() >= DefaultMaxAge: // however it was configured
+		q.log.Warn("event dropped: its function could not be run in time", "function", a.Target.String(), "requestId", a.RequestID, "error", err)
+		return q.drop(a, "")
 	case err != nil:
 		return q.refuse(a, err)
 	}

@@ -111,6 +111,7 @@ type bench struct {
 
 	mu      sync.Mutex
 	plans   map[Target]*Plan
+	broken  error // of Plan, where there is a plan; may be nil
 	replies map[string]func(*invoke.Request) (response string, functionError bool, err error) // by function
 	takes   time.Duration                                                                     // each run
 	runs    []run
@@ -166,7 +167,7 @@ func (b *bench) Plan(t Target) (*Plan, error) {
 		return nil, fmt.Errorf("%v: %w", t, ErrNoFunction)
 	}
 	c := *p
-	return &c, nil
+	return &c, b.broken
 }
 
 // Invoke implements Invoker.

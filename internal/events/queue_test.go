@@ -226,6 +226,36 @@ func TestAnEventOfAFunctionThatIsGoneIsDropped(t *testing.T) {
 	})
 }
 
+func TestAnEventWaitsForItsFunctionToComeUpButNotForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		defer b.close()
+		b.function("f")
+		broken := func(err error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.broken = err
+		}
+		broken(errors.New("it is Failed"))
+		b.accept("f", "r1", `{}`)
+		after(time.Hour)
+		if n := len(b.of("f")); n != 0 || b.store.len() != 1 {
+			t.Fatalf("%d runs, %d left", n, b.store.len())
+		}
+		broken(nil)
+		after(maxBackoff)
+		if n := len(b.of("f")); n != 1 || b.store.len() != 0 {
+			t.Fatalf("%d runs, %d left", n, b.store.len())
+		}
+		broken(errors.New("it is Failed"))
+		b.accept("f", "r2", `{}`)
+		after(DefaultMaxAge + maxBackoff)
+		if n := len(b.of("f")); n != 1 || b.store.len() != 0 || b.counts["dropped"] != 1 {
+			t.Errorf("%d runs, %d left, %v", n, b.store.len(), b.counts)
+		}
+	})
+}
+
 func TestABacklogOfOneFunctionDoesNotHoldUpAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

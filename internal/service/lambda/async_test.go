@@ -166,7 +166,8 @@ func TestEventInvokeConfigErrors(t *testing.T) {
 		{destination(arnPrefix + "gone"), codeInvalid, "The destination ARN " + arnPrefix + "gone is invalid."},
 		{destination(arnPrefix + "hello:live"), codeInvalid, "is invalid."},
 		{destination("arn:aws:lambda:" + testRegion + ":210987654321:function:hello"), codeInvalid, "is invalid."},
-		{destination("arn:aws:iam::" + testAccount + ":role/x"), codeInvalid, "is invalid."},
+		{destination("arn:aws:iam::" + testAccount + ":role/x"), codeInvalid,
+			"The provided destination config DestinationConfig(onSuccess=OnSuccess(destination=arn:aws:iam::" + testAccount + ":role/x), onFailure=null) is invalid."},
 		{destination("arn:aws:sqs:" + testRegion + ":" + testAccount + ":q"), codeInvalid, "DestinationConfig OnSuccess with the service sqs is not supported by Lapwing."},
 	} {
 		_, err := f.PutFunctionEventInvokeConfig(f.ctx(), c.in)
@@ -174,8 +175,14 @@ func TestEventInvokeConfigErrors(t *testing.T) {
 	}
 	_, err := f.ListFunctionEventInvokeConfigs(f.ctx(), &api.ListFunctionEventInvokeConfigsInput{FunctionName: aws.Ptr("gone")})
 	wantError(t, err, codeNotFound, "The function doesn't exist.")
-	_, err = f.GetFunctionEventInvokeConfig(f.ctx(), &api.GetFunctionEventInvokeConfigInput{FunctionName: aws.Ptr("gone")})
+	_, err = f.UpdateFunctionEventInvokeConfig(f.ctx(), &api.UpdateFunctionEventInvokeConfigInput{FunctionName: aws.Ptr("gone"), MaximumRetryAttempts: aws.Ptr(int32(1))})
 	wantError(t, err, codeNotFound, "The function doesn't exist.")
+	for name, qualified := range map[string]string{"gone": "gone:$LATEST", "hello:gone": "hello:gone"} {
+		_, err = f.GetFunctionEventInvokeConfig(f.ctx(), &api.GetFunctionEventInvokeConfigInput{FunctionName: &name})
+		wantError(t, err, codeNotFound, "The function "+arnPrefix+qualified+" doesn't have an EventInvokeConfig")
+		_, err = f.DeleteFunctionEventInvokeConfig(f.ctx(), &api.DeleteFunctionEventInvokeConfigInput{FunctionName: &name})
+		wantError(t, err, codeNotFound, "The function "+arnPrefix+qualified+" doesn't have an EventInvokeConfig")
+	}
 }
 
 func TestDeadLetterConfigIsPartOfAVersion(t *testing.T) {

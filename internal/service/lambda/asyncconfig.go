@@ -1,6 +1,7 @@
 package lambda
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -66,12 +67,14 @@ func (s *Service) asyncHolder(e *entry, ref reference) *asyncHolder {
 
 func noSuchFunction() error { return notFound("The function doesn't exist.") }
 
-func (h *asyncHolder) notConfigured() error {
-	return notFound("The function %s doesn't have an EventInvokeConfig", h.arn)
+// notConfigured is the error where there is nothing to get, update or delete:
+// for the first and last AWS does not tell whether the function is there.
+func notConfigured(ref reference) error {
+	return notFound("The function %s doesn't have an EventInvokeConfig", qualify(ref.arn, cmp.Or(ref.qualifier, function.Latest)))
 }
 
 // changeAsync changes the configuration of what a request names. change gets
-// the present one, or nil, and returns the one to be.
+// the holder, nil where there is none, and returns the configuration to be.
 func (s *Service) changeAsync(ctx context.Context, name, qualifier *string, change func(reference, *asyncHolder) (*asyncRecord, error)) (*api.FunctionEventInvokeConfig, error) {
 	ref, err := s.resolve(ctx, aws.Value(name), aws.Value(qualifier))
 	if err != nil {
@@ -79,9 +82,6 @@ func (s *Service) changeAsync(ctx context.Context, name, qualifier *string, chan
 	}
 	defer s.lock(ref.functionKey)()
 	h := s.asyncHolder(s.entries.get(ref.functionKey), ref)
-	if h == nil {
-		return nil, noSuchFunction()
-	}
 	config, err := change(ref, h)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,10 @@ func (s *Service) PutFunctionEventInvokeConfig(ctx context.Context, in *api.PutF
 	if err := checkAsyncGiven(in.MaximumRetryAttempts, in.MaximumEventAgeInSeconds, in.DestinationConfig); err != nil {
 		return nil, err
 	}
-	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, _ *asyncHolder) (*asyncRecord, error) {
+	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
+		if h == nil {
+			return nil, noSuchFunction()
+		}
 		c := &asyncRecord{MaxRetries: in.MaximumRetryAttempts, MaxAgeSec: in.MaximumEventAgeInSeconds, Modified: s.opts.Now().UTC()}
 		return c, s.setDestinations(ref, c, in.DestinationConfig)
 	})
@@ -115,8 +118,11 @@ func (s *Service) UpdateFunctionEventInvokeConfig(ctx context.Context, in *api.U
 		return nil, err
 	}
 	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
-		if h.config == nil {
-			return nil, h.notConfigured()
+		switch {
+		case h == nil:
+			return nil, noSuchFunction()
+		case h.config == nil:
+			return nil, notConfigured(ref)
 		}
 		c := *h.config
 		c.Modified = s.opts.Now().UTC()
@@ -137,20 +143,17 @@ func (s *Service) GetFunctionEventInvokeConfig(ctx context.Context, in *api.GetF
 		return nil, err
 	}
 	h := s.asyncHolder(s.entries.get(ref.functionKey), ref)
-	switch {
-	case h == nil:
-		return nil, noSuchFunction()
-	case h.config == nil:
-		return nil, h.notConfigured()
+	if h == nil || h.config == nil {
+		return nil, notConfigured(ref)
 	}
 	return h.describe(), nil
 }
 
 // DeleteFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) DeleteFunctionEventInvokeConfig(ctx context.Context, in *api.DeleteFunctionEventInvokeConfigInput) (*api.DeleteFunctionEventInvokeConfigOutput, error) {
-	_, err := s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(_ reference, h *asyncHolder) (*asyncRecord, error) {
-		if h.config == nil {
-			return nil, h.notConfigured()
+	_, err := s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
+		if h == nil || h.config == nil {
+			return nil, notConfigured(ref)
 		}
 		return nil, nil
 	})
@@ -176,15 +179,10 @@ func (s *Service) ListFunctionEventInvokeConfigs(ctx context.Context, in *api.Li
 		qualifiers = append(qualifiers, v.number)
 	}
 	qualifiers = append(qualifiers, slices.Sorted(maps.Keys(e.aliases))...)
-	from := 0
-	if marker := aws.Value(in.Marker); marker != "" {
-		if from = slices.Index(qualifiers, marker); from < 0 {
-			return nil, invalidMarker()
-		}
-	}
 	var found []*asyncHolder
-	for _, q := range qualifiers[from:] {
-		if h := s.asyncHolder(e, reference{ref.functionKey, q, ref.arn}); h.config != nil {
+	for _, q := range qualifiers {
+		// What the marker names may have gone since the page before.
+		if h := s.asyncHolder(e, reference{ref.functionKey, q, ref.arn}); h.config != nil && !comesBefore(q, aws.Value(in.Marker)) {
 			found = append(found, h)
 		}
 	}
@@ -197,6 +195,18 @@ func (s *Service) ListFunctionEventInvokeConfigs(ctx context.Context, in *api.Li
 		out.NextMarker = aws.Ptr((*next).qualifier)
 	}
 	return out, nil
+}
+
+// comesBefore orders qualifiers: $LATEST and the versions by their numbers, then
+// the aliases by their names.
+func comesBefore(a, b string) bool {
+	switch {
+	case b == "" || isAlias(a) && !isAlias(b):
+		return false
+	case isAlias(b):
+		return !isAlias(a) || a < b
+	}
+	return resolvedVersion{number: a}.ordinal() < resolvedVersion{number: b}.ordinal()
 }
 
 // describe is the configuration as the API shows it. Both destinations are
@@ -233,6 +243,10 @@ func (s *Service) setDestinations(ref reference, c *asyncRecord, in *api.Destina
 	if in.OnFailure != nil {
 		c.OnFailure = aws.Value(in.OnFailure.Destination)
 	}
+	if !destination(c.OnSuccess) || !destination(c.OnFailure) {
+		return invalidParameter("The provided destination config DestinationConfig(onSuccess=%s, onFailure=%s) is invalid.",
+			javaObject("OnSuccess", c.OnSuccess), javaObject("OnFailure", c.OnFailure))
+	}
 	for _, d := range []struct{ name, arn string }{{"OnSuccess", c.OnSuccess}, {"OnFailure", c.OnFailure}} {
 		if err := s.checkDestination(ref, d.name, d.arn); err != nil {
 			return err
@@ -241,22 +255,41 @@ func (s *Service) setDestinations(ref reference, c *asyncRecord, in *api.Destina
 	return nil
 }
 
+// javaObject writes a destination as AWS's messages do.
+func javaObject(class, arn string) string {
+	if arn == "" {
+		return "null"
+	}
+	return class + "(destination=" + arn + ")"
+}
+
 // otherDestinations are the services besides Lambda that AWS has destinations
 // in, s3 for failures only.
 var otherDestinations = []string{"sqs", "sns", "events", "s3"}
+
+// destination tells whether an ARN is of a service that has destinations.
+func destination(arn string) bool {
+	service := serviceOf(arn)
+	return arn == "" || service == "lambda" || slices.Contains(otherDestinations, service)
+}
+
+// serviceOf returns the service in an ARN.
+func serviceOf(arn string) string {
+	if parts := strings.SplitN(arn, ":", 6); len(parts) == 6 {
+		return parts[2]
+	}
+	return ""
+}
 
 func (s *Service) checkDestination(ref reference, name, arn string) error {
 	if arn == "" {
 		return nil
 	}
-	target, ok := events.TargetOf(arn)
-	if !ok {
-		if parts := strings.Split(arn, ":"); len(parts) > 5 && slices.Contains(otherDestinations, parts[2]) {
-			return unsupported("DestinationConfig " + name + " with the service " + parts[2])
-		}
-		return invalidParameter("The destination ARN %s is invalid.", arn)
+	if service := serviceOf(arn); service != "lambda" {
+		return unsupported("DestinationConfig " + name + " with the service " + service)
 	}
-	if !s.invocable(arn, target) {
+	target, ok := events.TargetOf(arn)
+	if !ok || !s.invocable(arn, target) {
 		return invalidParameter("The destination ARN %s is invalid.", arn)
 	}
 	if target.Region == ref.region && target.Function == ref.name {

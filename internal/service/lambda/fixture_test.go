@@ -280,7 +280,7 @@ func (f *fixture) create(name string, change ...func(*api.CreateFunctionInput)) 
 // settled waits until nothing is under way and returns the configuration.
 func (f *fixture) settled(name string) *api.FunctionConfiguration {
 	f.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		c := f.get(name, "")
 		if c.State != api.StatePending && c.LastUpdateStatus != api.LastUpdateStatusInProgress {
 			return c

@@ -87,11 +87,12 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 	if err := t.checkTenant(aws.Value(c.tenant)); err != nil {
 		return nil, err
 	}
-	switch {
-	case c.async && len(c.payload) > events.MaxPayload:
-		return nil, entityTooLarge("%d byte payload is too large for the Event invocation type (limit %d bytes)", len(c.payload), events.MaxPayload)
-	case len(c.payload) > maxPayload:
-		return nil, byUser(api.NewRequestTooLargeException("%d byte payload is too large for the RequestResponse invocation type (limit %d bytes)", len(c.payload), maxPayload))
+	invocation, limit := api.InvocationTypeRequestResponse, maxPayload
+	if c.async {
+		invocation, limit = api.InvocationTypeEvent, events.MaxPayload
+	}
+	if len(c.payload) > limit {
+		return nil, entityTooLarge("%d byte payload is too large for the %s invocation type (limit %d bytes)", len(c.payload), invocation, limit)
 	}
 	if len(c.payload) == 0 {
 		c.payload = []byte("{}")

@@ -66,7 +66,7 @@ func TestInvokeErrors(t *testing.T) {
 		{"not JSON", api.InvokeInput{Payload: []byte("{a")}, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload into json: "},
 		{"two values", api.InvokeInput{Payload: []byte("1 2")}, "InvalidRequestContentException", "Could not parse request body into json"},
 		{"not UTF-8", api.InvokeInput{Payload: []byte("\"\xff\"")}, "InvalidRequestContentException", "Could not parse request body into json: Could not parse payload into json: invalid UTF-8"},
-		{"too large", api.InvokeInput{Payload: make([]byte, maxPayload+1)}, "RequestTooLargeException", "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"},
+		{"too large", api.InvokeInput{Payload: make([]byte, maxPayload+1)}, "RequestEntityTooLargeException", "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"},
 		{"client context", api.InvokeInput{ClientContext: aws.Ptr("%")}, "InvalidRequestContentException", "Client context must be a valid Base64-encoded JSON object."},
 		{"client context too large", api.InvokeInput{ClientContext: aws.Ptr(strings.Repeat("a", maxClientContext+1))}, "InvalidRequestContentException", "at most 3583 bytes"},
 		{"tenant", api.InvokeInput{TenantId: aws.Ptr("t")}, codeInvalid, "The invoked function is not enabled with tenancy configuration."},

@@ -96,8 +96,6 @@ func (s *Service) resolveURL(ctx context.Context, name, qualifier *string) (refe
 	return ref, err
 }
 
-func urlNotFound() error { return notFound("The resource you requested does not exist.") }
-
 // CreateFunctionUrlConfig implements lambda.API.
 func (s *Service) CreateFunctionUrlConfig(ctx context.Context, in *api.CreateFunctionUrlConfigInput) (*api.CreateFunctionUrlConfigOutput, error) {
 	ref, err := s.resolveURL(ctx, in.FunctionName, in.Qualifier)
@@ -138,7 +136,7 @@ func (s *Service) GetFunctionUrlConfig(ctx context.Context, in *api.GetFunctionU
 	}
 	h := s.urlHolder(s.entries.get(ref.functionKey), ref)
 	if h == nil || h.url == nil {
-		return nil, urlNotFound()
+		return nil, noSuchResource()
 	}
 	c := s.describeURL(ctx, ref, h.arn, h.url)
 	return &api.GetFunctionUrlConfigOutput{
@@ -156,8 +154,11 @@ func (s *Service) UpdateFunctionUrlConfig(ctx context.Context, in *api.UpdateFun
 	}
 	defer s.lock(ref.functionKey)()
 	h := s.urlHolder(s.entries.get(ref.functionKey), ref)
-	if h == nil || h.url == nil {
-		return nil, urlNotFound()
+	switch {
+	case h == nil:
+		return nil, notFound("Function does not exist")
+	case h.url == nil:
+		return nil, noSuchResource()
 	}
 	u := *h.url
 	u.AuthType = cmp.Or(in.AuthType, u.AuthType)
@@ -185,7 +186,7 @@ func (s *Service) DeleteFunctionUrlConfig(ctx context.Context, in *api.DeleteFun
 	defer s.lock(ref.functionKey)()
 	h := s.urlHolder(s.entries.get(ref.functionKey), ref)
 	if h == nil || h.url == nil {
-		return nil, urlNotFound()
+		return nil, noSuchResource()
 	}
 	if err := s.writeURL(ctx, ref, h, nil); err != nil {
 		return nil, err

@@ -140,12 +140,15 @@ func TestFunctionURLErrors(t *testing.T) {
 		_, err := f.GetFunctionUrlConfig(f.ctx(), &api.GetFunctionUrlConfigInput{FunctionName: &name})
 		wantError(t, err, codeNotFound, "The resource you requested does not exist.")
 		_, err = f.UpdateFunctionUrlConfig(f.ctx(), &api.UpdateFunctionUrlConfigInput{FunctionName: &name})
-		wantError(t, err, codeNotFound, "The resource you requested does not exist.")
+		wantError(t, err, codeNotFound, "Function does not exist")
 		_, err = f.DeleteFunctionUrlConfig(f.ctx(), &api.DeleteFunctionUrlConfigInput{FunctionName: &name})
 		wantError(t, err, codeNotFound, "The resource you requested does not exist.")
 	}
 	_, err := f.ListFunctionUrlConfigs(f.ctx(), &api.ListFunctionUrlConfigsInput{FunctionName: aws.Ptr("nope")})
 	wantError(t, err, codeNotFound, "Function does not exist")
+	f.create("other")
+	_, err = f.UpdateFunctionUrlConfig(f.ctx(), &api.UpdateFunctionUrlConfigInput{FunctionName: aws.Ptr("other")})
+	wantError(t, err, codeNotFound, "The resource you requested does not exist.")
 }
 
 func TestListFunctionURLs(t *testing.T) {
