@@ -15,6 +15,7 @@ import (
 // limits are all rows, by what they are about.
 var limits = [][]limit{
 	nameLimits, createLimits, configurationLimits, codeLimits, versionLimits, concurrencyLimits, policyLimits, invokeLimits,
+	layerLimits, urlLimits, eventLimits, provisionedLimits, tenantLimits, signingLimits, runtimeLimits, recursionLimits,
 }
 
 var nameLimits = []limit{

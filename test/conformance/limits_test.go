@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,8 +17,8 @@ import (
 )
 
 // limit is one row of Lambda's limits and messages: a call through the wire and
-// the refusal that AWS gives it. In message, {arn} stands for the ARN of the
-// table's function and {region} and {account} for the server's.
+// the refusal that AWS gives it. In message, and in the ARNs of calls, words are
+// replaced.
 type limit struct {
 	name    string
 	call    func(ctx context.Context, c *lambda.Client) error
@@ -26,8 +27,16 @@ type limit struct {
 	message string // a trailing … leaves the rest open
 }
 
-// limitsFunction is the function that the rows refer to: version 1, alias live.
-const limitsFunction = "limits"
+// What the rows refer to.
+const (
+	limitsFunction = "limits"         // has version 1 and alias live
+	limitsTenants  = "limits-tenants" // has version 1 and isolates tenants
+)
+
+// words stand for what a server decides: {arn} for the ARN of the table's
+// function, {layer} for that of its layer, which has versions 1 and 2, {arns} for
+// the beginning of all ARNs of Lambda here, {region} and {account}.
+var words *strings.Replacer
 
 // oneTry makes a client show the first answer.
 func oneTry(o *lambda.Options) { o.RetryMaxAttempts = 1 }
@@ -36,8 +45,11 @@ func oneTry(o *lambda.Options) { o.RetryMaxAttempts = 1 }
 // told (Lambda developer guide, quotas; Lambda API reference, errors).
 func TestLimitsAndMessages(t *testing.T) {
 	c := lambda.NewFromConfig(server.Config(), oneTry)
-	prepareLimits(t, c)
-	words := strings.NewReplacer("{arn}", functionARN(limitsFunction), "{region}", server.Env["AWS_REGION"], "{account}", server.Account())
+	layer := uniqueLayer() // no version of a layer can be made twice
+	arns := "arn:aws:lambda:" + server.Env["AWS_REGION"] + ":" + server.Account()
+	words = strings.NewReplacer("{arn}", functionARN(limitsFunction), "{layer}", arns+":layer:"+layer, "{arns}", arns,
+		"{region}", server.Env["AWS_REGION"], "{account}", server.Account())
+	prepareLimits(t, c, layer)
 	for _, rows := range limits {
 		for _, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
@@ -79,29 +91,56 @@ func checkRefusal(t *testing.T, err error, status int, code, message string) {
 	}
 }
 
-// prepareLimits makes the function that the rows refer to.
-func prepareLimits(t *testing.T, c *lambda.Client) {
+// prepareLimits makes what the rows refer to.
+func prepareLimits(t *testing.T, c *lambda.Client, layer string) {
 	t.Helper()
 	ctx := t.Context()
-	if _, err := c.CreateFunction(ctx, newFunction(limitsFunction)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := c.DeleteFunction(context.WithoutCancel(ctx), &lambda.DeleteFunctionInput{FunctionName: aws.String(limitsFunction)}); err != nil {
-			t.Error(err)
-		}
-	})
-	waiter := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := waiter.Wait(ctx, &lambda.GetFunctionInput{FunctionName: aws.String(limitsFunction)}, time.Minute); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.PublishVersion(ctx, &lambda.PublishVersionInput{FunctionName: aws.String(limitsFunction)}); err != nil {
-		t.Fatal(err)
-	}
+	prepareFunction(t, c, newFunction(limitsFunction))
+	prepareFunction(t, c, newFunction(limitsTenants, func(in *lambda.CreateFunctionInput) {
+		in.TenancyConfig = &types.TenancyConfig{TenantIsolationMode: types.TenantIsolationModePerTenant}
+	}))
 	_, err := c.CreateAlias(ctx, &lambda.CreateAliasInput{FunctionName: aws.String(limitsFunction), Name: aws.String("live"), FunctionVersion: aws.String("1")})
 	if err != nil {
 		t.Fatal(err)
 	}
+	for version := range int64(2) {
+		if err := publishLayer(layer, map[string]string{"a": "b"})(ctx, c); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := deleteLayer(context.WithoutCancel(ctx), c, layer, version+1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// prepareFunction makes a function with a version for the time of a test.
+func prepareFunction(t *testing.T, c *lambda.Client, in *lambda.CreateFunctionInput) {
+	t.Helper()
+	ctx := t.Context()
+	if _, err := c.CreateFunction(ctx, in); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := c.DeleteFunction(context.WithoutCancel(ctx), &lambda.DeleteFunctionInput{FunctionName: in.FunctionName}); err != nil {
+			t.Error(err)
+		}
+	})
+	waiter := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
+	if err := waiter.Wait(ctx, &lambda.GetFunctionInput{FunctionName: in.FunctionName}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PublishVersion(ctx, &lambda.PublishVersionInput{FunctionName: in.FunctionName}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func uniqueLayer() string { return fmt.Sprint("limits-", time.Now().UnixNano()) }
+
+func deleteLayer(ctx context.Context, c *lambda.Client, name string, version int64) error {
+	_, err := c.DeleteLayerVersion(ctx, &lambda.DeleteLayerVersionInput{LayerName: &name, VersionNumber: &version})
+	return err
 }
 
 // newFunction is a request that makes a function, for a row to spoil.
