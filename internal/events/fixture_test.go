@@ -111,7 +111,7 @@ type bench struct {
 
 	mu      sync.Mutex
 	plans   map[Target]*Plan
-	broken  error // of Plan, where there is a plan; may be nil
+	broken  error                                                                             // of Plan, where there is a plan; may be nil
 	replies map[string]func(*invoke.Request) (response string, functionError bool, err error) // by function
 	takes   time.Duration                                                                     // each run
 	runs    []run
