@@ -235,7 +235,7 @@ func (s *server) openServices(ctx context.Context) error {
 	s.functions, err = lambda.New(ctx, lambda.Options{
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
 		Store: s.store, Images: images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, RuntimeVersion: s.runtimeVersion,
-		Sampler: &s.sampler,
+		RecursionStopped: s.metering.RecursionStopped, Sampler: &s.sampler,
 	})
 	if err != nil {
 		return err

@@ -75,7 +75,7 @@ func (g *guest) startExtensions() (string, error) {
 		return "", nil
 	}
 	if len(entries) > maxExtensions {
-		//lint:ignore ST1005 Lambda's words
+		// Lambda's words.
 		return "Extension.TooManyExtensions", fmt.Errorf("Extension limit (%d) reached", maxExtensions)
 	}
 	out, err := g.newLogPipe(telemetry.Extension, false)

@@ -180,7 +180,7 @@ func TestUsageIsReadByDayFunctionAndVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	check()
-	j = open(t, dir, logs, Options{SettleEvery: noSettling}) // folds
+	open(t, dir, logs, Options{SettleEvery: noSettling}) // folds
 	if segments, err := listSegments(dir); err != nil || len(segments) != 0 {
 		t.Errorf("segments %v, %v: all were settled and should be folded", segments, err)
 	}

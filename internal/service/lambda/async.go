@@ -118,6 +118,9 @@ func (s *Service) invocable(arn string, t events.Target) bool {
 func (s *Service) enterChain(ref reference, received string) (string, error) {
 	header, visits := trace.Arrive(received, ref.arn, s.opts.Now())
 	if e := s.entries.get(ref.functionKey); visits > trace.MaxLineage && e != nil && e.function.Value.RecursiveLoop != api.RecursiveLoopAllow {
+		if told := s.opts.RecursionStopped; told != nil {
+			told(events.Target{Region: ref.region, Function: ref.name, Qualifier: ref.qualifier})
+		}
 		return "", byUser(api.NewRecursiveInvocationException("Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and stopped your function's invocation."))
 	}
 	return header.String(), nil

@@ -246,7 +246,8 @@ func TestPlansFollowTheConfigurationOfTheQualifier(t *testing.T) {
 }
 
 func TestARecursiveLoopIsStoppedUnlessAllowed(t *testing.T) {
-	f := newFixture(t)
+	var stopped []events.Target
+	f := newFixture(t, func(o *Options) { o.RecursionStopped = func(t events.Target) { stopped = append(stopped, t) } })
 	f.create("hello")
 	header := trace.New(time.Now())
 	for range trace.MaxLineage - 1 {
@@ -263,6 +264,9 @@ func TestARecursiveLoopIsStoppedUnlessAllowed(t *testing.T) {
 	}
 	header = trace.Parse(f.invoker.request().TraceID) // as the function passes it on
 	wantError(t, invoke(""), "RecursiveInvocationException", "recursive loop")
+	if len(stopped) != 1 || stopped[0] != (events.Target{Region: testRegion, Function: "hello"}) {
+		t.Errorf("told of %v", stopped)
+	}
 	if err := invoke(api.InvocationTypeEvent); err != nil {
 		t.Errorf("an event of a loop must be accepted, to go to its destination: %v", err)
 	}

@@ -99,6 +99,10 @@ type Options struct {
 	// random one, so that URLs given out before a restart do not work after.
 	URLKey []byte
 
+	// RecursionStopped, unless nil, is told of every invocation that was refused
+	// as a part of a recursive loop. Events of such are the queue's to tell of.
+	RecursionStopped func(events.Target)
+
 	// Sampler decides which invocations are traced; nil means a new one.
 	Sampler *trace.Sampler
 

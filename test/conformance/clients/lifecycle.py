@@ -1,8 +1,11 @@
 """The life of a function through boto3. Needs NAME, RUNTIME, ROLE, V1 and V2."""
 import base64
+import datetime
 import json
 import os
 import time
+import urllib.error
+import urllib.request
 
 import boto3
 from botocore.exceptions import ClientError
@@ -75,6 +78,22 @@ assert json.loads(client.get_layer_version_policy(LayerName=name, VersionNumber=
 for v in layers:
     client.delete_layer_version(LayerName=name, VersionNumber=v["Version"])
 
+signing = client.create_code_signing_config(
+    AllowedPublishers={"SigningProfileVersionArns": [f"arn:aws:signer:{os.environ['AWS_REGION']}:{os.environ['LAPWING_ACCOUNT_ID']}:/signing-profiles/mine/v1"]},
+    CodeSigningPolicies={"UntrustedArtifactOnDeployment": "Enforce"})["CodeSigningConfig"]["CodeSigningConfigArn"]
+client.put_function_code_signing_config(FunctionName=name, CodeSigningConfigArn=signing)
+assert client.list_functions_by_code_signing_config(CodeSigningConfigArn=signing)["FunctionArns"] == [created["FunctionArn"]]
+try:
+    client.update_function_code(FunctionName=name, ZipFile=code1)
+    raise AssertionError("unsigned code was deployed")
+except client.exceptions.CodeVerificationFailedException:
+    pass
+client.update_code_signing_config(CodeSigningConfigArn=signing, CodeSigningPolicies={"UntrustedArtifactOnDeployment": "Warn"})
+client.update_function_code(FunctionName=name, ZipFile=code2)
+client.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
+client.delete_function_code_signing_config(FunctionName=name)
+client.delete_code_signing_config(CodeSigningConfigArn=signing)
+
 if hasattr(client, "put_runtime_management_config"):  # boto3 1.26.54
     served = client.get_function_configuration(FunctionName=name)["RuntimeVersionConfig"]["RuntimeVersionArn"]
     client.put_runtime_management_config(FunctionName=name, UpdateRuntimeOn="Manual", RuntimeVersionArn=served)
@@ -104,6 +123,50 @@ for _ in range(20):
         break
     time.sleep(0.3)
 assert len(events) >= 4, events
+
+cloudwatch = boto3.client("cloudwatch", **explicit)
+now = datetime.datetime.now(datetime.timezone.utc)
+span = {"StartTime": now.replace(minute=0, second=0, microsecond=0) - datetime.timedelta(hours=1), "EndTime": now + datetime.timedelta(hours=1)}
+dimensions = [{"Name": "Wood", "Value": "oak"}]
+
+
+def sums(namespace, metric, dimensions):
+    points = cloudwatch.get_metric_statistics(
+        Namespace=namespace, MetricName=metric, Dimensions=dimensions, Period=10800, Statistics=["Sum"], **span)["Datapoints"]
+    return [p["Sum"] for p in points]
+
+
+cloudwatch.put_metric_data(Namespace=name, MetricData=[
+    {"MetricName": "birds", "Dimensions": dimensions, "Timestamp": now, "Value": 3, "Unit": "Count"},
+    {"MetricName": "birds", "Dimensions": dimensions, "Timestamp": now, "Values": [1, 2], "Counts": [2, 4], "Unit": "Count"}])
+assert sums(name, "birds", dimensions) == [13]
+listed = [m for p in cloudwatch.get_paginator("list_metrics").paginate(Namespace=name) for m in p["Metrics"]]
+assert listed == [{"Namespace": name, "MetricName": "birds", "Dimensions": dimensions}], listed
+data = cloudwatch.get_metric_data(MetricDataQueries=[{"Id": "m1", "MetricStat": {
+    "Metric": {"Namespace": name, "MetricName": "birds", "Dimensions": dimensions}, "Period": 10800, "Stat": "p90"}}], **span)
+assert [(r["Id"], r["StatusCode"], r["Values"]) for r in data["MetricDataResults"]] == [("m1", "Complete", [3])], data
+try:
+    cloudwatch.put_metric_data(Namespace=name, MetricData=[{"MetricName": "birds", "Value": 1, "Timestamp": now - datetime.timedelta(days=15)}])
+    raise AssertionError("data of 15 days ago were accepted")
+except cloudwatch.exceptions.InvalidParameterValueException as e:
+    assert "two weeks in the past" in str(e), e
+
+# What functions do is measured, within ten seconds or when it is asked for.
+url = client.create_function_url_config(FunctionName=name, AuthType="NONE")["FunctionUrl"]
+try:
+    urllib.request.urlopen(url + "birds")
+    raise AssertionError("a URL that nobody was permitted to use was open")
+except urllib.error.HTTPError as e:
+    assert e.code == 403, e
+client.put_function_event_invoke_config(FunctionName=name, MaximumRetryAttempts=0)
+client.invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps({"fail": "on purpose"}))
+of = [{"Name": "FunctionName", "Value": name}]
+for metric, value in {"UrlRequestCount": 1, "Url4xxCount": 1, "AsyncEventsReceived": 1, "AsyncEventsDropped": 1, "Errors": 2}.items():
+    for _ in range(200):
+        if sums("AWS/Lambda", metric, of) == [value]:
+            break
+        time.sleep(0.3)
+    assert sums("AWS/Lambda", metric, of) == [value], (metric, sums("AWS/Lambda", metric, of))
 
 client.delete_function(FunctionName=name)
 try:
