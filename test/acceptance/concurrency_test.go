@@ -99,7 +99,7 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, 5000)
+			a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, 10_000)
 			mu.Lock()
 			defer mu.Unlock()
 			got[a.Init]++

@@ -154,8 +154,9 @@ func TestFunctionsDoNotReachEachOther(t *testing.T) {
 	c := deployProgram(t, s, "victim", "probe", 512)
 	deployProgram(t, s, "attacker", "probe", 512)
 	victim, attacker := probe{t, c, "victim"}, probe{t, c, "attacker"}
-	var addresses []string
+	var addresses, own []string
 	victim.try(&addresses, "addresses", 0)
+	attacker.try(&own, "addresses", 0) // it is warm when the victim listens
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -165,8 +166,6 @@ func TestFunctionsDoNotReachEachOther(t *testing.T) {
 	waitForLog(t, s, "victim", "listening")
 
 	sandboxes := netip.MustParsePrefix("100.64.0.0/10")
-	var own []string
-	attacker.try(&own, "addresses", 0)
 	var targets []string
 	for _, a := range addresses {
 		prefix, err := netip.ParsePrefix(a)

@@ -53,14 +53,17 @@ func (s *Service) PutProvisionedConcurrencyConfig(ctx context.Context, in *api.P
 	if err := s.setProvisioned(ctx, e, ref.qualifier, p); err != nil {
 		return nil, err
 	}
-	st := s.provisionedStatus(s.entries.get(ref.functionKey), ref.qualifier)
-	return &api.PutProvisionedConcurrencyConfigOutput{
-		RequestedProvisionedConcurrentExecutions: st.requested,
-		AllocatedProvisionedConcurrentExecutions: st.allocated,
-		AvailableProvisionedConcurrentExecutions: st.available,
-		Status:                                   st.state, StatusReason: st.reason, LastModified: st.modified,
+	return &api.PutProvisionedConcurrencyConfigOutput{ // as on AWS, whatever has come of it by now
+		RequestedProvisionedConcurrentExecutions: in.ProvisionedConcurrentExecutions,
+		AllocatedProvisionedConcurrentExecutions: aws.Ptr(int32(0)),
+		AvailableProvisionedConcurrentExecutions: aws.Ptr(int32(0)),
+		Status:                                   api.ProvisionedConcurrencyStatusEnumInProgress,
+		LastModified:                             aws.Ptr(p.shownModified()),
 	}, nil
 }
+
+// shownModified is the time of a configuration as AWS shows it.
+func (p *provisioned) shownModified() string { return p.Modified.UTC().Format(provisionedTimeLayout) }
 
 // GetProvisionedConcurrencyConfig implements lambda.API.
 func (s *Service) GetProvisionedConcurrencyConfig(ctx context.Context, in *api.GetProvisionedConcurrencyConfigInput) (*api.GetProvisionedConcurrencyConfigOutput, error) {
@@ -346,7 +349,7 @@ func (s *Service) provisionedStatus(e *entry, qualifier string) provisionedStatu
 	out := provisionedStatus{
 		requested: aws.Ptr(int32(p.Requested)), allocated: aws.Ptr(int32(0)), available: aws.Ptr(int32(0)),
 		state:    api.ProvisionedConcurrencyStatusEnumReady,
-		modified: aws.Ptr(p.Modified.UTC().Format(provisionedTimeLayout)),
+		modified: aws.Ptr(p.shownModified()),
 	}
 	for version, n := range e.shares(qualifier, p.Requested) {
 		r := e.routes[version]
