@@ -189,7 +189,7 @@ func invocation() proto.Invocation {
 func (s *sandbox) invoke(t testing.TB, payload string) (*reply, host.Outcome) {
 	t.Helper()
 	r := new(reply)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	out, err := s.Invoke(ctx, invocation(), []byte(payload), r)
 	if err != nil {
@@ -259,7 +259,7 @@ func contains(t testing.TB, where, what string) {
 // waitLog waits for a log message.
 func (s *sandbox) waitLog(t testing.TB, msg string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !slices.Contains(s.logs.all(), msg); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); !slices.Contains(s.logs.all(), msg); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no log message %q", msg)
 		}

@@ -155,7 +155,16 @@ func manyConns() {
 	for _, c := range conns {
 		c.Close()
 	}
-	time.Sleep(50 * time.Millisecond)
+	for refused := true; refused; { // until the server has seen them go
+		c, err := net.Dial("tcp", Address)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Fprint(c, "GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n")
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		refused = !strings.Contains(line, "200 OK")
+		c.Close()
+	}
 	rawEcho()
 }
 
@@ -276,9 +285,13 @@ func TestTooManyConnectionsAreRefused(t *testing.T) {
 func TestExitWhileIdleRefusesTheNextInvocation(t *testing.T) {
 	s := startSandbox(t, "")
 	start := role("echo")
-	start.Command = []string{"/bin/sh", "-c", start.Command[0] + " & p=$!; sleep 0.3; kill -9 $p; wait $p"}
+	enough := filepath.Join(t.TempDir(), "enough")
+	start.Command = []string{"/bin/sh", "-c", start.Command[0] + " & p=$!; until [ -e " + enough + " ]; do sleep 0.01; done; kill -9 $p; wait $p"}
 	if res, err := s.Start(t.Context(), start); err != nil || res.Err != nil {
 		t.Fatal(err, res)
+	}
+	if err := os.WriteFile(enough, nil, 0o644); err != nil {
+		t.Fatal(err)
 	}
 	for s.Exited() == nil {
 		time.Sleep(time.Millisecond)

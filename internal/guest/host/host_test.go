@@ -130,7 +130,7 @@ func TestViolationsEndTheConnection(t *testing.T) {
 			go g.Write(in)
 			select {
 			case <-c.Done():
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("the connection still stands")
 			}
 			if err := <-result; err == nil && !strings.HasPrefix(name, "second exit") && !strings.HasPrefix(name, "response after") {
@@ -164,7 +164,7 @@ func TestWindowIsEnforced(t *testing.T) {
 	}()
 	select {
 	case <-c.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("more than the window was taken")
 	}
 	if err := c.Err(); !strings.Contains(err.Error(), "window") {
@@ -270,7 +270,7 @@ func FuzzGuest(f *testing.F) {
 		a, b := net.Pipe()
 		c := New(a, nolog{})
 		go io.Copy(io.Discard, b)
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		done := make(chan struct{})
 		w := new(discard)
@@ -282,7 +282,7 @@ func FuzzGuest(f *testing.F) {
 		if reset {
 			go c.Reset(ctx, proto.ReasonFailure)
 		}
-		b.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		b.SetWriteDeadline(time.Now().Add(30 * time.Second))
 		b.Write(in)
 		b.Close()
 		<-done

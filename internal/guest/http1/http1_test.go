@@ -195,7 +195,7 @@ func TestGone(t *testing.T) {
 		t.Error("gone while connected")
 	}
 	client.Close()
-	for deadline := time.Now().Add(10 * time.Second); !r.Gone(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !r.Gone(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("never gone")
 		}

@@ -316,7 +316,7 @@ func TestOOMIsSeen(t *testing.T) {
 	cmd.Wait()
 	select {
 	case <-seen:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("nothing was seen")
 	}
 	if n, err := g.OOMKills(); n == 0 || err != nil {

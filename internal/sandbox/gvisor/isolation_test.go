@@ -158,7 +158,7 @@ func TestDaemonKilledLeavesNothing(t *testing.T) {
 
 	d := newDriver(t, func(o *Options) { o.Dir = dir })
 	for _, pid := range children {
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for alive(pid) && time.Now().Before(deadline) {
 			time.Sleep(10 * time.Millisecond)
 		}
