@@ -255,7 +255,7 @@ func TestWhatAWSRefusesIsRefused(t *testing.T) {
 	_, err = c.GetMetricData(t.Context(), &client.GetMetricDataInput{
 		MetricDataQueries: []types.MetricDataQuery{{Id: ptr("e"), Expression: ptr("m1/m2")}}, StartTime: ptr(now.Add(-time.Hour)), EndTime: &now,
 	})
-	refused(t, "an expression", err, "not supported by Lapwing")
+	refused(t, "an expression", err, "Error in expression 'e': there is no query of the id m1.")
 	_, err = c.ListMetrics(t.Context(), &client.ListMetricsInput{NextToken: ptr("x")})
 	refused(t, "a token", err, "nextToken")
 }

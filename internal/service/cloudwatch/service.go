@@ -2,7 +2,8 @@
 // listed and read as statistics. What functions and Lapwing itself measure gets
 // to the store without it.
 //
-// Alarms, dashboards, metric streams and metric math are not served.
+// Metric math has arithmetic and a few functions, METRICS among them. Alarms,
+// dashboards and metric streams are not served.
 package cloudwatch
 
 import (

@@ -142,9 +142,11 @@ cloudwatch.put_metric_data(Namespace=name, MetricData=[
 assert sums(name, "birds", dimensions) == [13]
 listed = [m for p in cloudwatch.get_paginator("list_metrics").paginate(Namespace=name) for m in p["Metrics"]]
 assert listed == [{"Namespace": name, "MetricName": "birds", "Dimensions": dimensions}], listed
-data = cloudwatch.get_metric_data(MetricDataQueries=[{"Id": "m1", "MetricStat": {
-    "Metric": {"Namespace": name, "MetricName": "birds", "Dimensions": dimensions}, "Period": 10800, "Stat": "p90"}}], **span)
-assert [(r["Id"], r["StatusCode"], r["Values"]) for r in data["MetricDataResults"]] == [("m1", "Complete", [3])], data
+data = cloudwatch.get_metric_data(MetricDataQueries=[
+    {"Id": "m1", "MetricStat": {"Metric": {"Namespace": name, "MetricName": "birds", "Dimensions": dimensions}, "Period": 10800, "Stat": "p90"}},
+    {"Id": "e1", "Expression": "100 * m1 / SUM(METRICS())", "Label": "share"}], **span)
+assert [(r["Id"], r["Label"], r["StatusCode"], r["Values"]) for r in data["MetricDataResults"]] == [
+    ("m1", "birds", "Complete", [3]), ("e1", "share", "Complete", [100])], data
 try:
     cloudwatch.put_metric_data(Namespace=name, MetricData=[{"MetricName": "birds", "Value": 1, "Timestamp": now - datetime.timedelta(days=15)}])
     raise AssertionError("data of 15 days ago were accepted")
