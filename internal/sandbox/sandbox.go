@@ -94,8 +94,9 @@ type Sandbox interface {
 	// Stats returns the present resource use.
 	Stats() (Stats, error)
 	// PeakMemoryMB returns the highest use of memory so far, in MiB and without
-	// the driver's overhead. Unlike Stats it costs next to nothing while that
-	// does not rise.
+	// the driver's overhead, but with what the largest process has in memory of
+	// its program and libraries, which is not limited. Unlike Stats it costs
+	// next to nothing while the use does not rise.
 	PeakMemoryMB() (int, error)
 	// Done is closed when the sandbox has ended; Exit then tells why.
 	Done() <-chan struct{}

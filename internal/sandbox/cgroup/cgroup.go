@@ -44,6 +44,8 @@ type Group interface {
 	// processes must be moved in by Add after their start.
 	StartFD() int
 	Add(pid int) error
+	// Processes lists the group's processes, the oldest first as a rule.
+	Processes() ([]int, error)
 	// SetMemory limits memory including cached files, and swap, to bytes.
 	SetMemory(bytes int64) error
 	// SetCPU limits CPU time to thousandths of a processor, or not at all.
@@ -174,21 +176,33 @@ func killAll(dir string) error {
 	if err := write(dir, "cgroup.kill", "1"); err == nil {
 		return nil
 	}
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	pids, err := processes(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, line := range strings.Fields(string(b)) {
-		if pid, err := strconv.Atoi(line); err == nil && pid > 0 {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-				return fmt.Errorf("killing process %d: %w", pid, err)
-			}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			return fmt.Errorf("killing process %d: %w", pid, err)
 		}
 	}
 	if err := write(dir, "freezer.state", "THAWED"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
+}
+
+// processes lists the processes in the group at dir that this process can see.
+func processes(dir string) (pids []int, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.FieldsSeq(string(b)) {
+		if pid, err := strconv.Atoi(line); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // removeTimeout bounds the wait for killed processes to leave a group.

@@ -96,6 +96,8 @@ func (g *groupV1) dir(controller string) (string, error) {
 	return "", fmt.Errorf("cgroup: this host has no %s controller", controller)
 }
 
+func (g *groupV1) Processes() ([]int, error) { return processes(g.dirs["freezer"]) }
+
 func (g *groupV1) SetMemory(bytes int64) error {
 	dir, err := g.dir("memory")
 	if err != nil {

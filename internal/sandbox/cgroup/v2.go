@@ -132,6 +132,8 @@ func (g *groupV2) StartFD() int { return int(g.handle.Fd()) }
 // Add implements Group. Processes have started in the group by StartFD.
 func (g *groupV2) Add(int) error { return nil }
 
+func (g *groupV2) Processes() ([]int, error) { return processes(g.dir) }
+
 func (g *groupV2) SetMemory(bytes int64) error {
 	if err := write(g.dir, "memory.max", strconv.FormatInt(bytes, 10)); err != nil {
 		return fmt.Errorf("cgroup: memory limit: %w", err)

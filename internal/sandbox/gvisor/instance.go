@@ -30,6 +30,7 @@ type instance struct {
 	stderr  *os.File // of the sandbox process
 	console *os.File // of process 1
 	base    cgroup.Memory
+	files   mappedFiles
 
 	up   chan struct{} // closed when the guest runs or never will
 	done chan struct{} // closed when all processes are gone
@@ -376,5 +377,9 @@ func (s *instance) PeakMemoryMB() (int, error) {
 		return 0, nil
 	}
 	peak, err := s.group.PeakMemory()
-	return int(max(0, peak-s.base.Used) / mib), err
+	if err != nil {
+		return 0, err
+	}
+	files, err := s.files.peak(s, peak)
+	return int((max(0, peak-s.base.Used) + files) / mib), err
 }

@@ -1,6 +1,8 @@
 package gvisor
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -66,6 +68,32 @@ func TestStatsFollowUse(t *testing.T) {
 	}
 	if after.CPUNanos <= before.CPUNanos {
 		t.Error("no CPU time was used")
+	}
+}
+
+// A program's own pages are memory that it uses, though nobody limits them.
+func TestPeakMemoryCountsMappedFiles(t *testing.T) {
+	d := newDriver(t)
+	source := t.TempDir()
+	if err := os.Chmod(source, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(source, "program"), make([]byte, 40*mib), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: source, Target: "/opt"}} })
+	peak := func() int {
+		g.must("allocate", "", 10) // a new peak
+		n, err := g.PeakMemoryMB()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := peak()
+	g.must("map", "/opt/program", 0)
+	if grown := peak() - before; grown < 45 || grown > 65 {
+		t.Errorf("10 MiB of memory and 40 MiB of a file show as %d", grown)
 	}
 }
 
