@@ -11,7 +11,7 @@ package invoke
 
 import "lapwing.dev/lapwing/internal/function"
 
-// Request is one synchronous invocation of a function version.
+// Request is one invocation of a function version.
 type Request struct {
 	Version       *function.Version // resolved; a weighted alias is already decided
 	InvokedARN    string            // as the caller named it, with the qualifier if any

@@ -15,8 +15,8 @@ const (
 	Spillover
 )
 
-// Observer, where Options has one, is told of every change of concurrency: what metrics and metering
-// are made of. Its methods are called in the order of events, with locks of the
+// Observer is told of every change of concurrency: what metrics and metering are
+// made of. Its methods are called in the order of events, with locks of the
 // dispatcher held: they must be quick and must not call back.
 type Observer interface {
 	// Admitted tells that req holds a unit of concurrency from now on, until

@@ -7,7 +7,6 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -127,76 +126,6 @@ func versionsOf(list []*api.FunctionConfiguration) (versions []string) {
 		versions = append(versions, *c.Version)
 	}
 	return versions
-}
-
-func TestUpdateDuringAnUpdateIsRefused(t *testing.T) {
-	var held atomic.Bool
-	release := make(chan struct{})
-	f := newFixture(t, func(o *Options) {
-		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(region, id string) (string, error) {
-			if held.Load() {
-				<-release // only the worker asks, while it brings the function up
-			}
-			return resolve(region, id)
-		}
-	})
-	f.create("hello")
-	held.Store(true)
-	name := aws.Ptr("hello")
-	if _, err := f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: name, Timeout: aws.Ptr(int32(5))}); err != nil {
-		t.Fatal(err)
-	}
-	busy := "The operation cannot be performed at this time. An update is in progress for resource: " + arnPrefix + "hello"
-	_, err := f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: name, Timeout: aws.Ptr(int32(6))})
-	wantError(t, err, codeConflict, busy)
-	_, err = f.UpdateFunctionCode(f.ctx(), &api.UpdateFunctionCodeInput{FunctionName: name, ZipFile: pkg(t, "a", "b")})
-	wantError(t, err, codeConflict, busy)
-	_, err = f.PublishVersion(f.ctx(), &api.PublishVersionInput{FunctionName: name})
-	wantError(t, err, codeConflict, busy)
-	if got := f.get("hello", ""); got.LastUpdateStatus != api.LastUpdateStatusInProgress || *got.Timeout != 5 {
-		t.Errorf("under way: %+v", got)
-	}
-	for _, want := range []float64{3, 5} {
-		if _, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: name}); err != nil {
-			t.Fatal(err)
-		}
-		if got := f.invoker.request().Version.Timeout.Seconds(); got != want {
-			t.Errorf("invoked with a timeout of %v s, want %v: the new configuration counts when the update has succeeded", got, want)
-		}
-		if held.CompareAndSwap(true, false) {
-			close(release)
-			f.settled("hello")
-		}
-	}
-}
-
-func TestFunctionDeletedDuringAnUpdateStaysDeleted(t *testing.T) {
-	var held atomic.Bool
-	release := make(chan struct{})
-	f := newFixture(t, func(o *Options) {
-		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(region, id string) (string, error) {
-			if held.Load() {
-				<-release
-			}
-			return resolve(region, id)
-		}
-	})
-	f.create("hello")
-	held.Store(true)
-	name := aws.Ptr("hello")
-	if _, err := f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: name, Timeout: aws.Ptr(int32(5))}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.DeleteFunction(f.ctx(), &api.DeleteFunctionInput{FunctionName: name}); err != nil {
-		t.Fatal(err)
-	}
-	held.Store(false)
-	close(release)
-	f.create("another") // the worker has come past hello when this is Active
-	_, err := f.GetFunction(f.ctx(), &api.GetFunctionInput{FunctionName: name})
-	wantError(t, err, codeNotFound, "Function not found")
 }
 
 func TestAliases(t *testing.T) {
@@ -426,67 +355,6 @@ func TestTags(t *testing.T) {
 	if err != nil || fmt.Sprint(tags.Tags) != "map[A:2]" {
 		t.Errorf("refused tags have been kept: %v %v", tags, err)
 	}
-}
-
-func TestReservedConcurrency(t *testing.T) {
-	f := newFixture(t)
-	f.create("hello")
-	f.create("other")
-	ctx := f.ctx()
-	put := func(name string, n int32) error {
-		_, err := f.PutFunctionConcurrency(ctx, &api.PutFunctionConcurrencyInput{FunctionName: &name, ReservedConcurrentExecutions: &n})
-		return err
-	}
-	if err := put("hello", 400); err != nil {
-		t.Fatal(err)
-	}
-	const below = "Specified ReservedConcurrentExecutions for function decreases account's UnreservedConcurrentExecution below its minimum value of [100]."
-	wantError(t, put("other", 501), codeInvalid, below)
-	wantError(t, put("hello", 901), codeInvalid, below)
-	if err := put("other", 500); err != nil {
-		t.Error(err)
-	}
-	wantError(t, put("nobody", 1), codeNotFound, "Function not found: "+arnPrefix+"nobody:$LATEST")
-	wantError(t, put(arnPrefix+"hello:1", 1), codeInvalid, "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation.")
-	settings, err := f.GetAccountSettings(ctx, &api.GetAccountSettingsInput{})
-	if err != nil || *settings.AccountLimit.UnreservedConcurrentExecutions != 100 || *settings.AccountLimit.ConcurrentExecutions != 1000 || *settings.AccountUsage.FunctionCount != 2 {
-		t.Errorf("%+v %+v %v", settings.AccountLimit, settings.AccountUsage, err)
-	}
-	if n := f.invoker.limits[arnPrefix+"hello"].Reserved; n == nil || *n != 400 {
-		t.Errorf("the data plane was told %v", n)
-	}
-	if _, err := f.DeleteFunctionConcurrency(ctx, &api.DeleteFunctionConcurrencyInput{FunctionName: aws.Ptr("hello")}); err != nil {
-		t.Fatal(err)
-	}
-	if err := put("other", 0); err != nil {
-		t.Fatal(err)
-	}
-	got, err := f.GetFunctionConcurrency(ctx, &api.GetFunctionConcurrencyInput{FunctionName: aws.Ptr("hello")})
-	if err != nil || got.ReservedConcurrentExecutions != nil {
-		t.Errorf("after deletion: %v %v", got, err)
-	}
-	got, err = f.GetFunctionConcurrency(ctx, &api.GetFunctionConcurrencyInput{FunctionName: aws.Ptr("other")})
-	if err != nil || got.ReservedConcurrentExecutions == nil || *got.ReservedConcurrentExecutions != 0 {
-		t.Errorf("reserved none: %v %v", got, err)
-	}
-}
-
-func TestReservationsCanShrinkUnderALoweredLimit(t *testing.T) {
-	f := newFixture(t)
-	f.create("hello")
-	put := func(n int32) error {
-		_, err := f.PutFunctionConcurrency(f.ctx(), &api.PutFunctionConcurrencyInput{FunctionName: aws.Ptr("hello"), ReservedConcurrentExecutions: &n})
-		return err
-	}
-	if err := put(900); err != nil {
-		t.Fatal(err)
-	}
-	f.opts.Concurrency = 150
-	f.reopen()
-	if err := put(100); err != nil {
-		t.Error(err)
-	}
-	wantError(t, put(101), codeInvalid, "decreases account's UnreservedConcurrentExecution below its minimum value of [100].")
 }
 
 func TestListsInPages(t *testing.T) {

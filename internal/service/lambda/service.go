@@ -2,9 +2,11 @@
 // functions, versions, aliases, their policies, tags and concurrency, of layers
 // and code signing configurations, and the front of invocations.
 //
-// What must last is kept in three collections of package state: one record a
-// function (which holds $LATEST), one a published version, one an alias. A
-// version or alias belongs to a function by the function's incarnation id, and
+// What must last of functions is kept in three collections of package state: one
+// record a function (which holds $LATEST), one a published version, one an alias.
+// Each holds all that is configured for it alone, such as its policy, URL,
+// destinations and provisioned concurrency, which go with it. A version or alias
+// belongs to a function by the function's incarnation id, and
 // a version counts only while its number is below the function's next version
 // number. So each operation takes effect with one write, the function's or the
 // alias's, and what an observer finds after a crash is whole; records that no
@@ -134,7 +136,7 @@ type Service struct {
 	entries      entries
 	locks        [64]sync.Mutex // serialise the writers of one function
 	signingUse   sync.RWMutex   // held for reading while a function gets a code signing configuration, for writing while one changes; taken before locks
-	reservations sync.Mutex     // serialises the writers of reserved concurrency; taken before locks
+	reservations sync.Mutex     // serialises the writers of reserved and provisioned concurrency; taken before locks
 	seed         maphash.Seed
 
 	code code

@@ -2,7 +2,6 @@ package lambda
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -10,13 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
-	"lapwing.dev/lapwing/internal/state"
 )
 
 func TestNewFunctionShowsLambdasDefaults(t *testing.T) {
@@ -206,44 +203,6 @@ func TestHarmlessOptionsAreAccepted(t *testing.T) {
 	}
 }
 
-func TestFunctionThatCannotBeDeployedFailsAndCanBeMended(t *testing.T) {
-	var calls atomic.Int32
-	f := newFixture(t, func(o *Options) {
-		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(region, id string) (string, error) {
-			if id == "python3.13" && calls.Add(1) > 1 { // the second to ask is the worker
-				return "", errors.New("python is gone")
-			}
-			return resolve(region, id)
-		}
-	})
-	in := f.input("hello")
-	in.Runtime, in.Publish = "python3.13", aws.Ptr(true)
-	if _, err := f.CreateFunction(f.ctx(), in); err != nil {
-		t.Fatal(err)
-	}
-	for _, qualifier := range []string{"", "1"} {
-		f.settled("hello")
-		if got := f.get("hello", qualifier); got.State != api.StateFailed || got.StateReasonCode != "InvalidRuntime" || *got.StateReason != "python is gone" || got.LastUpdateStatus != "" {
-			t.Errorf("%q: %+v", qualifier, got)
-		}
-	}
-	_, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: aws.Ptr("hello")})
-	wantError(t, err, codeConflict, "The function is currently in the following state: Failed")
-	_, err = f.PublishVersion(f.ctx(), &api.PublishVersionInput{FunctionName: aws.Ptr("hello")})
-	wantError(t, err, codeConflict, "The operation cannot be performed at this time.")
-
-	if _, err := f.UpdateFunctionConfiguration(f.ctx(), &api.UpdateFunctionConfigurationInput{FunctionName: aws.Ptr("hello"), Runtime: "nodejs22.x"}); err != nil {
-		t.Fatal(err)
-	}
-	if got := f.settled("hello"); got.State != api.StateActive || got.LastUpdateStatus != api.LastUpdateStatusSuccessful {
-		t.Errorf("mended: %+v", got)
-	}
-	if _, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: aws.Ptr("hello")}); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestUpdateChangesWhatIsGivenOnly(t *testing.T) {
 	f := newFixture(t)
 	f.create("hello", func(in *api.CreateFunctionInput) {
@@ -403,68 +362,6 @@ func TestRestartFindsEverything(t *testing.T) {
 	}
 }
 
-func TestRestartResumesWhatWasUnderWay(t *testing.T) {
-	var mu sync.Mutex
-	broken := map[string]error{}
-	f := newFixture(t, func(o *Options) {
-		resolve := o.RuntimeVersion
-		o.RuntimeVersion = func(region, id string) (string, error) {
-			mu.Lock()
-			defer mu.Unlock()
-			if err := broken[id]; err != nil {
-				return "", err
-			}
-			return resolve(region, id)
-		}
-	})
-	if _, err := f.CreateFunction(f.ctx(), f.input("hello")); err != nil {
-		t.Fatal(err)
-	}
-	f.settled("hello")
-	f.create("other")
-	f.close()
-
-	// As if the process had been killed right after it had answered.
-	store, err := state.Open(t.Context(), state.Options{Dir: f.dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	functions, err := state.Collect[functionRecord](t.Context(), store, "lambda-functions")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, change := range map[string]func(*functionRecord){
-		"hello": func(r *functionRecord) { r.status = pending(r.Modified) },
-		"other": func(r *functionRecord) {
-			old := r.Config
-			r.Serving = &old
-			r.Config.Runtime = "python3.13"
-			r.startUpdate(r.Modified)
-		},
-	} {
-		if _, err := functions.Modify(t.Context(), testRegion+"/"+name, func(r *functionRecord) error { change(r); return nil }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
-	mu.Lock()
-	broken["python3.13"] = errors.New("python is gone")
-	mu.Unlock()
-	f.open()
-	if got := f.settled("hello"); got.State != api.StateActive {
-		t.Errorf("hello is %s", got.State)
-	}
-	got := f.settled("other")
-	if got.State != api.StateActive || got.LastUpdateStatus != api.LastUpdateStatusFailed || got.LastUpdateStatusReasonCode != "InvalidRuntime" || *got.LastUpdateStatusReason != "python is gone" {
-		t.Errorf("other: %+v", got)
-	}
-	if _, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: aws.Ptr("other")}); err != nil || f.invoker.request().Version.Runtime != "nodejs22.x" {
-		t.Errorf("after a failed update the function runs as before: %v %s", err, f.invoker.request().Version.Runtime)
-	}
-}
-
 func TestStartCleansUpAfterACrash(t *testing.T) {
 	f := newFixture(t)
 	f.create("hello")
@@ -543,32 +440,6 @@ func TestDeletedFunctionLeavesNothingToItsSuccessor(t *testing.T) {
 	}
 	_, err = f.GetPolicy(ctx, &api.GetPolicyInput{FunctionName: aws.Ptr("hello")})
 	wantError(t, err, codeNotFound, "The resource you requested does not exist.")
-}
-
-func TestLifecycleStepThatFailedIsTakenAgain(t *testing.T) {
-	f := newFixture(t)
-	f.create("hello")
-	key := functionKey{testRegion, "hello"}
-	// A record that memory does not know yet stands for any failing write.
-	item, err := f.functions.Modify(t.Context(), key.String(), func(r *functionRecord) error {
-		r.startUpdate(r.Modified)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stale := *f.entries.get(key)
-	stale.function.Value = item.Value
-	f.entries.put(key, &stale)
-	if err := f.settle(key); err == nil {
-		t.Fatal("settled on a record that has changed")
-	}
-	if err := f.settle(key); err != nil {
-		t.Fatal(err)
-	}
-	if got := f.get("hello", ""); got.LastUpdateStatus != api.LastUpdateStatusSuccessful {
-		t.Errorf("%+v", got)
-	}
 }
 
 func TestWritersOfOneFunctionDoNotLoseUpdates(t *testing.T) {
