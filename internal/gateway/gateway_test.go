@@ -550,7 +550,7 @@ type slowLambda struct{ fakeLambda }
 
 func (slowLambda) Invoke(ctx context.Context, in *lambda.InvokeInput) (*lambda.InvokeOutput, error) {
 	select {
-	case <-time.After(200 * time.Millisecond):
+	case <-time.After(500 * time.Millisecond):
 		return fakeLambda{}.Invoke(ctx, in)
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -559,7 +559,7 @@ func (slowLambda) Invoke(ctx context.Context, in *lambda.InvokeInput) (*lambda.I
 
 func TestSlowFunctionsAreNoStall(t *testing.T) {
 	b := newBed(t, slog.LevelInfo, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(slowLambda{})} })
-	b.gateway.stall = 50 * time.Millisecond
+	b.gateway.stall = 250 * time.Millisecond
 	client := sdklambda.NewFromConfig(b.root())
 	for range 2 { // the second on the same connection
 		out, err := client.Invoke(t.Context(), &sdklambda.InvokeInput{FunctionName: aws.Ptr("f"), Payload: []byte(`{"a":1}`)})
@@ -572,25 +572,30 @@ func TestSlowFunctionsAreNoStall(t *testing.T) {
 // abandonedLambda reports that its caller has left as a fault of its own.
 type abandonedLambda struct {
 	fakeLambda
-	left chan struct{}
+	called, left chan struct{}
 }
 
 func (l abandonedLambda) Invoke(ctx context.Context, _ *lambda.InvokeInput) (*lambda.InvokeOutput, error) {
+	close(l.called)
 	defer close(l.left)
 	<-ctx.Done()
 	return nil, lambda.NewServiceException("internal").WithCause(ctx.Err())
 }
 
 func TestClientsThatLeaveAreNoFault(t *testing.T) {
-	l := abandonedLambda{left: make(chan struct{})}
+	l := abandonedLambda{called: make(chan struct{}), left: make(chan struct{})}
 	b := newBed(t, slog.LevelDebug, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(l)} })
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+	go func() {
+		<-l.called
+		cancel()
+	}()
 	if _, err := sdklambda.NewFromConfig(b.root()).Invoke(ctx, &sdklambda.InvokeInput{FunctionName: aws.Ptr("f")}); err == nil {
 		t.Error("answered")
 	}
 	<-l.left
-	for range 500 {
+	for range 3000 {
 		if strings.Contains(b.log.String(), "status=") {
 			break
 		}

@@ -21,7 +21,7 @@ func start(t *testing.T, h http.Handler, tlsConfig *tls.Config) (*Server, string
 	s := NewServer(ServerOptions{Handler: h, Logger: slog.New(slog.DiscardHandler)})
 	addr := serveOn(t, s, tlsConfig)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)

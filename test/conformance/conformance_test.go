@@ -78,7 +78,7 @@ func client(t *testing.T, name string, extra []string, command ...string) {
 		}
 		env = append(env, fmt.Sprintf("V%d=%s", i, path))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = append(env, extra...)

@@ -245,7 +245,7 @@ func (f *fleet) streamed(t *testing.T, o *outcome, event []byte) string {
 func (f *fleet) wantLog(t *testing.T, function string, want *regexp.Regexp) {
 	t.Helper()
 	var all strings.Builder
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		all.Reset()
 		out, err := f.logs.FilterLogEvents(t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String("/aws/lambda/" + function)})
 		if err != nil {
