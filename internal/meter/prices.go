@@ -94,7 +94,7 @@ func EnsurePrices(path string) error {
 		return err
 	}
 	tmp := path + ".tmp"
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("prices: %w", err)
 	}
 	return os.Rename(tmp, path)
