@@ -24,6 +24,7 @@ var layers = [][]string{
 	{"internal/invoke"},
 	{"internal/image", "internal/network", "internal/runtimes", "internal/guest"},
 	{"internal/sandbox"},
+	{"internal/registry"},
 	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics"},
 	{"internal/state", "internal/function", "internal/meter", "internal/trace"},
 	{"internal/aws", "internal/killtest"},
