@@ -14,6 +14,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	cloudwatchapi "lapwing.dev/lapwing/internal/aws/cloudwatch"
+	ecrapi "lapwing.dev/lapwing/internal/aws/ecr"
 	iamapi "lapwing.dev/lapwing/internal/aws/iam"
 	lambdaapi "lapwing.dev/lapwing/internal/aws/lambda"
 	logsapi "lapwing.dev/lapwing/internal/aws/logs"
@@ -28,10 +29,12 @@ import (
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/metrics"
 	"lapwing.dev/lapwing/internal/network"
+	"lapwing.dev/lapwing/internal/registry"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 	"lapwing.dev/lapwing/internal/sandbox/program"
 	"lapwing.dev/lapwing/internal/service/cloudwatch"
+	"lapwing.dev/lapwing/internal/service/ecr"
 	"lapwing.dev/lapwing/internal/service/iam"
 	"lapwing.dev/lapwing/internal/service/lambda"
 	"lapwing.dev/lapwing/internal/service/logs"
@@ -77,6 +80,7 @@ type server struct {
 	network     *network.Pool
 	dispatcher  *invoke.Dispatcher
 	queue       *events.Queue
+	registry    *registry.Registry
 	functions   *lambda.Service
 	services    []*aws.Service
 
@@ -228,6 +232,12 @@ func (s *server) openServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.registry, err = registry.Open(ctx, registry.Options{
+		Store: s.store, Dir: filepath.Join(s.opts.data, "uploads"), AccountID: account, Region: s.opts.region, Logger: s.log,
+	}); err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { s.registry.Close(); return nil })
 	images, err := image.Open(filepath.Join(s.opts.data, "images"))
 	if err != nil {
 		return err
@@ -247,6 +257,7 @@ func (s *server) openServices(ctx context.Context) error {
 		logsapi.NewService(logs.New(s.events, logs.Options{Logger: s.log, Put: func(message string) { s.metrics.Collect(metrics.Embedded(message)) }})),
 		s3api.NewService(objects),
 		cloudwatchapi.NewService(cloudwatch.New(s.metrics, nil)),
+		ecrapi.NewService(ecr.New(s.registry, s.credentials, nil)),
 		stsapi.NewService(sts.New(s.credentials, principals)),
 	}
 	return nil
@@ -266,7 +277,8 @@ func (s *server) serve(listener net.Listener) error {
 	gw := gateway.New(gateway.Options{
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
-		Tracer: s.tracer,
+		Tracer:   s.tracer,
+		Registry: s.registry.Handler(registry.HandlerOptions{Authenticate: s.credentials.CheckRegistryToken, Logger: s.log}),
 		FunctionURLs: meteredURLs{
 			functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}), s.functions, s.metering.lambda,
 		},

@@ -85,6 +85,9 @@ type Options struct {
 	Tracer *otlp.Tracer
 	// FunctionURLs serves the requests for function URLs; nil: there are none.
 	FunctionURLs FunctionURLs
+	// Registry serves the container registry at /v2/; nil: there is none. It
+	// answers for who may do what.
+	Registry http.Handler
 	// Now tells the time by which signatures are judged; time.Now when nil.
 	Now func() time.Time
 }
@@ -181,6 +184,9 @@ func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 	}()
 
 	if g.serveFunctionURL(w, r, x) {
+		return
+	}
+	if g.serveRegistry(w, r, x) {
 		return
 	}
 	if strings.HasPrefix(r.URL.Path, internalPrefix) {
