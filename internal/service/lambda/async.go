@@ -61,14 +61,14 @@ func (s *Service) Plan(t events.Target) (*events.Plan, error) {
 	}
 	h := s.asyncHolder(e, ref)
 	p := &events.Plan{
-		Version: chosen.version, InvokedARN: r.invokedARN, RecordARN: h.arn,
+		Version: chosen.version, InvokedARN: r.invokedARN, RecordARN: h.asyncARN(),
 		Reserved: e.function.Value.ReservedConcurrency, MaxAge: events.DefaultMaxAge, MaxRetries: events.DefaultMaxRetries,
 		AllowRecursion: e.function.Value.RecursiveLoop == api.RecursiveLoopAllow,
 	}
 	if v, ok := e.version(chosen.version.Version); ok {
 		p.DeadLetter = v.config.DeadLetter
 	}
-	if c := h.config; c != nil {
+	if c := h.Async; c != nil {
 		if c.MaxAgeSec != nil {
 			p.MaxAge = time.Duration(*c.MaxAgeSec) * time.Second
 		}

@@ -24,45 +24,19 @@ type asyncRecord struct {
 	Modified   time.Time `json:"modified"`
 }
 
-// asyncHolder is what can have a configuration of asynchronous invocation.
-type asyncHolder struct {
-	qualifier string
-	arn       string // with the qualifier, $LATEST where there was none
-	config    *asyncRecord
-	write     func(context.Context, *asyncRecord) error
+// asyncHolder finds what can have a configuration of asynchronous invocation:
+// $LATEST, for which the function holds it, a version or an alias.
+func (s *Service) asyncHolder(e *entry, ref reference) *holder {
+	return s.holder(e, latestAsFunction(ref.qualifier))
 }
 
-// asyncHolder finds the holder that ref names, or returns nil.
-func (s *Service) asyncHolder(e *entry, ref reference) *asyncHolder {
-	if e == nil {
-		return nil
+// asyncARN is the ARN of h in what concerns asynchronous invocation: that of
+// $LATEST for the function.
+func (h *holder) asyncARN() string {
+	if h.qualifier == "" {
+		return qualify(h.arn, function.Latest)
 	}
-	if ref.qualifier == "" || ref.qualifier == function.Latest {
-		f := e.function.Value
-		return &asyncHolder{function.Latest, qualify(e.arn, function.Latest), f.Async, func(ctx context.Context, c *asyncRecord) error {
-			f.Async = c
-			_, err := s.functions.Update(ctx, e.function.Key, e.function.Revision, f)
-			return err
-		}}
-	}
-	arn := qualify(e.arn, ref.qualifier)
-	if a, ok := e.aliases[ref.qualifier]; ok {
-		record := a.Value
-		return &asyncHolder{ref.qualifier, arn, record.Async, func(ctx context.Context, c *asyncRecord) error {
-			record.Async = c
-			_, err := s.aliases.Update(ctx, a.Key, a.Revision, record)
-			return err
-		}}
-	}
-	if v := e.published(ref.qualifier); v != nil {
-		record := v.Value
-		return &asyncHolder{ref.qualifier, arn, record.Async, func(ctx context.Context, c *asyncRecord) error {
-			record.Async = c
-			_, err := s.versions.Update(ctx, v.Key, v.Revision, record)
-			return err
-		}}
-	}
-	return nil
+	return h.arn
 }
 
 func noSuchFunction() error { return notFound("The function doesn't exist.") }
@@ -75,7 +49,7 @@ func notConfigured(ref reference) error {
 
 // changeAsync changes the configuration of what a request names. change gets
 // the holder, nil where there is none, and returns the configuration to be.
-func (s *Service) changeAsync(ctx context.Context, name, qualifier *string, change func(reference, *asyncHolder) (*asyncRecord, error)) (*api.FunctionEventInvokeConfig, error) {
+func (s *Service) changeAsync(ctx context.Context, name, qualifier *string, change func(reference, *holder) (*asyncRecord, error)) (*api.FunctionEventInvokeConfig, error) {
 	ref, err := s.resolve(ctx, aws.Value(name), aws.Value(qualifier))
 	if err != nil {
 		return nil, err
@@ -86,15 +60,11 @@ func (s *Service) changeAsync(ctx context.Context, name, qualifier *string, chan
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := writeContext(ctx)
-	defer cancel()
-	err = h.write(ctx, config)
-	s.reload(ref.functionKey)
-	if err != nil {
-		return nil, internal(err)
+	h.Async = config
+	if err := s.writeHolder(ctx, ref.functionKey, h); err != nil {
+		return nil, err
 	}
-	h.config = config
-	return h.describe(), nil
+	return h.describeAsync(), nil
 }
 
 // PutFunctionEventInvokeConfig implements lambda.API: what is not given is as if
@@ -103,7 +73,7 @@ func (s *Service) PutFunctionEventInvokeConfig(ctx context.Context, in *api.PutF
 	if err := checkAsyncGiven(in.MaximumRetryAttempts, in.MaximumEventAgeInSeconds, in.DestinationConfig); err != nil {
 		return nil, err
 	}
-	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
+	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *holder) (*asyncRecord, error) {
 		if h == nil {
 			return nil, noSuchFunction()
 		}
@@ -117,14 +87,14 @@ func (s *Service) UpdateFunctionEventInvokeConfig(ctx context.Context, in *api.U
 	if err := checkAsyncGiven(in.MaximumRetryAttempts, in.MaximumEventAgeInSeconds, in.DestinationConfig); err != nil {
 		return nil, err
 	}
-	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
+	return s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *holder) (*asyncRecord, error) {
 		switch {
 		case h == nil:
 			return nil, noSuchFunction()
-		case h.config == nil:
+		case h.Async == nil:
 			return nil, notConfigured(ref)
 		}
-		c := *h.config
+		c := *h.Async
 		c.Modified = s.opts.Now().UTC()
 		if in.MaximumRetryAttempts != nil {
 			c.MaxRetries = in.MaximumRetryAttempts
@@ -143,16 +113,16 @@ func (s *Service) GetFunctionEventInvokeConfig(ctx context.Context, in *api.GetF
 		return nil, err
 	}
 	h := s.asyncHolder(s.entries.get(ref.functionKey), ref)
-	if h == nil || h.config == nil {
+	if h == nil || h.Async == nil {
 		return nil, notConfigured(ref)
 	}
-	return h.describe(), nil
+	return h.describeAsync(), nil
 }
 
 // DeleteFunctionEventInvokeConfig implements lambda.API.
 func (s *Service) DeleteFunctionEventInvokeConfig(ctx context.Context, in *api.DeleteFunctionEventInvokeConfigInput) (*api.DeleteFunctionEventInvokeConfigOutput, error) {
-	_, err := s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *asyncHolder) (*asyncRecord, error) {
-		if h == nil || h.config == nil {
+	_, err := s.changeAsync(ctx, in.FunctionName, in.Qualifier, func(ref reference, h *holder) (*asyncRecord, error) {
+		if h == nil || h.Async == nil {
 			return nil, notConfigured(ref)
 		}
 		return nil, nil
@@ -179,20 +149,20 @@ func (s *Service) ListFunctionEventInvokeConfigs(ctx context.Context, in *api.Li
 		qualifiers = append(qualifiers, v.number)
 	}
 	qualifiers = append(qualifiers, slices.Sorted(maps.Keys(e.aliases))...)
-	var found []*asyncHolder
+	var found []*holder
 	for _, q := range qualifiers {
 		// What the marker names may have gone since the page before.
-		if h := s.asyncHolder(e, reference{ref.functionKey, q, ref.arn}); h.config != nil && !comesBefore(q, aws.Value(in.Marker)) {
+		if h := s.asyncHolder(e, reference{ref.functionKey, q, ref.arn}); h.Async != nil && !comesBefore(q, aws.Value(in.Marker)) {
 			found = append(found, h)
 		}
 	}
 	found, next := pageOf(found, in.MaxItems, maxPage)
 	out := &api.ListFunctionEventInvokeConfigsOutput{FunctionEventInvokeConfigs: []*api.FunctionEventInvokeConfig{}}
 	for _, h := range found {
-		out.FunctionEventInvokeConfigs = append(out.FunctionEventInvokeConfigs, h.describe())
+		out.FunctionEventInvokeConfigs = append(out.FunctionEventInvokeConfigs, h.describeAsync())
 	}
 	if next != nil {
-		out.NextMarker = aws.Ptr((*next).qualifier)
+		out.NextMarker = aws.Ptr(cmp.Or((*next).qualifier, function.Latest))
 	}
 	return out, nil
 }
@@ -209,13 +179,13 @@ func comesBefore(a, b string) bool {
 	return resolvedVersion{number: a}.ordinal() < resolvedVersion{number: b}.ordinal()
 }
 
-// describe is the configuration as the API shows it. Both destinations are
+// describeAsync is the configuration as the API shows it. Both destinations are
 // always there, if only as {}.
-func (h *asyncHolder) describe() *api.FunctionEventInvokeConfig {
+func (h *holder) describeAsync() *api.FunctionEventInvokeConfig {
 	out := &api.FunctionEventInvokeConfig{
-		FunctionArn: aws.Ptr(h.arn), DestinationConfig: &api.DestinationConfig{OnSuccess: &api.OnSuccess{}, OnFailure: &api.OnFailure{}},
+		FunctionArn: aws.Ptr(h.asyncARN()), DestinationConfig: &api.DestinationConfig{OnSuccess: &api.OnSuccess{}, OnFailure: &api.OnFailure{}},
 	}
-	if c := h.config; c != nil {
+	if c := h.Async; c != nil {
 		out.LastModified, out.MaximumRetryAttempts, out.MaximumEventAgeInSeconds = aws.Ptr(c.Modified), c.MaxRetries, c.MaxAgeSec
 		out.DestinationConfig.OnSuccess.Destination = optional(c.OnSuccess)
 		out.DestinationConfig.OnFailure.Destination = optional(c.OnFailure)

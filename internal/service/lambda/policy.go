@@ -145,31 +145,14 @@ type policyHolder struct {
 
 // policyHolder finds the holder that ref names, or returns nil.
 func (s *Service) policyHolder(e *entry, ref reference) *policyHolder {
-	if ref.qualifier == "" {
-		f := e.function.Value
-		return &policyHolder{policy: f.Policy, revision: f.Revision, write: func(ctx context.Context, policy []statement, revision string) error {
-			f.Policy, f.Revision = policy, revision
-			_, err := s.functions.Update(ctx, e.function.Key, e.function.Revision, f)
-			return err
-		}}
+	h := s.holder(e, ref.qualifier)
+	if h == nil {
+		return nil
 	}
-	if a, ok := e.aliases[ref.qualifier]; ok {
-		record := a.Value
-		return &policyHolder{policy: record.Policy, revision: record.Revision, write: func(ctx context.Context, policy []statement, revision string) error {
-			record.Policy, record.Revision = policy, revision
-			_, err := s.aliases.Update(ctx, a.Key, a.Revision, record)
-			return err
-		}}
-	}
-	if v := e.published(ref.qualifier); v != nil {
-		record := v.Value
-		return &policyHolder{policy: record.Policy, revision: record.Revision, write: func(ctx context.Context, policy []statement, revision string) error {
-			record.Policy, record.Revision = policy, revision
-			_, err := s.versions.Update(ctx, v.Key, v.Revision, record)
-			return err
-		}}
-	}
-	return nil
+	return &policyHolder{policy: h.Policy, revision: h.revision, write: func(ctx context.Context, policy []statement, revision string) error {
+		h.Policy = policy
+		return h.put(ctx, h.attachments, revision)
+	}}
 }
 
 // holderNotFound is the error where ref names nothing.
@@ -283,10 +266,7 @@ func (s *Service) GetPolicy(ctx context.Context, in *api.GetPolicyInput) (*api.G
 	if err != nil {
 		return nil, err
 	}
-	var h *policyHolder
-	if e := s.entries.get(ref.functionKey); e != nil {
-		h = s.policyHolder(e, ref)
-	}
+	h := s.policyHolder(s.entries.get(ref.functionKey), ref)
 	if h == nil || len(h.policy) == 0 {
 		return nil, noSuchResource()
 	}

@@ -153,20 +153,11 @@ func (s *Service) resolvePublished(ctx context.Context, name, qualifier *string)
 // provisionable finds a version or alias, and its configuration if it has one.
 func (s *Service) provisionable(ref reference) (*entry, *provisioned, error) {
 	e := s.entries.get(ref.functionKey)
-	if isAlias(ref.qualifier) {
-		if e != nil {
-			if a, ok := e.aliases[ref.qualifier]; ok {
-				return e, a.Value.Provisioned, nil
-			}
-		}
-		return nil, nil, aliasNotFound(ref.qualified())
+	h := s.holder(e, ref.qualifier)
+	if h == nil {
+		return nil, nil, holderNotFound(ref)
 	}
-	if e != nil {
-		if v := e.published(ref.qualifier); v != nil {
-			return e, v.Value.Provisioned, nil
-		}
-	}
-	return nil, nil, functionNotFound(ref.qualified())
+	return e, h.Provisioned, nil
 }
 
 // checkProvisioned refuses a configuration that cannot be had.
@@ -256,17 +247,9 @@ func (e *entry) checkMove(a *aliasRecord) error {
 
 // setProvisioned writes the configuration of a version or alias; nil removes it.
 func (s *Service) setProvisioned(ctx context.Context, e *entry, qualifier string, p *provisioned) error {
-	if a, ok := e.aliases[qualifier]; ok {
-		a.Value.Provisioned = p
-		return s.updateAlias(ctx, e, a, a.Value)
-	}
-	v := *e.published(qualifier)
-	v.Value.Provisioned = p
-	ctx, cancel := writeContext(ctx)
-	defer cancel()
-	_, err := s.versions.Update(ctx, v.Key, v.Revision, v.Value)
-	s.reload(e.key)
-	return internal(err)
+	h := s.holder(e, qualifier)
+	h.Provisioned = p
+	return s.writeHolder(ctx, e.key, h)
 }
 
 func valueOf(p *provisioned) int {

@@ -30,12 +30,10 @@ type functionRecord struct {
 	// completed. Numbers are never used twice.
 	NextVersion int `json:"nextVersion"`
 
-	URL                 *urlRecord        `json:"url,omitempty"`
-	Async               *asyncRecord      `json:"async,omitempty"`         // of $LATEST
+	attachments
 	RecursiveLoop       api.RecursiveLoop `json:"recursiveLoop,omitempty"` // empty: Terminate
 	Tags                map[string]string `json:"tags,omitempty"`
 	ReservedConcurrency *int              `json:"reservedConcurrency,omitempty"`
-	Policy              []statement       `json:"policy,omitempty"`
 	SigningARN          string            `json:"signingArn,omitempty"` // of the code signing configuration
 }
 
@@ -48,9 +46,7 @@ type versionRecord struct {
 	// description can differ.
 	Source string `json:"source"`
 	status
-	Policy      []statement  `json:"policy,omitempty"`
-	Provisioned *provisioned `json:"provisioned,omitempty"`
-	Async       *asyncRecord `json:"async,omitempty"`
+	attachments
 }
 
 // aliasRecord is an alias.
@@ -61,10 +57,7 @@ type aliasRecord struct {
 	Description string             `json:"description,omitempty"`
 	Weights     map[string]float64 `json:"weights,omitempty"` // additional version -> share, at most one
 	Revision    string             `json:"revision"`
-	Policy      []statement        `json:"policy,omitempty"`
-	URL         *urlRecord         `json:"url,omitempty"`
-	Provisioned *provisioned       `json:"provisioned,omitempty"`
-	Async       *asyncRecord       `json:"async,omitempty"`
+	attachments
 }
 
 // status is the life cycle of $LATEST or of a version.

@@ -54,37 +54,12 @@ func urlID(arn string) string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:20]))
 }
 
-// urlHolder is what can have a URL: a function or an alias.
-type urlHolder struct {
-	arn    string
-	url    *urlRecord
-	policy []statement
-	write  func(ctx context.Context, u *urlRecord) error
-}
-
-// urlHolder finds the holder that ref names, or returns nil.
-func (s *Service) urlHolder(e *entry, ref reference) *urlHolder {
-	if e == nil {
+// urlHolder finds what can have a URL, a function or an alias, or returns nil.
+func (s *Service) urlHolder(e *entry, ref reference) *holder {
+	if ref.qualifier != "" && !isAlias(ref.qualifier) {
 		return nil
 	}
-	if ref.qualifier == "" {
-		f := e.function.Value
-		return &urlHolder{e.arn, f.URL, f.Policy, func(ctx context.Context, u *urlRecord) error {
-			f.URL = u
-			_, err := s.functions.Update(ctx, e.function.Key, e.function.Revision, f)
-			return err
-		}}
-	}
-	a, ok := e.aliases[ref.qualifier]
-	if !ok {
-		return nil
-	}
-	record := a.Value
-	return &urlHolder{qualify(e.arn, record.Name), record.URL, record.Policy, func(ctx context.Context, u *urlRecord) error {
-		record.URL = u
-		_, err := s.aliases.Update(ctx, a.Key, a.Revision, record)
-		return err
-	}}
+	return s.holder(e, ref.qualifier)
 }
 
 // resolveURL is resolve for the operations on URLs, which versions cannot have.
@@ -110,7 +85,7 @@ func (s *Service) CreateFunctionUrlConfig(ctx context.Context, in *api.CreateFun
 	if s.entries.get(ref.functionKey).isolated() {
 		return nil, invalidParameter("Function URLs are not supported for functions with tenant isolation.")
 	}
-	if h.url != nil {
+	if h.URL != nil {
 		return nil, conflict("Failed to create function url config for [functionArn = %s]. Error message:  FunctionUrlConfig exists for this Lambda function", h.arn)
 	}
 	now := s.opts.Now().UTC()
@@ -135,10 +110,10 @@ func (s *Service) GetFunctionUrlConfig(ctx context.Context, in *api.GetFunctionU
 		return nil, err
 	}
 	h := s.urlHolder(s.entries.get(ref.functionKey), ref)
-	if h == nil || h.url == nil {
+	if h == nil || h.URL == nil {
 		return nil, noSuchResource()
 	}
-	c := s.describeURL(ctx, ref, h.arn, h.url)
+	c := s.describeURL(ctx, ref, h.arn, h.URL)
 	return &api.GetFunctionUrlConfigOutput{
 		FunctionUrl: c.FunctionUrl, FunctionArn: c.FunctionArn, AuthType: c.AuthType, Cors: c.Cors,
 		CreationTime: c.CreationTime, LastModifiedTime: c.LastModifiedTime, InvokeMode: c.InvokeMode,
@@ -157,10 +132,10 @@ func (s *Service) UpdateFunctionUrlConfig(ctx context.Context, in *api.UpdateFun
 	switch {
 	case h == nil:
 		return nil, notFound("Function does not exist")
-	case h.url == nil:
+	case h.URL == nil:
 		return nil, noSuchResource()
 	}
-	u := *h.url
+	u := *h.URL
 	u.AuthType = cmp.Or(in.AuthType, u.AuthType)
 	u.InvokeMode = cmp.Or(in.InvokeMode, u.InvokeMode)
 	if in.Cors != nil {
@@ -185,7 +160,7 @@ func (s *Service) DeleteFunctionUrlConfig(ctx context.Context, in *api.DeleteFun
 	}
 	defer s.lock(ref.functionKey)()
 	h := s.urlHolder(s.entries.get(ref.functionKey), ref)
-	if h == nil || h.url == nil {
+	if h == nil || h.URL == nil {
 		return nil, noSuchResource()
 	}
 	if err := s.writeURL(ctx, ref, h, nil); err != nil {
@@ -208,7 +183,7 @@ func (s *Service) ListFunctionUrlConfigs(ctx context.Context, in *api.ListFuncti
 	qualifiers := append([]string{""}, slices.Sorted(maps.Keys(e.aliases))...)
 	var found []string
 	for _, q := range qualifiers {
-		if h := s.urlHolder(e, reference{ref.functionKey, q, ref.arn}); h.url != nil && q >= aws.Value(in.Marker) {
+		if h := s.urlHolder(e, reference{ref.functionKey, q, ref.arn}); h.URL != nil && q >= aws.Value(in.Marker) {
 			found = append(found, q)
 		}
 	}
@@ -216,17 +191,14 @@ func (s *Service) ListFunctionUrlConfigs(ctx context.Context, in *api.ListFuncti
 	out := &api.ListFunctionUrlConfigsOutput{FunctionUrlConfigs: []*api.FunctionUrlConfig{}, NextMarker: next}
 	for _, q := range found {
 		h := s.urlHolder(e, reference{ref.functionKey, q, ref.arn})
-		out.FunctionUrlConfigs = append(out.FunctionUrlConfigs, s.describeURL(ctx, ref, h.arn, h.url))
+		out.FunctionUrlConfigs = append(out.FunctionUrlConfigs, s.describeURL(ctx, ref, h.arn, h.URL))
 	}
 	return out, nil
 }
 
-func (s *Service) writeURL(ctx context.Context, ref reference, h *urlHolder, u *urlRecord) error {
-	ctx, cancel := writeContext(ctx)
-	defer cancel()
-	err := h.write(ctx, u)
-	s.reload(ref.functionKey)
-	return internal(err)
+func (s *Service) writeURL(ctx context.Context, ref reference, h *holder, u *urlRecord) error {
+	h.URL = u
+	return s.writeHolder(ctx, ref.functionKey, h)
 }
 
 func newCorsRecord(c *api.Cors) *corsRecord {
@@ -290,14 +262,14 @@ func (s *Service) InvokeURL(ctx context.Context, u *function.URL, event []byte, 
 func (s *Service) buildURLs(e *entry) {
 	add := func(qualifier string) {
 		h := s.urlHolder(e, reference{e.key, qualifier, e.arn})
-		if h.url == nil {
+		if h.URL == nil {
 			return
 		}
 		u := &function.URL{
-			ID: h.url.ID, FunctionARN: h.arn, IAM: h.url.AuthType == api.FunctionUrlAuthTypeAwsIam,
-			Public: publicURL(h.policy), Streaming: h.url.InvokeMode == api.InvokeModeResponseStream,
+			ID: h.URL.ID, FunctionARN: h.arn, IAM: h.URL.AuthType == api.FunctionUrlAuthTypeAwsIam,
+			Public: publicURL(h.Policy), Streaming: h.URL.InvokeMode == api.InvokeModeResponseStream,
 		}
-		if c := h.url.Cors; c != nil {
+		if c := h.URL.Cors; c != nil {
 			u.CORS = &function.CORS{
 				AllowCredentials: aws.Value(c.AllowCredentials), AllowHeaders: c.AllowHeaders, AllowMethods: c.AllowMethods,
 				AllowOrigins: c.AllowOrigins, ExposeHeaders: c.ExposeHeaders, MaxAge: int(aws.Value(c.MaxAge)),
