@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,9 +71,9 @@ func runModel(t *testing.T, r *rand.Rand) {
 	}
 	b.takes = time.Duration(r.Int64N(int64(5 * time.Second)))
 	faulty := rand.New(rand.NewPCG(r.Uint64(), 3))
-	broken := false
+	var broken atomic.Bool
 	b.store.fail = func(string) error {
-		if broken && faulty.IntN(2) == 0 {
+		if broken.Load() && faulty.IntN(2) == 0 {
 			return errors.New("input/output error")
 		}
 		return nil
@@ -79,11 +81,9 @@ func runModel(t *testing.T, r *rand.Rand) {
 
 	for i := range 60 {
 		time.Sleep(time.Duration(r.Int64N(int64(20 * time.Second))))
-		b.store.mu.Lock()
-		broken = r.IntN(4) == 0
-		b.store.mu.Unlock()
+		broken.Store(r.IntN(4) == 0)
 		if r.IntN(12) == 0 { // an orderly restart
-			broken = false
+			broken.Store(false)
 			b.close()
 			b.open()
 		}
@@ -98,9 +98,7 @@ func runModel(t *testing.T, r *rand.Rand) {
 			b.mu.Unlock()
 		}
 	}
-	b.store.mu.Lock()
-	broken = false
-	b.store.mu.Unlock()
+	broken.Store(false)
 	after(time.Hour)
 	if n := b.store.len(); n != 0 {
 		t.Errorf("%d events are left", n)
@@ -181,11 +179,12 @@ func TestAnyKillLosesNothing(t *testing.T) {
 			p.OnSuccess = "arn:aws:lambda:eu-west-1:123456789012:function:done"
 			b.function("done")
 			b.takes = time.Duration(r.Int64N(int64(time.Second)))
+			var mu sync.Mutex // events run side by side
+			outcomes := rand.New(rand.NewPCG(seed, 5))
 			b.replies["f"] = func(*invoke.Request) (string, bool, error) {
-				if r.IntN(3) == 0 {
-					return "null", true, nil
-				}
-				return "null", false, nil
+				mu.Lock()
+				defer mu.Unlock()
+				return "null", outcomes.IntN(3) == 0, nil
 			}
 			p.MaxAge = 5 * time.Hour
 			p.MaxRetries = 100 // so that all succeed
@@ -197,8 +196,8 @@ func TestAnyKillLosesNothing(t *testing.T) {
 					// The store fails from now on: nothing that the old queue
 					// still does has an effect, as after a kill.
 					old := b.store
-					b.store = &memory{last: old.last, all: old.all}
 					old.mu.Lock()
+					b.store = &memory{last: old.last, all: old.all}
 					old.fail = func(string) error { return errors.New("killed") }
 					old.all = nil
 					old.mu.Unlock()
