@@ -7,6 +7,12 @@
 // the daemon hold for its sandboxes too. Under version 2 it is one directory,
 // below the daemon's own cgroup where systemd delegated that (Delegate=yes), and
 // at the top of the visible tree otherwise.
+//
+// Inside a Group is another, for what the sandbox's guest does. A sandbox whose
+// kernel is a process in user space, such as gVisor's, works for its guest in
+// that process, for more CPU time than Linux would take for the same. AddKernel
+// moves that process out of the inner group, and SetCPU limits the inner one to
+// what the guest was promised and the whole to a multiple of that.
 package cgroup
 
 import (
@@ -43,12 +49,19 @@ type Group interface {
 	// StartFD is a descriptor for clone3's CLONE_INTO_CGROUP, or -1 where
 	// processes must be moved in by Add after their start.
 	StartFD() int
+	// Add moves a process into the group, to where the guest is.
 	Add(pid int) error
+	// AddKernel moves the process that is the guest's kernel, but not its
+	// children, to where SetCPU allows it CPU time of its own.
+	AddKernel(pid int) error
 	// Processes lists the group's processes, the oldest first as a rule.
 	Processes() ([]int, error)
 	// SetMemory limits memory including cached files, and swap, to bytes.
 	SetMemory(bytes int64) error
-	// SetCPU limits CPU time to thousandths of a processor, or not at all.
+	// SetCPU limits the guest's CPU time to thousandths of a processor, or not
+	// at all, and its kernel's in proportion. What is left of a period is kept
+	// for the next. Groups that compete for processors get them in proportion
+	// to their limits.
 	SetCPU(millis int) error
 	// SetProcesses limits processes and threads on the host.
 	SetProcesses(n int) error
@@ -156,7 +169,7 @@ func Sweep(paths []string) error {
 	return errors.Join(errs...)
 }
 
-// below lists the directories in dir.
+// below lists the directories in dir and theirs, each after those in it.
 func below(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -165,7 +178,8 @@ func below(dir string) []string {
 	var dirs []string
 	for _, e := range entries {
 		if e.IsDir() {
-			dirs = append(dirs, filepath.Join(dir, e.Name()))
+			d := filepath.Join(dir, e.Name())
+			dirs = append(append(dirs, below(d)...), d)
 		}
 	}
 	return dirs
@@ -268,11 +282,6 @@ func readKeys(dir, name string, keys ...string) (map[string]int64, error) {
 	}
 	return values, nil
 }
-
-const cpuPeriod = 100_000 // µs
-
-// cpuQuota returns the quota in µs a period.
-func cpuQuota(millis int) int { return max(1000, millis*cpuPeriod/1000) }
 
 // freezeTimeout bounds the wait for processes to stop: those in an
 // uninterruptible system call stop late.

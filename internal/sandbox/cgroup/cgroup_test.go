@@ -95,7 +95,10 @@ func TestGroupV2SpeaksTheKernelsLanguage(t *testing.T) {
 	fakeV2(t, base, map[string]string{"cgroup.controllers": "cpuset cpu io memory hugetlb", "cgroup.subtree_control": ""})
 	fakeV2(t, tree, map[string]string{"cgroup.controllers": "cpu memory", "cgroup.subtree_control": ""})
 	dir := filepath.Join(tree, "s")
+	fakeV2(t, filepath.Join(dir, "guest"), map[string]string{"cpu.max": "max 100000", "cgroup.procs": "7\n8\n"})
+	fakeV2(t, filepath.Join(dir, "kernel"), map[string]string{"cgroup.procs": ""})
 	fakeV2(t, dir, map[string]string{
+		"cgroup.subtree_control": "", "cpu.max.burst": "", "cpu.weight": "",
 		"cgroup.freeze": "0", "cgroup.events": "populated 1\nfrozen 1\n", "memory.max": "max", "memory.swap.max": "1",
 		"memory.oom.group": "0", "cpu.max": "max 100000", "pids.max": "max", "cgroup.procs": "",
 		"memory.stat":   "anon 1000\nfile 5000\nkernel 7\nshmem 2000\n",
@@ -127,8 +130,13 @@ func TestGroupV2SpeaksTheKernelsLanguage(t *testing.T) {
 		{nil, "memory.oom.group", "1"},
 		{func() error { return g.SetMemory(1 << 20) }, "memory.max", "1048576"},
 		{nil, "memory.swap.max", "0"},
-		{func() error { return g.SetCPU(250) }, "cpu.max", "25000 100000"},
+		{nil, "cgroup.subtree_control", "+cpu"},
+		{func() error { return g.SetCPU(250) }, "cpu.max", "75000 100000"},
+		{nil, "cpu.max.burst", "75000"},
+		{nil, "cpu.weight", "25"},
+		{nil, "guest/cpu.max", "25000 100000"}, // which has no burst here
 		{func() error { return g.SetCPU(Unlimited) }, "cpu.max", "max 100000"},
+		{func() error { return g.AddKernel(6) }, "kernel/cgroup.procs", "6"},
 		{func() error { return g.SetProcesses(9) }, "pids.max", "9"},
 		{g.Freeze, "cgroup.freeze", "1"},
 		{g.Thaw, "cgroup.freeze", "0"},
@@ -145,6 +153,9 @@ func TestGroupV2SpeaksTheKernelsLanguage(t *testing.T) {
 		if got := contents(t, dir, step.file); got != step.want {
 			t.Errorf("%s holds %q, want %q", step.file, got, step.want)
 		}
+	}
+	if pids, err := g.Processes(); err != nil || !slices.Equal(pids, []int{6, 7, 8}) {
+		t.Errorf("processes %v, %v", pids, err)
 	}
 	if m, err := g.Memory(); err != nil || m != (Memory{Used: 3000, Peak: 6000}) {
 		t.Errorf("memory %+v, %v", m, err)
@@ -223,7 +234,12 @@ func TestGroup(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if err := errors.Join(g.SetCPU(100), g.SetCPU(Unlimited), g.SetProcesses(10)); err != nil {
+	for _, millis := range []int{100, 1000, 72, 72, 6000, Unlimited, 1} { // down and up
+		if err := g.SetCPU(millis); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := g.SetProcesses(10); err != nil {
 		t.Error(err)
 	}
 	if err := errors.Join(g.Freeze(), g.Freeze(), g.Thaw(), g.Thaw(), g.Freeze()); err != nil {

@@ -46,7 +46,9 @@ func openV1(name string, found map[string]hierarchy) (*Tree, error) {
 // groupV1 is a Group in version 1 hierarchies.
 type groupV1 struct {
 	dirs   map[string]string // by controller
-	freeze *os.File          // freezer.state
+	guest  string            // in the directory of cpu, if there is that
+	cpu    cpuLimit
+	freeze *os.File // freezer.state
 	peak   peak
 }
 
@@ -63,6 +65,13 @@ func createV1(t *Tree, name string) (_ Group, err error) {
 			return nil, fmt.Errorf("cgroup: %w", err)
 		}
 		g.dirs[c] = dir
+	}
+	if dir := g.dirs["cpu"]; dir != "" {
+		g.guest = filepath.Join(dir, guestGroup)
+		if err := os.Mkdir(g.guest, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("cgroup: %w", err)
+		}
+		g.cpu = cpuLimit{whole: dir, guest: g.guest, burst: "cpu.cfs_burst_us", quota: quotaV1, share: sharesV1}
 	}
 	g.freeze, err = os.OpenFile(filepath.Join(g.dirs["freezer"], "freezer.state"), os.O_RDWR, 0)
 	if err != nil {
@@ -81,9 +90,22 @@ func (g *groupV1) StartFD() int { return -1 }
 
 func (g *groupV1) Add(pid int) error {
 	for _, dir := range g.unique() {
+		if dir == g.dirs["cpu"] {
+			dir = g.guest
+		}
 		if err := write(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("cgroup: adding a process: %w", err)
 		}
+	}
+	return nil
+}
+
+func (g *groupV1) AddKernel(pid int) error {
+	if g.guest == "" {
+		return nil // nothing is limited
+	}
+	if err := write(g.dirs["cpu"], "cgroup.procs", strconv.Itoa(pid)); err != nil {
+		return fmt.Errorf("cgroup: moving the guest's kernel: %w", err)
 	}
 	return nil
 }
@@ -132,21 +154,23 @@ func (g *groupV1) SetMemory(bytes int64) error {
 }
 
 func (g *groupV1) SetCPU(millis int) error {
-	dir, err := g.dir("cpu")
-	if err != nil {
+	if _, err := g.dir("cpu"); err != nil {
 		return err
 	}
-	quota := Unlimited
-	if millis != Unlimited {
-		quota = cpuQuota(millis)
-		if err := write(dir, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod)); err != nil {
-			return fmt.Errorf("cgroup: CPU limit: %w", err)
-		}
-	}
-	if err := write(dir, "cpu.cfs_quota_us", strconv.Itoa(quota)); err != nil {
+	if err := g.cpu.set(millis); err != nil {
 		return fmt.Errorf("cgroup: CPU limit: %w", err)
 	}
 	return nil
+}
+
+// quotaV1 implements cpuLimit.quota. The period is the kernel's default.
+func quotaV1(dir string, µs int) error {
+	return write(dir, "cpu.cfs_quota_us", strconv.Itoa(µs))
+}
+
+// sharesV1 implements cpuLimit.share: 1,024 are a whole processor's.
+func sharesV1(dir string, millis int) error {
+	return write(dir, "cpu.shares", strconv.Itoa(max(2, millis*1024/1000)))
 }
 
 func (g *groupV1) SetProcesses(n int) error {
@@ -268,6 +292,9 @@ func (g *groupV1) Remove() error {
 	var errs []error
 	for _, dir := range g.unique() {
 		errs = append(errs, killAll(dir))
+	}
+	if g.guest != "" {
+		errs = append(errs, killAll(g.guest), removeDir(g.guest))
 	}
 	for _, dir := range g.unique() {
 		errs = append(errs, removeDir(dir))

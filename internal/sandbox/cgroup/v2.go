@@ -96,10 +96,12 @@ func evacuate(dir string) error {
 	return nil
 }
 
-// groupV2 is a Group in the version 2 hierarchy.
+// groupV2 is a Group in the version 2 hierarchy. Version 2 allows no processes
+// beside groups, so the guest's kernel has one too.
 type groupV2 struct {
 	dir    string
-	handle *os.File // of dir
+	cpu    cpuLimit
+	handle *os.File // of the guest's group
 	freeze *os.File // cgroup.freeze
 	peak   peak
 }
@@ -114,7 +116,19 @@ func createV2(t *Tree, name string) (_ Group, err error) {
 			err = errors.Join(fmt.Errorf("cgroup: %w", err), g.Remove())
 		}
 	}()
-	if g.handle, err = os.Open(g.dir); err != nil {
+	for _, part := range []string{guestGroup, kernelGroup} {
+		if err := os.Mkdir(filepath.Join(g.dir, part), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+	}
+	if !slices.Contains(t.missing, "cpu") {
+		if err := write(g.dir, "cgroup.subtree_control", "+cpu"); err != nil {
+			return nil, err
+		}
+	}
+	guest := filepath.Join(g.dir, guestGroup)
+	g.cpu = cpuLimit{whole: g.dir, guest: guest, burst: "cpu.max.burst", quota: quotaV2, share: weightV2}
+	if g.handle, err = os.Open(guest); err != nil {
 		return nil, err
 	}
 	if g.freeze, err = os.OpenFile(filepath.Join(g.dir, "cgroup.freeze"), os.O_WRONLY, 0); err != nil {
@@ -132,7 +146,24 @@ func (g *groupV2) StartFD() int { return int(g.handle.Fd()) }
 // Add implements Group. Processes have started in the group by StartFD.
 func (g *groupV2) Add(int) error { return nil }
 
-func (g *groupV2) Processes() ([]int, error) { return processes(g.dir) }
+func (g *groupV2) AddKernel(pid int) error {
+	if err := write(filepath.Join(g.dir, kernelGroup), "cgroup.procs", strconv.Itoa(pid)); err != nil {
+		return fmt.Errorf("cgroup: moving the guest's kernel: %w", err)
+	}
+	return nil
+}
+
+// Processes implements Group. The kernel's process is the oldest.
+func (g *groupV2) Processes() (pids []int, err error) {
+	for _, part := range []string{kernelGroup, guestGroup} {
+		in, err := processes(filepath.Join(g.dir, part))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, in...)
+	}
+	return pids, nil
+}
 
 func (g *groupV2) SetMemory(bytes int64) error {
 	if err := write(g.dir, "memory.max", strconv.FormatInt(bytes, 10)); err != nil {
@@ -145,14 +176,23 @@ func (g *groupV2) SetMemory(bytes int64) error {
 }
 
 func (g *groupV2) SetCPU(millis int) error {
-	value := fmt.Sprintf("max %d", cpuPeriod)
-	if millis != Unlimited {
-		value = fmt.Sprintf("%d %d", cpuQuota(millis), cpuPeriod)
-	}
-	if err := write(g.dir, "cpu.max", value); err != nil {
+	if err := g.cpu.set(millis); err != nil {
 		return fmt.Errorf("cgroup: CPU limit: %w", err)
 	}
 	return nil
+}
+
+// quotaV2 implements cpuLimit.quota.
+func quotaV2(dir string, µs int) error {
+	if µs == Unlimited {
+		return write(dir, "cpu.max", fmt.Sprintf("max %d", cpuPeriod))
+	}
+	return write(dir, "cpu.max", fmt.Sprintf("%d %d", µs, cpuPeriod))
+}
+
+// weightV2 implements cpuLimit.share: 100 are a whole processor's.
+func weightV2(dir string, millis int) error {
+	return write(dir, "cpu.weight", strconv.Itoa(min(max(1, millis/10), 10_000)))
 }
 
 func (g *groupV2) SetProcesses(n int) error {
@@ -228,5 +268,9 @@ func (g *groupV2) Remove() error {
 		}
 	}
 	g.peak.close()
-	return errors.Join(killAll(g.dir), removeDir(g.dir))
+	var errs []error
+	for _, dir := range []string{filepath.Join(g.dir, guestGroup), filepath.Join(g.dir, kernelGroup), g.dir} {
+		errs = append(errs, killAll(dir), removeDir(dir))
+	}
+	return errors.Join(errs...)
 }

@@ -160,6 +160,11 @@ func (s *instance) settle() (err error) {
 		}
 	}
 	if s.driver.limits.cpu {
+		// What gVisor's kernel has started by now runs guest code, and starts
+		// all else that does.
+		if err := s.group.AddKernel(s.process.Pid); err != nil {
+			return err
+		}
 		return s.group.SetCPU(max(s.spec.CPUMillis, s.spec.BoostMillis))
 	}
 	return nil

@@ -1,8 +1,10 @@
 package gvisor
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,6 +173,36 @@ func TestCPUTimeIsShared(t *testing.T) {
 	t.Logf("boosted %v in a second, then %v", time.Duration(b), time.Duration(after))
 	if b < 2*after {
 		t.Error("the boost gave no more CPU time")
+	}
+}
+
+// gVisor starts processes for guest code from its first such process only, so
+// all of them are in its group.
+func TestOnlyGVisorsKernelHasCPUTimeBesideTheGuests(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("fork", "", 8)
+	s := g.Sandbox.(*instance)
+	pids, err := s.group.Processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	guests := 0
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		inGuest := strings.Contains(string(b), "/"+s.spec.ID+"/guest\n")
+		if kernel := pid == s.process.Pid; kernel == inGuest {
+			t.Errorf("process %d (gVisor's kernel: %v) is in\n%s", pid, kernel, b)
+		}
+		if inGuest {
+			guests++
+		}
+	}
+	if guests < 2 {
+		t.Errorf("%d processes run guest code", guests)
 	}
 }
 
