@@ -247,6 +247,9 @@ func sentryConfig() (*config.Config, error) {
 		"oci-seccomp":        "false",
 		"net-raw":            "false",
 		"root":               "/",
+		// The fast path saves wake-ups by spinning, with CPU time that a
+		// function has little of and its neighbours have a use for.
+		"systrap-disable-fast-path": "true",
 	} {
 		if err := flags.Set(name, value); err != nil {
 			return nil, fmt.Errorf("gVisor option %s: %w", name, err)
