@@ -1,7 +1,6 @@
 package main
 
 import (
-	"archive/zip"
 	"context"
 	"net"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/test/harness"
 )
 
 // TestMain lets the test binary be the program in the scripts.
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 //	ready LOG            waits for the server of $LAPWING_DATA that prints to LOG
 //	eventually PROG ARG… runs a program until it succeeds
 //	waitfor FILE TEXT    waits until a file holds a text
-//	deploy NAME FILE     creates a function of runtime provided.al2023; FILE is its bootstrap
+//	deploy NAME          creates a function that runs testdata/function
 //	metered N FUNCTION…  waits until N invocations are in usage, which is then as the REPORT lines say
 //	measured METRIC STATISTIC VALUE [FUNCTION]  waits until a metric of Lambda has a value
 //	embedded NAMESPACE METRIC SUM  waits until a metric has a sum
@@ -58,7 +58,7 @@ func TestScript(t *testing.T) {
 }
 
 // patience is how long a script waits for what must happen on any machine.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 func until(ts *testscript.TestScript, what string, done func() bool) {
 	for end := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
@@ -105,7 +105,7 @@ func busyPort(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func deploy(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 2, "deploy NAME FILE")
+	want(ts, neg, args, 1, "deploy NAME")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	data := ts.MkAbs(ts.Getenv("LAPWING_DATA"))
@@ -113,22 +113,14 @@ func deploy(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	root, err := credentials.Read(filepath.Join(data, credentialsDir))
 	ts.Check(err)
-	bootstrap, err := os.ReadFile(ts.MkAbs(args[1]))
+	program, err := harness.Program("./testdata/function")
 	ts.Check(err)
-	var b strings.Builder
-	w := zip.NewWriter(&b)
-	h := &zip.FileHeader{Name: "bootstrap"}
-	h.SetMode(0o755)
-	f, err := w.CreateHeader(h)
-	ts.Check(err)
-	_, err = f.Write(bootstrap)
-	ts.Check(err)
-	ts.Check(w.Close())
 	c := lambda.NewFromConfig(cfg)
 	_, err = c.CreateFunction(ctx, &lambda.CreateFunctionInput{
 		FunctionName: &args[0], Runtime: types.RuntimeProvidedal2023, Handler: aws.String("x"),
-		Timeout: aws.Int32(60), MemorySize: aws.Int32(256),
-		Role: aws.String("arn:aws:iam::" + root.AccountID + ":role/r"), Code: &types.FunctionCode{ZipFile: []byte(b.String())},
+		Timeout: aws.Int32(120), MemorySize: aws.Int32(1769),
+		Role: aws.String("arn:aws:iam::" + root.AccountID + ":role/r"),
+		Code: &types.FunctionCode{ZipFile: harness.Zip(map[string]string{"bootstrap*": program})},
 	})
 	ts.Check(err)
 	active := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })

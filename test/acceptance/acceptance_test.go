@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -45,29 +44,6 @@ func startWith(t *testing.T, args ...string) *harness.Server {
 	return s
 }
 
-// builds holds the built test programs by name.
-var builds = map[string]func() (string, error){
-	"function": sync.OnceValues(func() (string, error) { return build("function") }),
-	"nonce":    sync.OnceValues(func() (string, error) { return build("nonce") }),
-	"probe":    sync.OnceValues(func() (string, error) { return build("probe") }),
-	"async":    sync.OnceValues(func() (string, error) { return build("async") }),
-}
-
-func build(name string) (string, error) {
-	dir, err := os.MkdirTemp("", "lapwing-acceptance-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(dir)
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(dir, "bootstrap"), "./"+name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w\n%s", err, out)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, "bootstrap"))
-	return string(b), err
-}
-
 // deploy creates the Go test function and waits until it is active.
 func deploy(t *testing.T, s *harness.Server, name string) *lambda.Client {
 	t.Helper()
@@ -77,7 +53,7 @@ func deploy(t *testing.T, s *harness.Server, name string) *lambda.Client {
 // deployProgram creates a function of a test program.
 func deployProgram(t *testing.T, s *harness.Server, name, program string, memory int32, change ...func(*lambda.CreateFunctionInput)) *lambda.Client {
 	t.Helper()
-	bootstrap, err := builds[program]()
+	bootstrap, err := harness.Program("./" + program)
 	if err != nil {
 		t.Fatal(err)
 	}

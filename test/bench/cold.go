@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -41,7 +39,7 @@ type starts struct {
 
 // cold measures from request to reply where no environment runs.
 func (b *bench) cold(ctx context.Context) error {
-	bootstrap, err := buildGo(ctx, b.dir)
+	bootstrap, err := harness.Program("lapwing.dev/lapwing/test/bench/function")
 	if err != nil {
 		return err
 	}
@@ -126,20 +124,4 @@ func nativeStart(ctx context.Context, command []string, n int) (time.Duration, e
 	}
 	slices.Sort(times)
 	return times[len(times)/2], nil
-}
-
-// buildGo builds the Go function and returns its program.
-func buildGo(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "bootstrap")
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", path, "./test/bench/function")
-	root, err := harness.Root()
-	if err != nil {
-		return "", err
-	}
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
-	}
-	b, err := os.ReadFile(path)
-	return string(b), err
 }

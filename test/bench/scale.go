@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"lapwing.dev/lapwing/test/harness"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // a burst of invocations that each need one of their own. Its floor is as many
 // starts of a native program on this host.
 func (b *bench) scaleOut(ctx context.Context) error {
-	bootstrap, err := buildGo(ctx, b.dir)
+	bootstrap, err := harness.Program("lapwing.dev/lapwing/test/bench/function")
 	if err != nil {
 		return err
 	}

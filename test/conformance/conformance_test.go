@@ -149,7 +149,7 @@ func TestSDKForGo(t *testing.T) {
 	ctx := t.Context()
 	name := aws.String("with-go")
 	_, err := c.CreateFunction(ctx, &lambda.CreateFunctionInput{
-		FunctionName: name, Runtime: nodeRuntime, Handler: aws.String("index.handler"), Role: aws.String(role()),
+		FunctionName: name, Runtime: nodeRuntime, Handler: aws.String("index.handler"), Role: aws.String(role()), MemorySize: aws.Int32(1769), Timeout: aws.Int32(60),
 		Code: &types.FunctionCode{ZipFile: code(1)},
 	})
 	if err != nil {

@@ -33,7 +33,7 @@ type site struct {
 func newSite(t *testing.T, in *lambda.CreateFunctionInput, url *lambda.CreateFunctionUrlConfigInput) *site {
 	t.Helper()
 	s := &site{t: t, c: lambda.NewFromConfig(server.Config()), name: *in.FunctionName}
-	in.Role, in.Timeout = aws.String(role()), aws.Int32(60)
+	in.Role, in.Timeout, in.MemorySize = aws.String(role()), aws.Int32(120), aws.Int32(1769)
 	if _, err := s.c.CreateFunction(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}

@@ -146,7 +146,7 @@ func deleteLayer(ctx context.Context, c *lambda.Client, name string, version int
 // newFunction is a request that makes a function, for a row to spoil.
 func newFunction(name string, spoil ...func(*lambda.CreateFunctionInput)) *lambda.CreateFunctionInput {
 	in := &lambda.CreateFunctionInput{
-		FunctionName: aws.String(name), Runtime: nodeRuntime, Handler: aws.String("index.handler"), Role: aws.String(role()),
+		FunctionName: aws.String(name), Runtime: nodeRuntime, Handler: aws.String("index.handler"), Role: aws.String(role()), MemorySize: aws.Int32(1769), Timeout: aws.Int32(60),
 		Code: &types.FunctionCode{ZipFile: code(1)},
 	}
 	for _, f := range spoil {

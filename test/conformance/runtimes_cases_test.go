@@ -7,7 +7,7 @@ const (
 	isoTime   = `\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z`
 	startLine = `^START RequestId: {id} Version: \$LATEST$`
 	endLine   = `^END RequestId: {id}$`
-	report    = `^REPORT RequestId: {id}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\tMemory Size: 512 MB\tMax Memory Used: \d+ MB`
+	report    = `^REPORT RequestId: {id}\tDuration: [\d.]+ ms\tBilled Duration: \d+ ms\tMemory Size: 1769 MB\tMax Memory Used: \d+ MB`
 )
 
 func js(code string) map[string]string  { return map[string]string{"index.js": code} }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -126,7 +125,7 @@ func (f *fleet) run(t *testing.T, runtime string, tests []runtimeTest) {
 }
 
 func (f *fleet) one(t *testing.T, runtime string, tt runtimeTest) {
-	o := outcome{function: regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(runtime+"-"+tt.name, "-"), memory: 512}
+	o := outcome{function: regexp.MustCompile(`[^A-Za-z0-9]+`).ReplaceAllString(runtime+"-"+tt.name, "-"), memory: 1769}
 	in := &lambda.CreateFunctionInput{
 		FunctionName: &o.function, Runtime: types.Runtime(runtime), Handler: aws.String(tt.handler), MemorySize: &o.memory,
 		Timeout: aws.Int32(max(tt.timeout, 1)), Role: aws.String("arn:aws:iam::" + f.Account() + ":role/runtimes"),
@@ -310,15 +309,9 @@ func wantEnv(t *testing.T, o outcome) {
 
 func buildGo(t *testing.T, pkg string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "bootstrap")
-	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	b, err := os.ReadFile(path)
+	program, err := harness.Program(pkg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	return program
 }

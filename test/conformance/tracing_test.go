@@ -83,7 +83,7 @@ func TestAnInvocationIsTraced(t *testing.T) {
 	name := aws.String("traced")
 	created, err := c.CreateFunction(t.Context(), &lambda.CreateFunctionInput{
 		FunctionName: name, Runtime: "provided.al2023", Handler: aws.String("bootstrap"), Role: aws.String("arn:aws:iam::" + s.Account() + ":role/any"),
-		Timeout: aws.Int32(60), TracingConfig: &types.TracingConfig{Mode: types.TracingModeActive},
+		MemorySize: aws.Int32(1769), Timeout: aws.Int32(60), TracingConfig: &types.TracingConfig{Mode: types.TracingModeActive},
 		Code: &types.FunctionCode{ZipFile: harness.Zip(map[string]string{"bootstrap*": buildGo(t, "./function")})},
 	})
 	if err != nil {

@@ -44,7 +44,7 @@ func TestLambdaWebAdapterAsItIs(t *testing.T) {
 	name := aws.String("web-application")
 	_, err = c.CreateFunction(t.Context(), &lambda.CreateFunctionInput{
 		FunctionName: name, Runtime: nodeRuntime, Handler: aws.String("run.sh"), Role: aws.String(role()),
-		MemorySize: aws.Int32(512), Timeout: aws.Int32(60), Layers: []string{*layer.LayerVersionArn},
+		MemorySize: aws.Int32(1769), Timeout: aws.Int32(60), Layers: []string{*layer.LayerVersionArn},
 		Environment: &types.Environment{Variables: map[string]string{"AWS_LAMBDA_EXEC_WRAPPER": "/opt/bootstrap", "PORT": "8000"}},
 		Code: &types.FunctionCode{ZipFile: harness.Zip(map[string]string{
 			"run.sh*": "#!/bin/sh\nexec node server.js\n",

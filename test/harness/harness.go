@@ -25,6 +25,10 @@ import (
 	"lapwing.dev/lapwing/cmd/lapwing/sdk"
 )
 
+// startTimeout is how long a server may take to start, which is far more than it
+// takes on a slow machine.
+const startTimeout = 5 * time.Minute
+
 // Server is one running lapwing.
 type Server struct {
 	Data string            // its data directory
@@ -87,7 +91,7 @@ func (s *Server) Restart() error {
 		s.log.Close()
 		close(exited)
 	}()
-	for time.Since(began) < time.Minute {
+	for time.Since(began) < startTimeout {
 		if s.ready(began) {
 			return nil
 		}
@@ -97,7 +101,7 @@ func (s *Server) Restart() error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	return errors.Join(errors.New("lapwing was not ready after a minute"), s.Kill())
+	return errors.Join(errors.New("lapwing was not ready in time"), s.Kill())
 }
 
 // ready asks the server's health, at the address that this start has written.
@@ -110,7 +114,7 @@ func (s *Server) ready(began time.Time) bool {
 	if err != nil || json.Unmarshal(out, &s.Env) != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/_lapwing/health", nil)
 	if err != nil {

@@ -18,7 +18,7 @@ async function invoke(Qualifier) {
 }
 
 await client.send(new L.CreateFunctionCommand({
-  FunctionName, Runtime: RUNTIME, Handler: "index.handler", Role: ROLE, Code: { ZipFile: readFileSync(V1) },
+  FunctionName, Runtime: RUNTIME, Handler: "index.handler", Role: ROLE, MemorySize: 1769, Timeout: 60, Code: { ZipFile: readFileSync(V1) },
 }));
 await L.waitUntilFunctionActiveV2(wait, { FunctionName });
 assert.equal(await invoke("$LATEST"), 1);

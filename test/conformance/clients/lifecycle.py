@@ -26,7 +26,7 @@ def invoke(qualifier):
 
 
 created = client.create_function(
-    FunctionName=name, Runtime=runtime, Handler="index.handler", Role=role, Code={"ZipFile": code1},
+    FunctionName=name, Runtime=runtime, Handler="index.handler", Role=role, Code={"ZipFile": code1}, MemorySize=1769, Timeout=60,
     Environment={"Variables": {"GREETING": "hi"}}, Tags={"team": "birds"})
 assert created["State"] in ("Pending", "Active"), created
 client.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})

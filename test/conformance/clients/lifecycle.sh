@@ -20,7 +20,7 @@ invoke() { # QUALIFIER -> the version in the answer
 
 aws sts get-caller-identity >/dev/null
 aws lambda create-function --function-name "$NAME" --runtime "$RUNTIME" --handler index.handler \
-	--role "$ROLE" --zip-file "fileb://$V1" --environment 'Variables={GREETING=hi}' >/dev/null
+	--role "$ROLE" --memory-size 1769 --timeout 60 --zip-file "fileb://$V1" --environment 'Variables={GREETING=hi}' >/dev/null
 aws lambda wait function-active-v2 --function-name "$NAME"
 want 'first invocation' "$(invoke '$LATEST')" 1
 want 'executed version' "$(cat "$out/executed")" '$LATEST'
@@ -31,9 +31,9 @@ echo "$tail" | grep -q 'REPORT RequestId' || fail "no REPORT in the log tail: $t
 want 'published version' "$(aws lambda publish-version --function-name "$NAME" --query Version --output text)" 1
 aws lambda update-function-code --function-name "$NAME" --zip-file "fileb://$V2" >/dev/null
 aws lambda wait function-updated-v2 --function-name "$NAME"
-aws lambda update-function-configuration --function-name "$NAME" --memory-size 256 --timeout 5 >/dev/null
+aws lambda update-function-configuration --function-name "$NAME" --memory-size 1770 --timeout 61 >/dev/null
 aws lambda wait function-updated-v2 --function-name "$NAME"
-want 'memory' "$(aws lambda get-function-configuration --function-name "$NAME" --query MemorySize --output text)" 256
+want 'memory' "$(aws lambda get-function-configuration --function-name "$NAME" --query MemorySize --output text)" 1770
 want 'after the update' "$(invoke '$LATEST')" 2
 want 'version 1 after the update' "$(invoke 1)" 1
 
