@@ -47,7 +47,7 @@ func startWith(t *testing.T, args ...string) *harness.Server {
 // deploy creates the Go test function and waits until it is active.
 func deploy(t *testing.T, s *harness.Server, name string) *lambda.Client {
 	t.Helper()
-	return deployProgram(t, s, name, "function", 128)
+	return deployProgram(t, s, name, "function", 1769)
 }
 
 // deployProgram creates a function of a test program.
@@ -65,7 +65,7 @@ func deployFiles(t *testing.T, s *harness.Server, name string, memory int32, fil
 	t.Helper()
 	c := lambda.NewFromConfig(s.Config())
 	in := &lambda.CreateFunctionInput{
-		FunctionName: &name, Runtime: types.RuntimeProvidedal2023, Handler: aws.String("x"), MemorySize: &memory, Timeout: aws.Int32(60),
+		FunctionName: &name, Runtime: types.RuntimeProvidedal2023, Handler: aws.String("x"), MemorySize: &memory, Timeout: aws.Int32(300),
 		Role: aws.String("arn:aws:iam::" + s.Account() + ":role/r"),
 		Code: &types.FunctionCode{ZipFile: harness.Zip(files)},
 	}
@@ -76,76 +76,104 @@ func deployFiles(t *testing.T, s *harness.Server, name string, memory int32, fil
 		t.Fatal(err)
 	}
 	w := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := w.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: &name}, time.Minute); err != nil {
+	if err := w.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: &name}, patience); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// parallel makes n invocations that sleep for ms, and counts the outcomes.
-func parallel(c *lambda.Client, name string, n, ms int) (outcomes map[string]int, answers map[string]int) {
-	outcomes, answers = map[string]int{}, map[string]int{}
-	var mu sync.Mutex
+// outcomes counts what has come of invocations.
+type outcomes struct {
+	mu      sync.Mutex
+	kinds   map[string]int // "ok", or what went wrong
+	answers map[string]int // of those that went well
+}
+
+// answered returns how many invocations have an answer.
+func (o *outcomes) answered() (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, k := range o.kinds {
+		n += k
+	}
+	return n
+}
+
+// parallel makes n invocations at once. The gate opens when so many of them are
+// held up by it at the same time and the others have been answered.
+func parallel(t *testing.T, s *harness.Server, c *lambda.Client, name string, n, held int) *outcomes {
+	t.Helper()
+	g := newGate(t, s)
+	o := &outcomes{kinds: map[string]int{}, answers: map[string]int{}}
 	var wg sync.WaitGroup
 	for range n {
-		wg.Go(func() {
-			out, err := c.Invoke(context.Background(), &lambda.InvokeInput{FunctionName: &name, Payload: fmt.Appendf(nil, `{"sleep":%d}`, ms)})
-			key := "ok"
-			var throttled *types.TooManyRequestsException
-			switch {
-			case errors.As(err, &throttled):
-				key = "throttled: " + string(throttled.Reason) + ", retry after " + aws.ToString(throttled.RetryAfterSeconds)
-			case err != nil:
-				key = err.Error()
-			case out.FunctionError != nil:
-				key = string(out.Payload)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			outcomes[key]++
-			if key == "ok" {
-				answers[string(out.Payload)]++
-			}
-		})
+		wg.Go(func() { o.invoke(c, name, g.URL) })
 	}
+	func() {
+		defer g.open()
+		logged(t, s, name, "waiting", held)
+		waitFor(t, "answers for those that need not wait", func() bool { return o.answered() >= n-held })
+	}()
 	wg.Wait()
-	return outcomes, answers
+	return o
+}
+
+func (o *outcomes) invoke(c *lambda.Client, name, until string) {
+	out, err := c.Invoke(context.Background(), &lambda.InvokeInput{FunctionName: &name, Payload: fmt.Appendf(nil, `{"until":%q}`, until)})
+	kind := "ok"
+	throttled, is := errors.AsType[*types.TooManyRequestsException](err)
+	switch {
+	case is:
+		kind = "throttled: " + string(throttled.Reason) + ", retry after " + aws.ToString(throttled.RetryAfterSeconds)
+	case err != nil:
+		kind = err.Error()
+	case out.FunctionError != nil:
+		kind = string(out.Payload)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.kinds[kind]++
+	if kind == "ok" {
+		o.answers[string(out.Payload)]++
+	}
+}
+
+// waitFor waits for what must happen on any machine.
+func waitFor(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !done(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
 }
 
 func Test64ParallelColdInvocationsAllSucceedSideBySide(t *testing.T) {
+	t.Parallel()
 	s := start(t)
-	// Each environment answers with an id of its own. Some serve twice where the
-	// host is slow to start the last ones, so that a slow one gets more time.
-	for sleep := 3000; ; sleep *= 4 {
-		name := fmt.Sprint("wide-", sleep)
-		outcomes, answers := parallel(deploy(t, s, name), name, 64, sleep)
-		if outcomes["ok"] != 64 {
-			t.Fatalf("outcomes %v\n%s", outcomes, s.Log())
-		}
-		if len(answers) >= 32 {
-			return
-		}
-		if sleep > 40_000 {
-			t.Fatalf("only %d environments served 64 parallel invocations", len(answers))
-		}
+	o := parallel(t, s, deploy(t, s, "wide"), "wide", 64, 64)
+	if o.kinds["ok"] != 64 || len(o.answers) != 64 { // each environment answers with an id of its own
+		t.Errorf("outcomes %v from %d environments\n%s", o.kinds, len(o.answers), s.Log())
 	}
 }
 
 func TestReservedConcurrencyOf8Throttles56Of64(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	c := deploy(t, s, "narrow")
 	_, err := c.PutFunctionConcurrency(t.Context(), &lambda.PutFunctionConcurrencyInput{FunctionName: aws.String("narrow"), ReservedConcurrentExecutions: aws.Int32(8)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	outcomes, _ := parallel(c, "narrow", 64, 15_000) // within which all 64 have come, on a busy host too
+	o := parallel(t, s, c, "narrow", 64, 8)
 	want := map[string]int{"ok": 8, "throttled: ReservedFunctionConcurrentInvocationLimitExceeded, retry after 1": 56}
-	if !maps.Equal(outcomes, want) {
-		t.Errorf("outcomes %v, want %v", outcomes, want)
+	if !maps.Equal(o.kinds, want) {
+		t.Errorf("outcomes %v, want %v", o.kinds, want)
 	}
 }
 
 func TestKillLosesNothingAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	c := deploy(t, s, "durable")
 	ctx, name := t.Context(), aws.String("durable")
@@ -160,13 +188,16 @@ func TestKillLosesNothingAndLeavesNothing(t *testing.T) {
 	if _, err := c.CreateAlias(ctx, &lambda.CreateAliasInput{FunctionName: name, Name: aws.String("live"), FunctionVersion: aws.String("1")}); err != nil {
 		t.Fatal(err)
 	}
-	if outcomes, _ := parallel(c, "durable", 3, 300); outcomes["ok"] != 3 {
-		t.Fatalf("outcomes %v", outcomes)
+	if o := parallel(t, s, c, "durable", 3, 3); o.kinds["ok"] != 3 {
+		t.Fatalf("outcomes %v", o.kinds)
 	}
 	env := maps.Clone(s.Env)
-	time.Sleep(5 * time.Second)          // what functions print is on disk within a second
-	go parallel(c, "durable", 3, 30_000) // sandboxes at work when the kill comes
-	time.Sleep(time.Second)
+	logged(t, s, "durable", "REPORT", 3) // which is only when what it tells is on disk
+	g, killed := newGate(t, s), &outcomes{kinds: map[string]int{}, answers: map[string]int{}}
+	for range 3 {
+		go killed.invoke(c, "durable", g.URL) // sandboxes at work when the kill comes
+	}
+	logged(t, s, "durable", "waiting", 6)
 	old := tracesOf(t, s)
 	if len(old.processes) < 3 || len(old.cgroups) < 3 {
 		t.Fatalf("the test found only these traces of 3 sandboxes: %+v", old)

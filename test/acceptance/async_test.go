@@ -56,7 +56,7 @@ func (o objects) keys(prefix string) (keys []string) {
 // wait waits until there are n objects with a prefix.
 func (o objects) wait(prefix string, n int) []string {
 	o.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
 		if keys := o.keys(prefix); len(keys) >= n {
 			return keys
 		}
@@ -103,9 +103,10 @@ func (o objects) get(key string) (k kept) {
 }
 
 func TestAKillLosesNoAcceptedEvent(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	newObjects(t, s).create()
-	deployProgram(t, s, "async", "async", 128)
+	deployProgram(t, s, "async", "async", 1769)
 	const perRound = 100
 	var accepted []string
 	for round := range 3 {
@@ -154,7 +155,7 @@ func TestAKillLosesNoAcceptedEvent(t *testing.T) {
 	for _, id := range accepted {
 		missing[id] = true
 	}
-	for deadline := time.Now().Add(5 * time.Minute); len(missing) > 0; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * patience); len(missing) > 0; time.Sleep(200 * time.Millisecond) {
 		keys := o.keys("runs/")
 		for _, key := range keys {
 			delete(missing, strings.Split(key, "/")[1])
@@ -167,12 +168,13 @@ func TestAKillLosesNoAcceptedEvent(t *testing.T) {
 }
 
 func TestOutcomesOfEventsGoToTheirDestinations(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	o := newObjects(t, s)
 	o.create()
-	c := deployProgram(t, s, "records", "async", 128)
-	deployProgram(t, s, "dead", "async", 128)
-	deployProgram(t, s, "async", "async", 128)
+	c := deployProgram(t, s, "records", "async", 1769)
+	deployProgram(t, s, "dead", "async", 1769)
+	deployProgram(t, s, "async", "async", 1769)
 	arn := func(name string) *string {
 		return aws.String("arn:aws:lambda:" + s.Env["AWS_REGION"] + ":" + s.Account() + ":function:" + name)
 	}
@@ -183,7 +185,7 @@ func TestOutcomesOfEventsGoToTheirDestinations(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := lambda.NewFunctionUpdatedV2Waiter(c, func(o *lambda.FunctionUpdatedV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := w.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: aws.String("async")}, time.Minute); err != nil {
+	if err := w.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: aws.String("async")}, patience); err != nil {
 		t.Fatal(err)
 	}
 	put, err := c.PutFunctionEventInvokeConfig(t.Context(), &lambda.PutFunctionEventInvokeConfigInput{
@@ -238,11 +240,12 @@ func TestOutcomesOfEventsGoToTheirDestinations(t *testing.T) {
 }
 
 func TestAFunctionThatInvokesItselfIsStopped(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	o := newObjects(t, s)
 	o.create()
-	c := deployProgram(t, s, "records", "async", 128)
-	deployProgram(t, s, "async", "async", 128)
+	c := deployProgram(t, s, "records", "async", 1769)
+	deployProgram(t, s, "async", "async", 1769)
 	_, err := c.PutFunctionEventInvokeConfig(t.Context(), &lambda.PutFunctionEventInvokeConfigInput{
 		FunctionName: aws.String("async"), MaximumRetryAttempts: aws.Int32(0),
 		DestinationConfig: &types.DestinationConfig{OnFailure: &types.OnFailure{Destination: aws.String("arn:aws:lambda:" + s.Env["AWS_REGION"] + ":" + s.Account() + ":function:records")}},

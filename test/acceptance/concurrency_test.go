@@ -21,9 +21,9 @@ import (
 // about is what the test function tells of its environment.
 type about struct{ ID, Init, Tenant string }
 
-func ask(t *testing.T, c *lambda.Client, in lambda.InvokeInput, sleep int) (a about) {
+func ask(t *testing.T, c *lambda.Client, in lambda.InvokeInput, until string) (a about) {
 	t.Helper()
-	in.Payload = fmt.Appendf(nil, `{"about":true,"sleep":%d}`, sleep)
+	in.Payload = fmt.Appendf(nil, `{"about":true,"until":%q}`, until)
 	out, err := c.Invoke(t.Context(), &in)
 	if err != nil {
 		t.Error(err)
@@ -51,7 +51,7 @@ func provision(t *testing.T, c *lambda.Client, name, qualifier string, n int32) 
 // allocated waits until provisioned concurrency is not in progress any more.
 func allocated(t *testing.T, c *lambda.Client, name, qualifier string) *lambda.GetProvisionedConcurrencyConfigOutput {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
 		out, err := c.GetProvisionedConcurrencyConfig(t.Context(), &lambda.GetProvisionedConcurrencyConfigInput{FunctionName: &name, Qualifier: &qualifier})
 		if err != nil {
 			t.Fatal(err)
@@ -83,6 +83,7 @@ func publish(t *testing.T, c *lambda.Client, name string) string {
 }
 
 func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	c := deploy(t, s, "ready")
 	name, live := aws.String("ready"), aws.String("live")
@@ -94,22 +95,25 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 	wantReady(t, allocated(t, c, "ready", "live"), 2)
 
 	// Two find an environment that was started ahead, one has to wait for its own.
+	g := newGate(t, s)
 	got := map[string]int{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, 10_000)
+			a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, g.URL)
 			mu.Lock()
 			defer mu.Unlock()
 			got[a.Init]++
 		})
 	}
+	logged(t, s, "ready", "waiting", 3)
+	g.open()
 	wg.Wait()
 	if want := map[string]int{"provisioned-concurrency": 2, "on-demand": 1}; !maps.Equal(got, want) {
 		t.Errorf("initialization types %v, want %v", got, want)
 	}
-	if a := ask(t, c, lambda.InvokeInput{FunctionName: name}, 0); a.Init != "on-demand" {
+	if a := ask(t, c, lambda.InvokeInput{FunctionName: name}, ""); a.Init != "on-demand" {
 		t.Errorf("$LATEST: initialization type %s", a.Init)
 	}
 
@@ -123,7 +127,7 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 	}
 	c = lambda.NewFromConfig(s.Config())
 	wantReady(t, allocated(t, c, "ready", "live"), 2)
-	if a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, 0); a.Init != "provisioned-concurrency" {
+	if a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, ""); a.Init != "provisioned-concurrency" {
 		t.Errorf("after the restart: initialization type %s", a.Init)
 	}
 
@@ -137,7 +141,7 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 	second := republish(t, c, "ready", map[string]string{"BROKEN": ""})
 	moveAlias(t, c, "ready", "live", second)
 	wantReady(t, allocated(t, c, "ready", "live"), 2)
-	if a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, 0); a.Init != "provisioned-concurrency" {
+	if a := ask(t, c, lambda.InvokeInput{FunctionName: name, Qualifier: live}, ""); a.Init != "provisioned-concurrency" {
 		t.Errorf("after the move: initialization type %s", a.Init)
 	}
 	if _, err := c.DeleteProvisionedConcurrencyConfig(t.Context(), &lambda.DeleteProvisionedConcurrencyConfigInput{FunctionName: name, Qualifier: live}); err != nil {
@@ -153,7 +157,7 @@ func TestProvisionedConcurrencyIsReadyAgainAfterAKillAndMovesWithItsAlias(t *tes
 func logged(t *testing.T, s *harness.Server, name, word string, n int) {
 	t.Helper()
 	c := cloudwatchlogs.NewFromConfig(s.Config())
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
 		out, err := c.FilterLogEvents(t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String("/aws/lambda/" + name), FilterPattern: &word})
 		if err == nil && len(out.Events) >= n {
 			return
@@ -172,7 +176,7 @@ func republish(t *testing.T, c *lambda.Client, name string, variables map[string
 		t.Fatal(err)
 	}
 	w := lambda.NewFunctionUpdatedV2Waiter(c, func(o *lambda.FunctionUpdatedV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := w.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: &name}, time.Minute); err != nil {
+	if err := w.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: &name}, patience); err != nil {
 		t.Fatal(err)
 	}
 	return publish(t, c, name)
@@ -186,15 +190,16 @@ func moveAlias(t *testing.T, c *lambda.Client, name, alias, version string) {
 }
 
 func TestTenantsHaveEnvironmentsOfTheirOwn(t *testing.T) {
+	t.Parallel()
 	s := start(t)
-	c := deployProgram(t, s, "isolated", "function", 128, func(in *lambda.CreateFunctionInput) {
+	c := deployProgram(t, s, "isolated", "function", 1769, func(in *lambda.CreateFunctionInput) {
 		in.TenancyConfig = &types.TenancyConfig{TenantIsolationMode: types.TenantIsolationModePerTenant}
 	})
 	name := aws.String("isolated")
 	owners := map[string]string{}
 	for range 3 {
 		for _, tenant := range []string{"blue", "green/1 @x"} {
-			a := ask(t, c, lambda.InvokeInput{FunctionName: name, TenantId: &tenant}, 0)
+			a := ask(t, c, lambda.InvokeInput{FunctionName: name, TenantId: &tenant}, "")
 			if a.Tenant != tenant {
 				t.Errorf("the function sees tenant %q, want %q", a.Tenant, tenant)
 			}

@@ -16,10 +16,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
-
-	"lapwing.dev/lapwing/test/harness"
 )
 
 // probe is a deployed function that tries what no function may.
@@ -111,8 +108,9 @@ func hostAddresses(t *testing.T) (hosts []string) {
 }
 
 func TestFunctionsReachTheEndpointButNoHost(t *testing.T) {
+	t.Parallel()
 	s := startWith(t, "--listen", "0.0.0.0:0") // the host's port of the endpoint, on every address
-	p := probe{t, deployProgram(t, s, "probe", "probe", 512), "probe"}
+	p := probe{t, deployProgram(t, s, "probe", "probe", 1769), "probe"}
 
 	var open []string
 	p.try(&open, "dial", 20, "lapwing.internal:4566", "bucket.lapwing.internal:4566", "169.254.100.1:53")
@@ -150,20 +148,22 @@ func TestFunctionsReachTheEndpointButNoHost(t *testing.T) {
 }
 
 func TestFunctionsDoNotReachEachOther(t *testing.T) {
+	t.Parallel()
 	s := start(t)
-	c := deployProgram(t, s, "victim", "probe", 512)
-	deployProgram(t, s, "attacker", "probe", 512)
+	c := deployProgram(t, s, "victim", "probe", 1769)
+	deployProgram(t, s, "attacker", "probe", 1769)
 	victim, attacker := probe{t, c, "victim"}, probe{t, c, "attacker"}
 	var addresses, own []string
 	victim.try(&addresses, "addresses", 0)
 	attacker.try(&own, "addresses", 0) // it is warm when the victim listens
+	g := newGate(t, s)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = c.Invoke(context.Background(), &lambda.InvokeInput{FunctionName: aws.String("victim"), Payload: []byte(`{"Do":"listen","Args":[":8080"],"Seconds":15}`)})
+		_, _ = c.Invoke(context.Background(), &lambda.InvokeInput{FunctionName: aws.String("victim"), Payload: fmt.Appendf(nil, `{"Do":"listen","Args":[":8080",%q]}`, g.URL)})
 	}()
-	defer func() { <-done }()
-	waitForLog(t, s, "victim", "listening")
+	defer func() { g.open(); <-done }()
+	logged(t, s, "victim", "waiting", 1)
 
 	sandboxes := netip.MustParsePrefix("100.64.0.0/10")
 	var targets []string
@@ -205,22 +205,10 @@ func TestFunctionsDoNotReachEachOther(t *testing.T) {
 	}
 }
 
-// waitForLog waits for a line in a function's log.
-func waitForLog(t *testing.T, s *harness.Server, function, line string) {
-	t.Helper()
-	logs := cloudwatchlogs.NewFromConfig(s.Config())
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		out, err := logs.FilterLogEvents(t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String("/aws/lambda/" + function), FilterPattern: &line})
-		if err == nil && len(out.Events) > 0 {
-			return
-		}
-	}
-	t.Fatalf("no %q in the log of %s", line, function)
-}
-
 func TestAnUnconfiguredSDKActsAsTheFunctionsRole(t *testing.T) {
+	t.Parallel()
 	s := start(t)
-	p := probe{t, deployProgram(t, s, "probe", "probe", 512), "probe"}
+	p := probe{t, deployProgram(t, s, "probe", "probe", 1769), "probe"}
 	var got map[string]string
 	p.try(&got, "aws", 0, "made-inside")
 	if want := "arn:aws:sts::" + s.Account() + ":assumed-role/r/probe"; got["arn"] != want || got["object"] != "content" {
@@ -229,6 +217,7 @@ func TestAnUnconfiguredSDKActsAsTheFunctionsRole(t *testing.T) {
 }
 
 func TestFunctionsSeeNoFilesButTheirOwn(t *testing.T) {
+	t.Parallel()
 	s := start(t)
 	const canary = "lapwing-canary-5b1f"
 	hostFile := filepath.Join(t.TempDir(), canary)

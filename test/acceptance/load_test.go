@@ -40,12 +40,12 @@ func chosenLoad() loadSize {
 func TestLoadWithKills(t *testing.T) {
 	size := chosenLoad()
 	s := start(t)
-	l := &load{t: t, s: s, client: deployProgram(t, s, "loaded", "nonce", 128), asked: map[string]bool{}}
+	l := &load{t: t, s: s, client: deployProgram(t, s, "loaded", "nonce", 1769), asked: map[string]bool{}}
 	l.warmUp(size.environments)
 	l.retire()
 	before := l.condition()
 
-	deployProgram(t, s, "loaded", "nonce", 128)
+	deployProgram(t, s, "loaded", "nonce", 1769)
 	l.warmUp(size.environments)
 	killed := l.run(size)
 	t.Logf("%d invocations, %d of them killed by %d kills", size.invocations, l.failed.Load(), killed)
@@ -207,7 +207,7 @@ func (l *load) checkLog() {
 	l.t.Helper()
 	var ran, reports map[string]int
 	var billed int64
-	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Second) {
 		ran, reports, billed = map[string]int{}, map[string]int{}, 0
 		l.events(`REPORT`, func(m string) {
 			if f := reportLine.FindStringSubmatch(m); f != nil {
@@ -275,7 +275,7 @@ func (l *load) retire() {
 	if _, err := l.client.DeleteFunction(l.t.Context(), &lambda.DeleteFunctionInput{FunctionName: aws.String("loaded")}); err != nil {
 		l.t.Fatal(err)
 	}
-	for end := time.Now().Add(2 * time.Minute); len(childrenOf(l.s.PID)) > 0; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); len(childrenOf(l.s.PID)) > 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			l.t.Fatalf("processes %v are left of a function that was deleted", childrenOf(l.s.PID))
 		}
@@ -332,7 +332,7 @@ func (l *load) settled(before condition) {
 	l.t.Helper()
 	const slack = 16 // files of logs and records come and go
 	var now condition
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		now = l.condition()
 		if now.children <= before.children && now.cgroups <= before.cgroups && now.mounts <= before.mounts &&
 			now.namespaces <= before.namespaces && now.files <= before.files+slack {

@@ -1,4 +1,4 @@
-// Command function sleeps as told and answers with an id of its environment, or
+// Command function waits as told and answers with an id of its environment, or
 // with more about it. Where BROKEN is set it does not start.
 package main
 
@@ -7,16 +7,17 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"time"
 
 	"github.com/aws/aws-lambda-go/lambda"
 	"github.com/aws/aws-lambda-go/lambdacontext"
+
+	"lapwing.dev/lapwing/test/acceptance/gate"
 )
 
 var id = rand.Uint64()
 
 type event struct {
-	Sleep int // ms
+	Until string // the URL of a gate
 	About bool
 }
 
@@ -25,8 +26,9 @@ func main() {
 		os.Exit(1)
 	}
 	lambda.Start(func(ctx context.Context, e event) (any, error) {
-		fmt.Println("sleeping for", e.Sleep)
-		time.Sleep(time.Duration(e.Sleep) * time.Millisecond)
+		if e.Until != "" {
+			gate.Wait(e.Until)
+		}
 		if !e.About {
 			return fmt.Sprint(id), nil
 		}

@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -22,6 +21,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"lapwing.dev/lapwing/test/acceptance/gate"
 )
 
 // event says what to try.
@@ -39,7 +40,7 @@ func main() {
 		case "addresses":
 			return addresses()
 		case "listen":
-			return nil, listen(e.Args[0], time.Duration(e.Seconds)*time.Second)
+			return nil, listen(e.Args[0], e.Args[1])
 		case "aws":
 			return callAWS(ctx, e.Args[0])
 		case "read":
@@ -67,7 +68,7 @@ func dial(all []string, patience time.Duration) []string {
 	open := []string{}
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, 64)
+	slots := make(chan struct{}, 512)
 	for _, address := range all {
 		slots <- struct{}{}
 		wg.Go(func() {
@@ -95,14 +96,13 @@ func addresses() ([]string, error) {
 	return all, err
 }
 
-// listen accepts connections for a while.
-func listen(address string, d time.Duration) error {
+// listen accepts connections until a gate opens.
+func listen(address, until string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
-	fmt.Println("listening")
-	time.Sleep(d)
+	gate.Wait(until)
 	return l.Close()
 }
 
