@@ -19,13 +19,17 @@ import (
 // ErrNoCapacity reports that the host lacks the resources for one more sandbox.
 var ErrNoCapacity = errors.New("sandbox: host has no capacity left")
 
-// Mount places a host directory or file into the sandbox, always read-only.
-// The root itself is an empty read-only directory in which the driver makes
-// the mount points; /tmp, /dev, /proc and /sys are the driver's own. Who writes
-// anywhere but to /tmp is told that the file system is read-only (EROFS).
+// Mount places a host directory, a file or what is in an image into the sandbox,
+// always read-only. The driver makes the mount points; /tmp, /dev, /proc and /sys
+// are its own. Who writes anywhere but to /tmp is told that the file system is
+// read-only (EROFS).
 type Mount struct {
 	Source string // absolute host path of a directory or a regular file
 	Target string // absolute path in the sandbox
+	// Image tells that Source is a file with an EROFS image, without
+	// compression or inline data of files (see package erofs), and that what is
+	// in it is to be mounted, not the file. Sandboxes share its pages in memory.
+	Image bool
 }
 
 // Symlink is a symbolic link in the sandbox's root, e.g. /bin -> usr/bin.
@@ -49,6 +53,10 @@ type Spec struct {
 	ID       string // unique on this host, [a-z0-9-]{1,64}
 	Hostname string
 
+	// Root is the absolute host path of an EROFS image, as for Mount.Image,
+	// that is the root. Empty means an empty directory with Symlinks in it, for
+	// which there is no place in an image.
+	Root     string
 	Mounts   []Mount
 	Symlinks []Symlink
 

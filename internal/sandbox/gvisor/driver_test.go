@@ -15,10 +15,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/image/erofs"
 	"lapwing.dev/lapwing/internal/sandbox"
 )
 
@@ -77,6 +79,12 @@ func TestSpecIsSeenInTheGuest(t *testing.T) {
 
 func TestFilesystemIsReadOnlyButForTmp(t *testing.T) {
 	d := newDriver(t)
+	for _, image := range []bool{false, true} {
+		t.Run(fmt.Sprintf("image=%t", image), func(t *testing.T) { filesystemIsReadOnly(t, d, image) })
+	}
+}
+
+func filesystemIsReadOnly(t *testing.T, d *Driver, image bool) {
 	source := t.TempDir()
 	if err := os.Chmod(source, 0o777); err != nil {
 		t.Fatal(err)
@@ -94,7 +102,11 @@ func TestFilesystemIsReadOnlyButForTmp(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(source, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	g := newGuest(t, d, func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: source, Target: "/opt"}} })
+	mount := sandbox.Mount{Source: source, Target: "/opt"}
+	if image {
+		mount.Source, mount.Image = imageOf(t, os.DirFS(source)), true
+	}
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{mount} })
 	if r := g.do("write", "/proc/new", 1); r.Error == "" {
 		t.Error("/proc could be written to")
 	}
@@ -138,6 +150,78 @@ func TestFilesystemIsReadOnlyButForTmp(t *testing.T) {
 	}
 	g.must("mkdir", "/tmp/dir", 0)
 	g.must("write", "/tmp/dir/file", 1)
+}
+
+// imageOf makes an image of a tree.
+func imageOf(tb testing.TB, tree fs.FS) (path string) {
+	tb.Helper()
+	f, err := os.Create(filepath.Join(tb.TempDir(), "image"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	w := erofs.NewWriter(f)
+	if err := w.AddFS(tree); err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := w.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return f.Name()
+}
+
+func TestImagesAreMounted(t *testing.T) {
+	d := newDriver(t)
+	code := imageOf(t, fstest.MapFS{
+		"hello.txt": {Data: []byte("hello"), Mode: 0o644},
+		"sub/link":  {Data: []byte("../hello.txt"), Mode: fs.ModeSymlink | 0o777},
+		"large":     {Data: bytes.Repeat([]byte("0123456789abcdef"), 100_000), Mode: 0o644},
+		"private":   {Mode: 0o600},
+	})
+	// A root that lacks most mount points.
+	root := imageOf(t, fstest.MapFS{
+		"etc/own":  {Data: []byte("own"), Mode: 0o644},
+		"tmp/gone": {Mode: 0o644},
+	})
+	g := newGuest(t, d, func(s *sandbox.Spec) {
+		s.Root = root
+		s.Mounts = []sandbox.Mount{{Source: code, Target: "/var/task", Image: true}, {Source: guestBinary, Target: "/etc/one-file"}}
+	})
+	for path, want := range map[string]string{
+		"/etc/own": "own", "/var/task/hello.txt": "hello", "/var/task/sub/link": "hello",
+		"/var/task/large": strings.Repeat("0123456789abcdef", 100_000),
+	} {
+		if got := g.must("read", path, 0).Text; got != want {
+			t.Errorf("%s holds %.100q, want %.100q", path, got, want)
+		}
+	}
+	for path, want := range map[string]string{
+		"/": "dev etc lapwing-init proc sys tmp var ", "/etc": "one-file own ", "/tmp": "", "/var/task": "hello.txt large private sub ",
+	} {
+		if got := g.must("list", path, 0).Text; got != want {
+			t.Errorf("%s holds %q, want %q", path, got, want)
+		}
+	}
+	for _, path := range []string{"/new", "/etc/own", "/etc/new", "/var/task/new"} {
+		if r := g.as(993, "write", path, 1); !strings.Contains(r.Error, "read-only file system") {
+			t.Errorf("write %s: %+v", path, r)
+		}
+	}
+	if r := g.as(993, "read", "/var/task/private", 0); !strings.Contains(r.Error, "permission denied") {
+		t.Errorf("another's file: %+v", r)
+	}
+	g.must("write", "/tmp/file", 1)
+}
+
+func TestWhatIsNoImageIsRefused(t *testing.T) {
+	d := newDriver(t)
+	for name, source := range map[string]string{"text": guestBinary, "directory": t.TempDir(), "nothing": "/nowhere/image"} {
+		spec := testSpec(func(s *sandbox.Spec) { s.Mounts = []sandbox.Mount{{Source: source, Target: "/opt", Image: true}} })
+		if s, err := d.Create(t.Context(), spec); err == nil {
+			t.Errorf("%s was mounted", name)
+			s.Destroy(t.Context())
+		}
+	}
 }
 
 func TestTmpHasItsSize(t *testing.T) {

@@ -84,21 +84,25 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	mounts := append([]sandbox.Mount{{Source: d.opts.InitPath, Target: wire.Init}}, s.spec.Mounts...)
 	var opened []*os.File
 	for _, m := range mounts {
-		f, isFile, err := openMount(m.Source)
+		f, mount, err := openMount(m)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(opened))
 		}
 		opened = append(opened, f)
-		req.Mounts = append(req.Mounts, wire.Mount{Target: m.Target, File: isFile})
+		req.Mounts = append(req.Mounts, mount)
 	}
-	root, err := makeRoot(d.rootsDir(), req.Mounts, s.spec.Symlinks)
+	root := sandbox.Mount{Source: s.spec.Root, Image: true}
+	if root.Source == "" {
+		if root.Source, err = makeRoot(d.rootsDir(), req.Mounts, s.spec.Symlinks); err != nil {
+			return nil, errors.Join(err, closeAll(opened))
+		}
+		root.Image = false
+	}
+	f, mount, err := openMount(root)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(opened))
 	}
-	f, _, err := openMount(root)
-	if err != nil {
-		return nil, errors.Join(err, closeAll(opened))
-	}
+	req.RootImage = mount.Image
 	h.add(f)
 	h.files = append(h.files, opened...)
 
@@ -224,6 +228,9 @@ func check(spec *sandbox.Spec) error {
 	}
 	if len(spec.Mounts) > wire.MaxMounts {
 		return bad("%d mounts", len(spec.Mounts))
+	}
+	if spec.Root != "" && (!path.IsAbs(spec.Root) || len(spec.Symlinks) > 0) {
+		return bad("root %q with %d symbolic links", spec.Root, len(spec.Symlinks))
 	}
 	if n := spec.Network; n != (sandbox.Network{}) {
 		switch {

@@ -84,15 +84,37 @@ func fillRoot(root string, mounts []wire.Mount, symlinks []sandbox.Symlink) erro
 	return nil
 }
 
-// openMount opens the root of a read-only clone of the mount at path, detached
+// openMount opens what is mounted and describes it.
+func openMount(m sandbox.Mount) (f *os.File, mount wire.Mount, err error) {
+	mount = wire.Mount{Target: m.Target, Image: m.Image}
+	if m.Image {
+		f, err = openImage(m.Source)
+	} else {
+		f, mount.File, err = openTree(m.Source)
+	}
+	if err != nil {
+		return nil, wire.Mount{}, fmt.Errorf("mount of %s: %w", m.Source, err)
+	}
+	return f, mount, nil
+}
+
+// openImage opens an image. Nothing but its bytes can be reached from the
+// descriptor.
+func openImage(path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return nil, errors.Join(errors.New("not a regular file"), err, f.Close())
+	}
+	return f, nil
+}
+
+// openTree opens the root of a read-only clone of the mount at path, detached
 // from every mount namespace: nothing above or mounted below path can be reached
 // from the descriptor.
-func openMount(path string) (f *os.File, isFile bool, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("mount of %s: %w", path, err)
-		}
-	}()
+func openTree(path string) (f *os.File, isFile bool, err error) {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		return nil, false, err

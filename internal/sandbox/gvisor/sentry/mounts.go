@@ -3,10 +3,12 @@ package sentry
 import (
 	"fmt"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
+	"gvisor.dev/gvisor/runsc/specutils"
 
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
@@ -18,32 +20,66 @@ import (
 // sandbox process, so that little is answered by goroutines here, and a sandbox
 // is one process instead of two.
 
-// serveMounts starts a server for the root and each of mounts and returns the
-// connections to them, in order.
-func serveMounts(mounts []wire.Mount) ([]int, error) {
+//
+// Images need nothing of this: gVisor maps the file and finds everything in it.
+
+// serveMounts returns what gVisor reads the root and each mount from, in order: a
+// connection to a server that it starts, or the image.
+func serveMounts(req *wire.Request) ([]int, error) {
 	server := lisafs.NewServer()
-	var clients []int
-	for i := range len(mounts) + 1 {
-		client, own, err := unet.SocketPair(false)
+	var sources []int
+	for i, m := range append([]wire.Mount{{Image: req.RootImage}}, req.Mounts...) {
+		fd := wire.Mounts + i
+		var source int
+		var err error
+		if m.Image {
+			// gVisor closes it, and a second attempt needs it again.
+			source, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		} else {
+			source, err = serveMount(server, &mountRoot{fd: fd, file: m.File})
+		}
 		if err != nil {
 			return nil, fmt.Errorf("serving mounts: %w", err)
 		}
-		impl := &mountRoot{fd: wire.Mounts + i}
-		if i > 0 {
-			impl.file = mounts[i-1].File
-		}
-		conn, err := server.CreateConnection(own, "/", lisafs.ConnectionOpts{Readonly: true}, impl)
-		if err != nil {
-			return nil, fmt.Errorf("serving mounts: %w", err)
-		}
-		server.StartConnection(conn)
-		n, err := client.Release()
-		if err != nil {
-			return nil, fmt.Errorf("serving mounts: %w", err)
-		}
-		clients = append(clients, n)
+		sources = append(sources, source)
 	}
-	return clients, nil
+	return sources, nil
+}
+
+// serveMount starts a server for one mount and returns the connection to it.
+func serveMount(server *lisafs.Server, mount *mountRoot) (int, error) {
+	client, own, err := unet.SocketPair(false)
+	if err != nil {
+		return -1, err
+	}
+	conn, err := server.CreateConnection(own, "/", lisafs.ConnectionOpts{Readonly: true}, mount)
+	if err != nil {
+		return -1, err
+	}
+	server.StartConnection(conn)
+	return client.Release()
+}
+
+// mountConfs tells gVisor's loader what the root and those of the guest's mounts
+// that it asks about are made from.
+func mountConfs(req *wire.Request, mounts []specs.Mount) []specutils.GoferMountConf {
+	root := specutils.GoferMountConf{Lower: specutils.Lisafs}
+	if req.RootImage {
+		// The mount points that the image lacks are made in memory above it.
+		root = specutils.GoferMountConf{Lower: specutils.Erofs, Upper: specutils.MemoryOverlay}
+	}
+	confs := []specutils.GoferMountConf{root}
+	for _, m := range mounts {
+		switch {
+		case m.Destination == "/tmp":
+			confs = append(confs, specutils.GoferMountConf{Lower: specutils.NoneLower, Upper: specutils.AnonOverlay})
+		case specutils.IsErofsMount(m):
+			confs = append(confs, specutils.GoferMountConf{Lower: specutils.Erofs})
+		case specutils.HasMountConfig(m):
+			confs = append(confs, specutils.GoferMountConf{Lower: specutils.Lisafs})
+		}
+	}
+	return confs
 }
 
 // mountRoot serves the root of one mount.

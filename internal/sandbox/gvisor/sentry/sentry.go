@@ -26,6 +26,7 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/seccomp"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/erofs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/unet"
@@ -33,7 +34,6 @@ import (
 	"gvisor.dev/gvisor/runsc/boot"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
-	"gvisor.dev/gvisor/runsc/specutils"
 
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
@@ -179,7 +179,7 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), running 
 // loaderArgs puts together what gVisor's loader is to build the guest from, and
 // returns it with a connection to the loader's control socket.
 func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket, error) {
-	goferFDs, err := serveMounts(req.Mounts)
+	goferFDs, err := serveMounts(req)
 	if err != nil {
 		return boot.Args{}, nil, err
 	}
@@ -197,15 +197,6 @@ func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket
 		stdio = append(stdio, n)
 	}
 	spec := guestSpec(req)
-	mountConfs := []specutils.GoferMountConf{{Lower: specutils.Lisafs}} // the root
-	for _, m := range spec.Mounts {
-		switch {
-		case m.Destination == "/tmp":
-			mountConfs = append(mountConfs, specutils.GoferMountConf{Lower: specutils.NoneLower, Upper: specutils.AnonOverlay})
-		case specutils.HasMountConfig(m):
-			mountConfs = append(mountConfs, specutils.GoferMountConf{Lower: specutils.Lisafs})
-		}
-	}
 	return boot.Args{
 		ID:                req.ID,
 		Spec:              spec,
@@ -218,7 +209,7 @@ func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket
 		PassFDs:           []boot.FDMapping{{Guest: wire.InitConn, Host: wire.GuestConn}},
 		ExecFD:            -1,
 		GoferFilestoreFDs: []int{wire.Tmp},
-		GoferMountConfs:   mountConfs,
+		GoferMountConfs:   mountConfs(req, spec.Mounts),
 		NumCPU:            req.CPUs,
 		CPUQuota:          -1,
 		TotalMem:          req.MemoryBytes,
@@ -271,7 +262,7 @@ func guestSpec(req *wire.Request) *specs.Spec {
 	caps := []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SYS_RESOURCE"}
 	spec := &specs.Spec{
 		Hostname: req.Hostname,
-		Root:     &specs.Root{Path: "/", Readonly: true},
+		Root:     &specs.Root{Path: "/", Readonly: !req.RootImage}, // see protectRoot
 		Process: &specs.Process{
 			Args:            []string{wire.Init},
 			Env:             []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
@@ -291,8 +282,12 @@ func guestSpec(req *wire.Request) *specs.Spec {
 		},
 	}
 	for i, m := range req.Mounts {
+		kind := "bind"
+		if m.Image {
+			kind = erofs.Name
+		}
 		spec.Mounts = append(spec.Mounts, specs.Mount{
-			Type: "bind", Source: strconv.Itoa(i), Destination: m.Target, Options: []string{"ro", "nosuid"},
+			Type: kind, Source: strconv.Itoa(i), Destination: m.Target, Options: []string{"ro", "nosuid"},
 		})
 	}
 	return spec

@@ -44,6 +44,7 @@ const InitConn = 3
 type Request struct {
 	ID           string
 	Hostname     string
+	RootImage    bool // the root is an EROFS image, not a directory
 	Mounts       []Mount
 	MemoryBytes  uint64
 	HostMemory   uint64 // bytes
@@ -60,6 +61,7 @@ type Request struct {
 type Mount struct {
 	Target string
 	File   bool // a regular file, not a directory
+	Image  bool // an EROFS image, whose content is mounted
 }
 
 // Network is the network interface of a sandbox. gVisor's own network stack
