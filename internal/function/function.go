@@ -37,12 +37,12 @@ type Version struct {
 	EphemeralMB  int // size of /tmp, 512-10,240
 	Env          map[string]string
 
-	// CodeDir is the unpacked, immutable code package on this host, to be
-	// mounted at /var/task.
-	CodeDir string
-	// LayersDir is what the function's layers come to together, to be mounted
-	// at /opt, or empty where it has none.
-	LayersDir string
+	// Code is the file on this host with the image of the unpacked code
+	// package, to be mounted at /var/task.
+	Code string
+	// Layers is the file with the image of what the function's layers come to
+	// together, to be mounted at /opt, or empty where it has none.
+	Layers string
 
 	Logging Logging
 

@@ -7,22 +7,21 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
 
 	"github.com/klauspost/compress/flate"
 	"golang.org/x/sync/errgroup"
+
+	"lapwing.dev/lapwing/internal/image/erofs"
 )
 
-// extract writes the package below root, an empty directory that nobody else
-// knows. Symbolic links are made last, so that nothing is written through one.
-func (p *pack) extract(ctx context.Context, root string) error {
+// extract adds the package to an image.
+func (p *pack) extract(ctx context.Context, w *erofs.Writer) error {
 	for _, dir := range p.dirs {
-		if err := os.Mkdir(filepath.Join(root, filepath.FromSlash(dir)), 0o755); err != nil {
-			return fmt.Errorf("image: %w", err)
+		if err := w.Mkdir(dir, erofs.Attr{Mode: 0o755}); err != nil {
+			return p.refuse(dir, err)
 		}
 	}
 	g, working := errgroup.WithContext(ctx)
@@ -31,9 +30,11 @@ func (p *pack) extract(ctx context.Context, root string) error {
 		if working.Err() != nil {
 			break
 		}
-		g.Go(func() error {
-			return extractFile(filepath.Join(root, filepath.FromSlash(f.path)), f.zip)
-		})
+		content, err := w.Reserve(f.path, fileAttr(f.zip), int64(f.zip.UncompressedSize64))
+		if err != nil {
+			return errors.Join(p.refuse(f.zip.Name, err), g.Wait())
+		}
+		g.Go(func() error { return inflate(content, f.zip) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -42,29 +43,25 @@ func (p *pack) extract(ctx context.Context, root string) error {
 		return err
 	}
 	for _, l := range p.links {
-		if err := os.Symlink(l.target, filepath.Join(root, filepath.FromSlash(l.path))); err != nil {
-			return fmt.Errorf("image: %w", err)
+		if err := w.Symlink(l.path, l.target, erofs.Attr{}); err != nil {
+			return p.refuse(l.path, err)
 		}
 	}
 	return nil
 }
 
-func extractFile(name string, f *zip.File) (err error) {
+// refuse makes the error for an entry that an image cannot hold.
+func (p *pack) refuse(entry string, err error) error {
+	return &Error{Reason: ReasonName, Entry: entry, Err: err}
+}
+
+// inflate writes the content of a file.
+func inflate(dst io.Writer, f *zip.File) error {
 	src, err := f.Open()
 	if err != nil {
 		return readError(f, err)
 	}
 	defer src.Close()
-	// O_EXCL also catches names that only the file system finds equal.
-	dst, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return &Error{Reason: ReasonDuplicate, Entry: f.Name}
-	}
-	if err != nil {
-		return fmt.Errorf("image: %w", err)
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-
 	buf := buffers.Get().(*[64 * 1024]byte)
 	defer buffers.Put(buf)
 	in := &source{r: src}
@@ -75,17 +72,17 @@ func extractFile(name string, f *zip.File) (err error) {
 		}
 		return fmt.Errorf("image: %w", err)
 	}
-	if err := dst.Chmod(fileMode(f.Mode())); err != nil {
-		return fmt.Errorf("image: %w", err)
-	}
-	// The time matters: Python takes a .pyc in the package only if it fits
-	// the time of its source.
-	if t := f.Modified; t.After(dosEpoch) {
-		if err := os.Chtimes(name, t, t); err != nil {
-			return fmt.Errorf("image: %w", err)
-		}
-	}
 	return nil
+}
+
+// fileAttr returns the attributes of a file. The time matters: Python takes a
+// .pyc in the package only if it fits the time of its source.
+func fileAttr(f *zip.File) erofs.Attr {
+	a := erofs.Attr{Mode: fileMode(f.Mode())}
+	if f.Modified.After(dosEpoch) {
+		a.Seconds = f.Modified.Unix()
+	}
+	return a
 }
 
 // dosEpoch is what a zip entry without a time shows.
@@ -93,7 +90,7 @@ var dosEpoch = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // fileMode keeps the permissions of the package as Lambda does, but lets the
 // sandbox's user read every file, and run it if its owner may; set-user-id bits
-// and write permission for others are dropped, since the files lie on the host.
+// and write permission for others are dropped.
 func fileMode(m fs.FileMode) fs.FileMode {
 	perm := m.Perm()&^0o022 | 0o444
 	if perm&0o100 != 0 {

@@ -1,19 +1,20 @@
-// Package image turns code packages into file-system images: directories that
-// hold the unpacked package, are named by the SHA-256 of the package, never
-// change, and are mounted read-only into every sandbox that runs that code.
+// Package image turns code packages into file-system images: EROFS files (see
+// package erofs) that hold what was unpacked, are named by a digest, never
+// change, and are mounted read-only into every sandbox that runs that code. The
+// sandboxes of a host share their pages in its page cache.
 //
 // A package comes from a stranger. Everything about it is checked before
 // anything is written (names, links, kinds of entries, sizes, overlaps), and
-// the bytes themselves while they are written (size and CRC). What passes is
-// unpacked into a temporary directory, synced to disk and renamed into place,
-// so an image either is there whole or is not there; a crash leaves only
-// temporary directories, which Open sweeps.
+// the bytes themselves while they are written (size and CRC). An image is
+// written to a temporary file, synced to disk and renamed into place, so it
+// either is there whole or is not there; a crash leaves only temporary files,
+// which Open sweeps.
 //
 // Merge makes one image of several, as the layers of a function lie over each
-// other.
+// other. Build makes one of whatever its caller adds.
 //
 // The lambda service makes images when code is uploaded and removes them when
-// no function version refers to them; the worker mounts Image.Dir.
+// no function version refers to them; the worker mounts Store.Path.
 package image
 
 import (
@@ -28,15 +29,24 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"lapwing.dev/lapwing/internal/image/erofs"
 )
 
-// tempPrefix marks directories that are not images: being made or removed.
-const tempPrefix = "tmp-"
+const (
+	// tempPrefix marks files that are not images: being made.
+	tempPrefix = "tmp-"
+	suffix     = ".erofs"
+
+	// format is the version of what is in the directory, which its file
+	// formatFile tells. Before it there were directories, without that file.
+	format     = "2\n"
+	formatFile = "format"
+)
 
 // Image is one unpacked package.
 type Image struct {
 	Digest       string // SHA-256 of the package, lower-case hex
-	Dir          string // absolute path of the unpacked files
 	UnpackedSize int64  // sum of the sizes of all files, in bytes
 }
 
@@ -47,7 +57,8 @@ type Store struct {
 }
 
 // Open opens the images in dir, which it makes if it is missing, and sweeps
-// what an earlier process left unfinished.
+// what an earlier process left unfinished. Images of an older format are gone
+// then, and are to be made again; a newer format is refused.
 func Open(dir string) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -57,18 +68,41 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+	s := &Store{dir: dir}
+	if err := s.sweep(); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
+	return s, nil
+}
+
+// sweep removes what is not of this format or not finished.
+func (s *Store) sweep() error {
+	found, err := os.ReadFile(filepath.Join(s.dir, formatFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	known := string(found) == format
+	if err == nil && !known {
+		return fmt.Errorf("%s has format %q and this version of Lapwing knows %q: use the version that wrote it, or remove the directory to have the images made again", s.dir, strings.TrimSpace(string(found)), strings.TrimSpace(format))
+	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tempPrefix) {
-			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("image: sweep: %w", err)
+		if !known || strings.HasPrefix(e.Name(), tempPrefix) {
+			if err := os.RemoveAll(filepath.Join(s.dir, e.Name())); err != nil {
+				return err
 			}
 		}
 	}
-	return &Store{dir: dir}, nil
+	if known {
+		return nil
+	}
+	return s.make(formatFile, func(f *os.File) error {
+		_, err := f.WriteString(format)
+		return err
+	})
 }
 
 // Unpack makes the image of the zip package of size bytes in r, or returns the
@@ -84,63 +118,73 @@ func (s *Store) Unpack(ctx context.Context, r io.ReaderAt, size int64) (Image, e
 	if err != nil {
 		return Image{}, err
 	}
-	img := Image{Digest: digest, Dir: s.Dir(digest), UnpackedSize: p.size}
+	if err := s.Build(ctx, digest, func(w *erofs.Writer) error { return p.extract(ctx, w) }); err != nil {
+		return Image{}, err
+	}
+	return Image{Digest: digest, UnpackedSize: p.size}, nil
+}
 
+// Build makes the image with the given digest of what fill adds, unless it is
+// there already. Of concurrent calls one makes it. The digest, a SHA-256 in
+// lower-case hex, is that of what the image is made from: the same digest means
+// the same image.
+func (s *Store) Build(ctx context.Context, digest string, fill func(*erofs.Writer) error) error {
+	if !isDigest(digest) {
+		return fmt.Errorf("image: %q is not a digest", digest)
+	}
 	unlock, err := s.locks.lock(ctx, digest)
 	if err != nil {
-		return Image{}, err
+		return err
 	}
 	defer unlock()
 	if s.Has(digest) {
-		return img, nil
+		return nil
 	}
-	err = s.make(img.Dir, func(root string) error {
-		if err := p.extract(ctx, root); err != nil {
+	return s.make(digest+suffix, func(f *os.File) error {
+		w := erofs.NewWriter(f)
+		if err := fill(w); err != nil {
 			return err
 		}
-		return p.sync(root)
+		_, err := w.Close()
+		return err
 	})
-	if err != nil {
-		return Image{}, err
-	}
-	return img, nil
 }
 
-// make makes the image in dir, all or nothing. fill writes it into the empty
-// directory that it is given, down to the disk.
-func (s *Store) make(dir string, fill func(root string) error) (err error) {
-	tmp, err := os.MkdirTemp(s.dir, tempPrefix)
+// make makes a file, all or nothing.
+func (s *Store) make(name string, fill func(*os.File) error) (err error) {
+	f, err := os.CreateTemp(s.dir, tempPrefix)
 	if err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, os.RemoveAll(tmp))
+			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return fmt.Errorf("image: %w", err)
+	err = fill(f)
+	if err == nil {
+		err = f.Sync()
 	}
-	if err := fill(tmp); err != nil {
+	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
+	if err := os.Rename(f.Name(), filepath.Join(s.dir, name)); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	return s.syncDir()
 }
 
-// Dir returns the directory of the image with the given digest, whether it
-// exists or not.
-func (s *Store) Dir(digest string) string { return filepath.Join(s.dir, digest) }
+// Path returns the file that is to be mounted as the image with the given
+// digest, whether it exists or not.
+func (s *Store) Path(digest string) string { return filepath.Join(s.dir, digest+suffix) }
 
 // Has tells whether the image exists.
 func (s *Store) Has(digest string) bool {
 	if !isDigest(digest) {
 		return false
 	}
-	fi, err := os.Lstat(s.Dir(digest))
-	return err == nil && fi.IsDir()
+	fi, err := os.Lstat(s.Path(digest))
+	return err == nil && fi.Mode().IsRegular()
 }
 
 // List returns the digests of all images, sorted.
@@ -151,15 +195,15 @@ func (s *Store) List() ([]string, error) {
 	}
 	var digests []string
 	for _, e := range entries {
-		if e.IsDir() && isDigest(e.Name()) {
-			digests = append(digests, e.Name())
+		if digest, ok := strings.CutSuffix(e.Name(), suffix); ok && isDigest(digest) {
+			digests = append(digests, digest)
 		}
 	}
 	return digests, nil
 }
 
-// Remove deletes an image; one that is not there is no error. The caller makes
-// sure that nothing uses it.
+// Remove deletes an image; one that is not there is no error. Sandboxes that have
+// it mounted keep it.
 func (s *Store) Remove(ctx context.Context, digest string) error {
 	if !isDigest(digest) {
 		return fmt.Errorf("image: %q is not a digest", digest)
@@ -169,16 +213,7 @@ func (s *Store) Remove(ctx context.Context, digest string) error {
 		return err
 	}
 	defer unlock()
-	// Renamed first, so that no half-deleted image is ever seen.
-	tmp, err := os.MkdirTemp(s.dir, tempPrefix)
-	if err != nil {
-		return fmt.Errorf("image: remove: %w", err)
-	}
-	err = os.Rename(s.Dir(digest), filepath.Join(tmp, "image"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err = errors.Join(err, os.RemoveAll(tmp)); err != nil {
+	if err := os.Remove(s.Path(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("image: remove: %w", err)
 	}
 	return s.syncDir()
@@ -212,31 +247,14 @@ func (s *Store) Spool(ctx context.Context, r io.Reader, limit int64) (f *os.File
 }
 
 func (s *Store) syncDir() error {
-	if err := syncPath(s.dir, (*os.File).Sync); err != nil {
+	d, err := os.Open(s.dir)
+	if err == nil {
+		err = errors.Join(d.Sync(), d.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("image: sync: %w", err)
 	}
 	return nil
-}
-
-// sync brings everything that extract made below root to disk.
-func (p *pack) sync(root string) error {
-	names := []string{root}
-	for _, dir := range p.dirs {
-		names = append(names, filepath.Join(root, filepath.FromSlash(dir)))
-	}
-	for _, f := range p.files {
-		names = append(names, filepath.Join(root, filepath.FromSlash(f.path)))
-	}
-	return syncAll(root, names)
-}
-
-func syncPath(name string, sync func(*os.File) error) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return sync(f)
 }
 
 func isDigest(s string) bool {

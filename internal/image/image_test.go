@@ -12,12 +12,16 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"lapwing.dev/lapwing/internal/image/erofs"
 )
 
 // file is an entry of a test package.
@@ -90,6 +94,18 @@ func unpack(s *Store, b []byte) (Image, error) {
 	return s.Unpack(context.Background(), bytes.NewReader(b), int64(len(b)))
 }
 
+// content opens what is in an image.
+func content(t testing.TB, s *Store, digest string) fs.FS {
+	t.Helper()
+	tree, done, err := s.open(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(done)
+	return tree
+}
+
+// left lists what the store holds.
 func left(t testing.TB, s *Store) []string {
 	t.Helper()
 	entries, err := os.ReadDir(s.dir)
@@ -98,7 +114,9 @@ func left(t testing.TB, s *Store) []string {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.Name() != formatFile {
+			names = append(names, e.Name())
+		}
 	}
 	return names
 }
@@ -120,6 +138,7 @@ func TestUnpackShowsThePackageAsLambdaDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tree := content(t, s, img.Digest)
 	for name, want := range map[string]struct {
 		body string
 		mode fs.FileMode
@@ -130,24 +149,24 @@ func TestUnpackShowsThePackageAsLambdaDoes(t *testing.T) {
 		"setuid":        {"x", 0o755},
 		"Index.js":      {"another file on Linux", 0o644},
 	} {
-		got, err := os.ReadFile(filepath.Join(img.Dir, name))
+		got, err := fs.ReadFile(tree, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		fi, _ := os.Stat(filepath.Join(img.Dir, name))
-		if string(got) != want.body || fi.Mode() != want.mode {
+		fi, _ := fs.Stat(tree, name)
+		if string(got) != want.body || fi.Mode()&(fs.ModeType|fs.ModeSetuid|fs.ModePerm) != want.mode {
 			t.Errorf("%s: %q %v, want %q %v", name, got, fi.Mode(), want.body, want.mode)
 		}
 	}
 	for _, dir := range []string{".", "bin", "lib", "lib/a"} {
-		if fi, err := os.Stat(filepath.Join(img.Dir, dir)); err != nil || fi.Mode() != fs.ModeDir|0o755 {
+		if fi, err := fs.Stat(tree, dir); err != nil || !fi.IsDir() || fi.Mode().Perm() != 0o755 {
 			t.Errorf("%s: %v %v", dir, fi.Mode(), err)
 		}
 	}
-	if got, _ := os.Readlink(filepath.Join(img.Dir, "lib/latest")); got != "a/b" {
+	if got, _ := fs.ReadLink(tree, "lib/latest"); got != "a/b" {
 		t.Errorf("symbolic link: %q", got)
 	}
-	if fi, _ := os.Stat(filepath.Join(img.Dir, "index.js")); !fi.ModTime().Equal(when) {
+	if fi, _ := fs.Stat(tree, "index.js"); !fi.ModTime().Equal(when) {
 		t.Errorf("time %v, want %v", fi.ModTime(), when)
 	}
 	if want := int64(len("exports.handler = 1") + len("#!/bin/sh\n") + len("deep") + len("x") + len("another file on Linux")); img.UnpackedSize != want {
@@ -357,7 +376,7 @@ func TestConcurrentUnpacksOfOnePackageShareOneImage(t *testing.T) {
 			t.Fatalf("%+v differs from %+v", img, images[0])
 		}
 	}
-	if n := left(t, s); !slices.Equal(n, []string{images[0].Digest}) {
+	if n := left(t, s); !slices.Equal(n, []string{images[0].Digest + suffix}) {
 		t.Errorf("directory holds %v", n)
 	}
 	if len(s.locks.held) != 0 {
@@ -421,14 +440,66 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(s.dir, tempPrefix+"123", "half"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(s.dir, tempPrefix+"123"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if s, err = Open(s.dir); err != nil {
 		t.Fatal(err)
 	}
-	if n := left(t, s); !slices.Equal(n, []string{img.Digest}) {
+	if n := left(t, s); !slices.Equal(n, []string{img.Digest + suffix}) {
 		t.Errorf("directory holds %v", n)
+	}
+}
+
+func TestOpenDropsDirectoriesFromBeforeImagesAndRefusesANewerFormat(t *testing.T) {
+	dir := t.TempDir()
+	old := filepath.Join(dir, strings.Repeat("a", 64))
+	if err := os.MkdirAll(filepath.Join(old, "lib"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old directory: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, formatFile), []byte("999\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "999") {
+		t.Errorf("a newer format: %v", err)
+	}
+}
+
+func TestBuildMakesAnImageOnceAndLeavesNothingWhenItFails(t *testing.T) {
+	s := newStore(t)
+	digest := strings.Repeat("b", 64)
+	broken := errors.New("broken")
+	if err := s.Build(t.Context(), digest, func(*erofs.Writer) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	if n := left(t, s); len(n) != 0 {
+		t.Errorf("left behind: %v", n)
+	}
+	var builds atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			err := s.Build(t.Context(), digest, func(w *erofs.Writer) error {
+				builds.Add(1)
+				return w.Create("etc/name", erofs.Attr{Mode: 0o640, UID: 7}, 4, strings.NewReader("name"))
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if got, err := fs.ReadFile(content(t, s, digest), "etc/name"); builds.Load() != 1 || err != nil || string(got) != "name" {
+		t.Errorf("%d builds, %q %v", builds.Load(), got, err)
+	}
+	if err := s.Build(t.Context(), "../x", nil); err == nil {
+		t.Error("built under a name that is no digest")
 	}
 }
 
@@ -474,7 +545,8 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("wrote outside: %v", entries)
 		}
 		var size int64
-		err = filepath.WalkDir(img.Dir, func(p string, d fs.DirEntry, err error) error {
+		tree := content(t, s, img.Digest)
+		err = fs.WalkDir(tree, ".", func(p string, d fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
@@ -484,8 +556,8 @@ func FuzzUnpack(f *testing.F) {
 			}
 			switch {
 			case d.Type() == fs.ModeSymlink:
-				if real, err := filepath.EvalSymlinks(p); err == nil && real != img.Dir && !strings.HasPrefix(real, img.Dir+"/") {
-					return fmt.Errorf("%s leads to %s", p, real)
+				if target, err := fs.ReadLink(tree, p); err != nil || leavesAtOnce(p, target) {
+					return fmt.Errorf("%s leads to %s: %v", p, target, err)
 				}
 			case fi.Mode().IsRegular():
 				size += fi.Size()
@@ -501,6 +573,13 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatalf("unpacked %d bytes, says %d", size, img.UnpackedSize)
 		}
 	})
+}
+
+// leavesAtOnce tells whether a link's target is outside, where no other link is
+// on the way.
+func leavesAtOnce(link, target string) bool {
+	to := path.Join(path.Dir(link), target)
+	return path.IsAbs(target) || !strings.Contains(target, "/") && (to == ".." || strings.HasPrefix(to, "../"))
 }
 
 // BenchmarkUnpackSmall unpacks a package of three files.

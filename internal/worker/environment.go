@@ -396,9 +396,9 @@ func (e *environment) spec(net Network) sandbox.Spec {
 	e.boots++
 	mounts := append([]sandbox.Mount{}, e.runtime.Mounts...)
 	mounts = append(mounts, net.Mounts...)
-	mounts = append(mounts, sandbox.Mount{Source: e.v.CodeDir, Target: "/var/task"})
-	if e.v.LayersDir != "" {
-		mounts = append(mounts, sandbox.Mount{Source: e.v.LayersDir, Target: "/opt"})
+	mounts = append(mounts, sandbox.Mount{Source: e.v.Code, Target: "/var/task", Image: true})
+	if e.v.Layers != "" {
+		mounts = append(mounts, sandbox.Mount{Source: e.v.Layers, Target: "/opt", Image: true})
 	}
 	return sandbox.Spec{
 		ID:           fmt.Sprintf("%s-%d", e.id, e.boots),

@@ -19,12 +19,17 @@ import (
 func (b *bench) withExtension(t *testing.T) *function.Version {
 	t.Helper()
 	v := b.function(t)
-	v.LayersDir = filepath.Join(b.dir, "layers")
-	cmd := exec.Command("go", "build", "-o", filepath.Join(v.LayersDir, "extensions", "telemetry"), "./testdata/telemetry")
+	program := filepath.Join(b.dir, "extension")
+	cmd := exec.Command("go", "build", "-o", program, "./testdata/telemetry")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	content, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Layers = b.image(t, map[string]string{"extensions/telemetry": string(content)})
 	return v
 }
 
@@ -130,13 +135,7 @@ func TestExtensionIsToldOfATimeout(t *testing.T) {
 func TestFailedExtensionFailsInit(t *testing.T) {
 	b := newBench(t)
 	v := b.function(t)
-	v.LayersDir = filepath.Join(b.dir, "layers")
-	if err := os.MkdirAll(filepath.Join(v.LayersDir, "extensions"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(v.LayersDir, "extensions", "x"), []byte("no program"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	v.Layers = b.image(t, map[string]string{"extensions/x": "no program"})
 	got, _ := b.invoke(t, v, `{"do":"count"}`)
 	if !strings.Contains(got, `"errorType":"Extension.LaunchError"`) {
 		t.Errorf("got %s", got)

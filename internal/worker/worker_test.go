@@ -18,6 +18,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/image/erofs"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/meter"
@@ -223,25 +224,34 @@ func (b *bench) function(t testing.TB) *function.Version {
 	return b.custom(t, map[string]string{"bootstrap": string(testFunction(t))})
 }
 
-// custom returns a version with a custom runtime of these files.
-func (b *bench) custom(t testing.TB, files map[string]string) *function.Version {
+// image makes an image of these files, all of them programs.
+func (b *bench) image(t testing.TB, files map[string]string) (path string) {
 	t.Helper()
-	dir, err := os.MkdirTemp(b.dir, "code-")
+	f, err := os.CreateTemp(b.dir, "image-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	defer f.Close()
+	w := erofs.NewWriter(f)
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+		if err := w.Create(name, erofs.Attr{Mode: 0o755}, int64(len(content)), strings.NewReader(content)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+// custom returns a version with a custom runtime of these files.
+func (b *bench) custom(t testing.TB, files map[string]string) *function.Version {
+	t.Helper()
+	code := b.image(t, files)
 	return &function.Version{
-		Account: "123456789012", Region: "eu-west-1", Name: "f", Version: function.Latest, Revision: filepath.Base(dir),
+		Account: "123456789012", Region: "eu-west-1", Name: "f", Version: function.Latest, Revision: filepath.Base(code),
 		Runtime: "provided.al2023", Handler: "index.handler", Architecture: "x86_64", Role: "arn:aws:iam::123456789012:role/r",
-		MemoryMB: 1769, Timeout: 2 * time.Minute, EphemeralMB: 512, CodeDir: dir,
+		MemoryMB: 1769, Timeout: 2 * time.Minute, EphemeralMB: 512, Code: code,
 		Logging: function.Logging{Format: "Text", Group: "/aws/lambda/f"},
 	}
 }

@@ -87,19 +87,11 @@ func (w *Writer) Mkdir(name string, a Attr) error {
 
 // Create adds a regular file of size bytes, which are read from r.
 func (w *Writer) Create(name string, a Attr, size int64, r io.Reader) error {
-	f := &inode{mode: mode(modeFile, a.Mode), attr: a, size: size}
-	if err := w.add(name, f); err != nil {
+	content, err := w.Reserve(name, a, size)
+	if err != nil {
 		return err
 	}
-	if size == 0 {
-		return nil
-	}
-	at, next := place(w.next, name, size)
-	if at>>blockBits > math.MaxUint32 {
-		return fmt.Errorf("erofs: image is too large")
-	}
-	f.block, w.next = uint32(at>>blockBits), next
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.NewOffsetWriter(w.out, at)}, struct{ io.Reader }{io.LimitReader(r, size)}, w.buf)
+	n, err := io.CopyBuffer(struct{ io.Writer }{content}, struct{ io.Reader }{io.LimitReader(r, size)}, w.buf)
 	if err == nil && n < size {
 		err = io.ErrUnexpectedEOF
 	}
@@ -107,6 +99,25 @@ func (w *Writer) Create(name string, a Attr, size int64, r io.Reader) error {
 		return fmt.Errorf("erofs: %s: %w", name, err)
 	}
 	return nil
+}
+
+// Reserve adds a regular file of size bytes, which the caller writes to content
+// before Close, no fewer and no more. The contents of several files may be
+// written side by side if the image can be written at any offset.
+func (w *Writer) Reserve(name string, a Attr, size int64) (content io.Writer, err error) {
+	f := &inode{mode: mode(modeFile, a.Mode), attr: a, size: size}
+	if err := w.add(name, f); err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		return io.Discard, nil
+	}
+	at, next := place(w.next, name, size)
+	if at>>blockBits > math.MaxUint32 {
+		return nil, fmt.Errorf("erofs: image is too large")
+	}
+	f.block, w.next = uint32(at>>blockBits), next
+	return io.NewOffsetWriter(w.out, at), nil
 }
 
 // place returns where the data of a file goes, next being free, and what is
@@ -147,9 +158,7 @@ func (w *Writer) Link(name, old string) error {
 	return w.add(name, f)
 }
 
-// AddFS adds everything in fsys, with its modes and times but as the root
-// user's. Other kinds than directories, regular files and symbolic links are
-// refused, and links if fsys cannot read them.
+// AddFS adds everything in fsys as Add does.
 func (w *Writer) AddFS(fsys fs.FS) error {
 	return fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -159,26 +168,34 @@ func (w *Writer) AddFS(fsys fs.FS) error {
 		if err != nil {
 			return err
 		}
-		a := Attr{Mode: info.Mode(), Seconds: info.ModTime().Unix()}
-		switch d.Type() {
-		case fs.ModeDir:
-			return w.Mkdir(name, a)
-		case fs.ModeSymlink:
-			target, err := fs.ReadLink(fsys, name)
-			if err != nil {
-				return err
-			}
-			return w.Symlink(name, target, a)
-		case 0:
-			f, err := fsys.Open(name)
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			return w.Create(name, a, info.Size(), f)
-		}
-		return fmt.Errorf("erofs: %s is neither file, directory nor symbolic link", name)
+		return w.Add(fsys, name, info)
 	})
+}
+
+// Add adds the entry of that name in fsys, with its mode and time but as the root
+// user's, and without what is below a directory. Other kinds than directories,
+// regular files and symbolic links are refused, and links if fsys cannot read
+// them.
+func (w *Writer) Add(fsys fs.FS, name string, info fs.FileInfo) error {
+	a := Attr{Mode: info.Mode(), Seconds: info.ModTime().Unix()}
+	switch info.Mode().Type() {
+	case fs.ModeDir:
+		return w.Mkdir(name, a)
+	case fs.ModeSymlink:
+		target, err := fs.ReadLink(fsys, name)
+		if err != nil {
+			return err
+		}
+		return w.Symlink(name, target, a)
+	case 0:
+		f, err := fsys.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return w.Create(name, a, info.Size(), f)
+	}
+	return fmt.Errorf("erofs: %s is neither file, directory nor symbolic link", name)
 }
 
 // add gives f a name.

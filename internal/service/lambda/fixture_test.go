@@ -6,13 +6,17 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/erofs/go-erofs"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
@@ -319,10 +323,24 @@ func (f *fixture) change(name, description string) {
 	f.settled(name)
 }
 
+// readImage reads a file in an image.
+func (f *fixture) readImage(image, name string) ([]byte, error) {
+	file, err := os.Open(image)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	tree, err := erofs.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	return fs.ReadFile(tree, name)
+}
+
 // stored lists the blobs and images on disk.
 func (f *fixture) stored() (digests []string) {
 	f.t.Helper()
-	for _, pattern := range []string{"images/*", "blobs/lambda-code/??/*"} {
+	for _, pattern := range []string{"images/*.erofs", "blobs/lambda-code/??/*"} {
 		paths, err := filepath.Glob(filepath.Join(f.dir, pattern))
 		if err != nil {
 			f.t.Fatal(err)

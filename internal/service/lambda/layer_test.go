@@ -42,7 +42,7 @@ func (f *fixture) deleteLayer(name string, number int64) {
 func (f *fixture) opt(function, name string) string {
 	f.t.Helper()
 	v := f.entries.get(functionKey{testRegion, function}).routes[""].target.version
-	b, err := os.ReadFile(filepath.Join(v.LayersDir, name))
+	b, err := f.readImage(v.Layers, name)
 	if err != nil {
 		f.t.Error(err)
 	}
@@ -272,7 +272,7 @@ func TestFunctionHasItsLayersInOrder(t *testing.T) {
 	if err := update([]string{}); err != nil {
 		t.Fatal(err)
 	}
-	if c := f.get("hello", ""); len(c.Layers) != 0 || f.entries.get(functionKey{testRegion, "hello"}).routes[""].target.version.LayersDir != "" {
+	if c := f.get("hello", ""); len(c.Layers) != 0 || f.entries.get(functionKey{testRegion, "hello"}).routes[""].target.version.Layers != "" {
 		t.Errorf("cleared, but layers %v", c.Layers)
 	}
 	if got := layerARNs(f.get("hello", version).Layers); !slices.Equal(got, []string{low, high}) {

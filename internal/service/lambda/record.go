@@ -183,7 +183,7 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 		Revision: c.Deployment,
 		Runtime:  string(c.Runtime), RuntimeVersionARN: c.pinnedRuntime(), Handler: c.Handler, Architecture: string(c.Architecture), Role: c.Role,
 		MemoryMB: c.MemoryMB, Timeout: time.Duration(c.TimeoutSec) * time.Second, EphemeralMB: c.EphemeralMB,
-		CodeDir: s.opts.Images.Dir(c.Code.Digest),
+		Code: s.opts.Images.Path(c.Code.Digest),
 		Logging: function.Logging{
 			Format: string(c.Logging.Format), ApplicationLevel: string(c.Logging.ApplicationLevel),
 			SystemLevel: string(c.Logging.SystemLevel), Group: c.Logging.Group,
@@ -194,7 +194,7 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 		v.Env = maps.Clone(c.Environment.Variables)
 	}
 	if len(c.Layers) > 0 {
-		v.LayersDir = s.opts.Images.Dir(image.MergedDigest(c.layerDigests()))
+		v.Layers = s.opts.Images.Path(image.MergedDigest(c.layerDigests()))
 	}
 	return v
 }

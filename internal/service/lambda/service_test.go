@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,8 +52,8 @@ func TestNewFunctionShowsLambdasDefaults(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, pair[0], pair[1])
 		}
 	}
-	if got, err := os.ReadFile(filepath.Join(f.Service.entries.get(functionKey{testRegion, "hello"}).routes[""].target.version.CodeDir, "index.js")); err != nil || string(got) != "// hello" {
-		t.Errorf("code directory: %q %v", got, err)
+	if got, err := f.readImage(f.Service.entries.get(functionKey{testRegion, "hello"}).routes[""].target.version.Code, "index.js"); err != nil || string(got) != "// hello" {
+		t.Errorf("code: %q %v", got, err)
 	}
 }
 
@@ -381,7 +380,7 @@ func TestStartCleansUpAfterACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(f.opts.Images.Dir(e.function.Value.Config.Code.Digest)); err != nil {
+	if err := os.Remove(f.opts.Images.Path(e.function.Value.Config.Code.Digest)); err != nil {
 		t.Fatal(err)
 	}
 	f.reopen()
