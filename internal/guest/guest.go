@@ -139,7 +139,7 @@ func newGuest(conn net.Conn) (*guest, error) {
 	g := &guest{link: &link{w: conn}, listener: l, procs: map[int]*process{},
 		starting: 1, registered: make(chan struct{}), stop: make(chan struct{}), telemetry: telemetry.NewHub()}
 	g.window = sync.NewCond(&g.mu)
-	g.srv = http1.NewServer(g.serve)
+	g.srv = http1.NewServer(g.serve, g.link.flush)
 	go g.srv.Serve(l)
 	return g, nil
 }

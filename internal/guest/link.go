@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
@@ -12,27 +11,18 @@ import (
 // link writes frames to the host. A failed write is not reported: the reader
 // of the same connection sees the end and ends the guest.
 type link struct {
-	mu    sync.Mutex
-	w     io.Writer
-	buf   []byte
-	held  []byte      // frames that wait for the next one
-	timer *time.Timer // sends them where none comes
+	mu   sync.Mutex
+	w    io.Writer
+	buf  []byte
+	held []byte // frames that wait for the next one
 }
 
-// holdFor is how long a frame may wait for the one behind it.
-const holdFor = time.Millisecond
-
-// hold sends whole frames together with the next one, which is about to come:
-// each write wakes the host.
+// hold sends whole frames together with the next one, since each write wakes the
+// host. The caller makes sure that one is about to come, or flush called.
 func (l *link) hold(frames []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = append(l.held, frames...)
-	if l.timer == nil {
-		l.timer = time.AfterFunc(holdFor, l.flush)
-	} else {
-		l.timer.Reset(holdFor)
-	}
 }
 
 // end sends what is held and drops whatever is written from now on.
@@ -57,7 +47,6 @@ func (l *link) begin() []byte {
 	if len(l.held) == 0 {
 		return l.buf[:0]
 	}
-	l.timer.Stop()
 	b := append(l.buf[:0], l.held...)
 	l.held = l.held[:0]
 	return b

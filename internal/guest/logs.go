@@ -9,6 +9,8 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
 
@@ -102,30 +104,19 @@ func (p *logPipe) readOnce() bool {
 	return true
 }
 
-// drain passes on what has been written so far.
+// drain passes on the bytes that wait in the pipe, and no more: a process that
+// goes on writing would keep it from ever being empty. p.mu is held.
 func (p *logPipe) drain() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	// Not until the pipe is empty: a process that goes on writing would keep
-	// it from being.
-	for left := p.available(); left > 0; left -= len(p.buf) {
+	var left int32
+	// Raw, as it never blocks: see package quiet.
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(p.fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&left))); errno != 0 {
+		return
+	}
+	for ; left > 0; left -= int32(len(p.buf)) {
 		if !p.readOnce() {
 			return
 		}
 	}
-}
-
-// available returns how many bytes wait in the pipe. p.mu is held.
-func (p *logPipe) available() int {
-	if p.ended {
-		return 0
-	}
-	var n int32
-	// Raw, as it never blocks: see package quiet.
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(p.fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&n))); errno != 0 {
-		return 0
-	}
-	return int(n)
 }
 
 // flush passes on an unfinished line as it is.
@@ -267,13 +258,31 @@ func (p *logPipe) send() {
 	p.out = p.out[:0]
 }
 
-// drainLogs passes on what the function's processes have written so far.
+// drainLogs passes on what the function's processes have written so far. As a
+// rule that is nothing, which one system call tells of all pipes.
 func (g *guest) drainLogs() {
 	g.mu.Lock()
 	logs := g.logs
 	g.mu.Unlock()
+	waiting := make([]unix.PollFd, 0, 8)
+	var open []*logPipe
 	for _, p := range logs {
-		p.drain()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.ended {
+			open = append(open, p)
+			waiting = append(waiting, unix.PollFd{Fd: int32(p.fd), Events: unix.POLLIN})
+		}
+	}
+	if len(open) == 0 {
+		return
+	}
+	var now unix.Timespec
+	syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting[0])), uintptr(len(waiting)), uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	for i, p := range open {
+		if waiting[i].Revents != 0 {
+			p.drain()
+		}
 	}
 }
 

@@ -130,7 +130,8 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 	out = proto.AppendJSON(out, proto.TypeResponseEnd, end)
 	if rerr == nil && r.HasNext() {
 		// The runtime has asked for the next event too: the word of that goes
-		// with the response.
+		// with the response. What it has asked for is served next, or its
+		// connection ends.
 		g.link.hold(out)
 	} else {
 		g.link.raw(out)

@@ -32,15 +32,21 @@ func (s runtimeState) String() string {
 
 const notAllowed = "State transition is not allowed"
 
+const nextPath = "/2018-06-01/runtime/invocation/next"
+
 // serve routes a request of the function.
 func (g *guest) serve(r *http1.Request) http1.Response {
+	if r.Pipelined && r.Path != nextPath {
+		g.link.flush() // next itself has something to send as a rule
+	}
+	if r.Path == nextPath {
+		return only(r, "GET", g.next)
+	}
 	rest, ok := strings.CutPrefix(r.Path, "/2018-06-01/")
 	if !ok {
 		return g.serveExtensionAPIs(r)
 	}
 	switch rest {
-	case "runtime/invocation/next":
-		return only(r, "GET", g.next)
 	case "runtime/init/error":
 		return only(r, "POST", g.initError)
 	case "ping":
@@ -65,34 +71,40 @@ func (g *guest) next(r *http1.Request) http1.Response {
 	if !r.Pipelined { // else it was done for the request before
 		g.drainLogs() // what the function wrote before belongs before what follows
 	}
-	g.mu.Lock()
-	if g.ending {
-		g.mu.Unlock()
+	w, answer := g.askForEvent(r)
+	g.link.flush() // what is held, unless something has taken it along
+	if w == nil {
+		return answer
+	}
+	ev := <-w.ch
+	if ev == nil {
 		return failure(500, "InternalServerError", "Internal Server Error")
+	}
+	return eventResponse(ev)
+}
+
+// askForEvent makes the runtime ready for its next event. It returns the one that
+// waits for it, or the answer where there is nothing to wait for.
+func (g *guest) askForEvent(r *http1.Request) (*waiter, http1.Response) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ending {
+		return nil, failure(500, "InternalServerError", "Internal Server Error")
 	}
 	switch g.state {
 	case stateStarted, stateReady, stateResponseSent:
 		g.state = stateReady
 	case stateRunning:
 		// The runtime lost its event: it is given again, as Lambda does.
-		ev := g.event
-		g.mu.Unlock()
-		return eventResponse(ev)
+		return nil, eventResponse(g.event)
 	default:
-		defer g.mu.Unlock()
-		return badTransition(g.state, stateReady)
+		return nil, badTransition(g.state, stateReady)
 	}
 	g.dropGoneWaiters()
 	w := &waiter{req: r, ch: make(chan *event, 1)}
 	g.waiters = append(g.waiters, w)
 	g.settle()
-	g.mu.Unlock()
-
-	ev := <-w.ch
-	if ev == nil {
-		return failure(500, "InternalServerError", "Internal Server Error")
-	}
-	return eventResponse(ev)
+	return w, http1.Response{}
 }
 
 // dropGoneWaiters lets go of waiting calls whose client has gone, so that they

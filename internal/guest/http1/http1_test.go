@@ -40,7 +40,7 @@ func serveBytes(in string) (out string, seen []string) {
 		}
 		seen = append(seen, line)
 		return Response{Status: 200, Body: []byte("ok")}
-	})
+	}, nil)
 	c := &pipeConn{r: strings.NewReader(in)}
 	s.add(c)
 	s.serve(c)
@@ -122,7 +122,7 @@ func TestExpectContinue(t *testing.T) {
 	}
 	// Refused without reading: no 100, and the connection ends, since the
 	// body may come or not.
-	s := NewServer(func(*Request) Response { return Response{Status: 403} })
+	s := NewServer(func(*Request) Response { return Response{Status: 403} }, nil)
 	c := &pipeConn{r: strings.NewReader("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx")}
 	s.add(c)
 	s.serve(c)
@@ -146,7 +146,7 @@ func TestNetHTTPClientOverTCP(t *testing.T) {
 	s := NewServer(func(r *Request) Response {
 		b, _ := io.ReadAll(r.Body)
 		return Response{Status: 202, Header: Fields{{"X-Type", r.Header.Get("content-type")}}, Body: b}
-	})
+	}, nil)
 	go s.Serve(l)
 	defer l.Close()
 	tr := new(http.Transport)

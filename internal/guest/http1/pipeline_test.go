@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -17,7 +18,7 @@ func pipelineServer(t *testing.T, h Handler) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go NewServer(h).Serve(l)
+	go NewServer(h, nil).Serve(l)
 	c, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -29,29 +30,42 @@ func pipelineServer(t *testing.T, h Handler) net.Conn {
 
 const postThenGet = "POST /response HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nokGET /next HTTP/1.1\r\nHost: x\r\n\r\n"
 
-func TestResponseDoesNotWaitForAPipelinedRequestThatBlocks(t *testing.T) {
-	block := make(chan struct{})
-	c := pipelineServer(t, func(r *Request) Response {
+// afterNext serves /next when it is told to, and /response at once.
+func afterNext(told <-chan struct{}, status int) Handler {
+	return func(r *Request) Response {
 		if r.Path == "/next" {
-			<-block
+			<-told
+			return Response{Status: 200, Body: []byte(r.Path)}
 		}
-		return Response{Status: 200, Body: []byte(r.Path)}
-	})
+		return Response{Status: status, Body: []byte(r.Path)}
+	}
+}
+
+func TestResponseWaitsForThatOfThePipelinedRequest(t *testing.T) {
+	told := make(chan struct{})
+	c := pipelineServer(t, afterNext(told, 202))
 	io.WriteString(c, postThenGet)
-	br := bufio.NewReader(c)
-	resp, err := http.ReadResponse(br, nil)
-	if err != nil {
-		t.Fatalf("no response while the next request blocks: %v", err)
+	c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := c.Read(make([]byte, 1)); n != 0 {
+		t.Fatalf("%d bytes before there is a response to both, %v", n, err)
 	}
-	if b, _ := io.ReadAll(resp.Body); string(b) != "/response" {
-		t.Errorf("first response %q", b)
+	c.SetReadDeadline(time.Now().Add(time.Minute))
+	close(told)
+	b := make([]byte, 1024)
+	n, err := c.Read(b)
+	if err != nil || bytes.Count(b[:n], []byte("HTTP/1.1")) != 2 {
+		t.Errorf("read %q, %v: want both responses", b[:n], err)
 	}
-	close(block)
-	if resp, err = http.ReadResponse(br, nil); err != nil {
-		t.Fatal(err)
-	}
-	if b, _ := io.ReadAll(resp.Body); string(b) != "/next" {
-		t.Errorf("second response %q", b)
+}
+
+func TestRefusalDoesNotWaitForThePipelinedRequest(t *testing.T) {
+	told := make(chan struct{})
+	defer close(told)
+	c := pipelineServer(t, afterNext(told, 413))
+	io.WriteString(c, postThenGet)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || resp.StatusCode != 413 {
+		t.Fatalf("%v, %v", resp, err)
 	}
 }
 

@@ -39,8 +39,6 @@ const (
 	// smallBody is the largest body that is copied behind its head so that
 	// both leave in one write.
 	smallBody = 32 * 1024
-	// holdFor is how long a response may wait for the one behind it.
-	holdFor = 2 * time.Millisecond
 )
 
 // Response is a whole response.
@@ -56,15 +54,17 @@ type Handler func(*Request) Response
 // Server serves connections of one listener.
 type Server struct {
 	handler Handler
+	ended   func()
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
 	none  chan struct{} // closed and replaced when the last connection ends
 }
 
-// NewServer returns a Server that answers with h.
-func NewServer(h Handler) *Server {
-	return &Server{handler: h, conns: map[net.Conn]struct{}{}, none: make(chan struct{})}
+// NewServer returns a Server that answers with h. It calls ended, if that is not
+// nil, when a connection has ended.
+func NewServer(h Handler, ended func()) *Server {
+	return &Server{handler: h, ended: ended, conns: map[net.Conn]struct{}{}, none: make(chan struct{})}
 }
 
 // Serve accepts connections until l is closed; it returns the error of Accept.
@@ -120,6 +120,9 @@ func (s *Server) add(conn net.Conn) bool {
 
 func (s *Server) remove(conn net.Conn) {
 	conn.Close()
+	if s.ended != nil {
+		s.ended()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, conn)
@@ -170,9 +173,7 @@ type serverConn struct {
 	br   *bufio.Reader
 	head []byte // the head of the request being read; reused
 
-	mu   sync.Mutex
-	out  []byte      // responses on their way; reused
-	hold *time.Timer // sends them where no later response does
+	out []byte // responses on their way; reused
 }
 
 // refuse answers a request that could not be understood and gives the client a
@@ -193,13 +194,12 @@ func (c *serverConn) refuse(bad *badRequest) {
 	io.Copy(io.Discard, io.LimitReader(c.conn, MaxHead))
 }
 
-// write sends a response, or holds it back for a moment where the next one may
-// take it along: a client that sends its next request without waiting for the
-// answer is not in a hurry for it, and each write wakes the client.
+// write sends a response, or holds it back for the next one to take along: a
+// client that sends its next request without waiting for the answer is not in a
+// hurry for it, and each write wakes the client. That next request may be the
+// one for the next event, which may be long in coming; but then the client may be
+// frozen until it comes, and could not count on an answer before.
 func (c *serverConn) write(req *Request, resp *Response, hold bool) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	begin := len(c.out)
 	c.out = appendHead(c.out, resp, req.close)
 	if req.Proto == "HTTP/1.0" && !req.close {
 		c.out = append(c.out[:len(c.out)-2], "Connection: keep-alive\r\n\r\n"...)
@@ -208,38 +208,23 @@ func (c *serverConn) write(req *Request, resp *Response, hold bool) error {
 	if req.Method == "HEAD" {
 		body = nil
 	}
-	if len(body) <= smallBody {
-		c.out = append(c.out, body...)
-		if hold && begin == 0 {
-			if c.hold == nil {
-				c.hold = time.AfterFunc(holdFor, func() { c.flush() })
-			} else {
-				c.hold.Reset(holdFor)
-			}
-			return nil
-		}
-		return c.send()
+	if len(body) > smallBody {
+		head := c.out
+		c.out = c.out[:0]
+		_, err := (&net.Buffers{head, body}).WriteTo(c.conn)
+		return err
 	}
-	head := c.out
-	c.out = c.out[:0]
-	_, err := (&net.Buffers{head, body}).WriteTo(c.conn)
-	return err
+	c.out = append(c.out, body...)
+	if hold && resp.Status < 300 && len(c.out) <= smallBody {
+		return nil
+	}
+	return c.flush()
 }
 
 // flush sends what is held back.
 func (c *serverConn) flush() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if len(c.out) == 0 {
 		return nil
-	}
-	return c.send()
-}
-
-// send writes c.out. c.mu is held.
-func (c *serverConn) send() error {
-	if c.hold != nil {
-		c.hold.Stop()
 	}
 	_, err := c.conn.Write(c.out)
 	c.out = c.out[:0]
