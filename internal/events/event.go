@@ -68,6 +68,7 @@ type Plan struct {
 	Version    *function.Version // for a weighted alias, the one that chance chose
 	InvokedARN string            // as asked for
 	RecordARN  string            // as invocation records name the function: qualified
+	FunctionID string            // see Target
 
 	MaxAge         time.Duration
 	MaxRetries     int

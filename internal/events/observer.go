@@ -7,6 +7,9 @@ type Target struct {
 	Region    string `json:"region"`
 	Function  string `json:"function"`            // name
 	Qualifier string `json:"qualifier,omitempty"` // version or alias, as the caller named it; may be empty
+	// FunctionID tells the function from a later one of the same name. Where it
+	// is empty any will do.
+	FunctionID string `json:"functionId,omitempty"`
 }
 
 func (t Target) String() string {

@@ -154,8 +154,11 @@ func (q *Queue) forward(a *attempt, arn string, e *Event) (done bool, err error)
 	if len(e.Payload) > MaxPayload {
 		return false, fmt.Errorf("%d bytes are too large for an event (limit %d bytes)", len(e.Payload), MaxPayload)
 	}
-	if _, err := q.functions.Plan(target); errors.Is(err, ErrNoFunction) {
+	switch plan, err := q.functions.Plan(target); {
+	case errors.Is(err, ErrNoFunction):
 		return false, err
+	case err == nil:
+		target.FunctionID = plan.FunctionID
 	}
 	e.Target, e.RequestID, e.Trace = target, uuid.NewString(), a.onward
 	return q.persist(a, func(ctx context.Context) error { return q.Accept(ctx, e) }), nil

@@ -20,6 +20,9 @@ func (s *Service) enqueue(ctx context.Context, req *invoke.Request) error {
 	if !ok {
 		return internal(fmt.Errorf("%s is no function", req.InvokedARN))
 	}
+	if e := s.entries.get(functionKey{target.Region, target.Function}); e != nil {
+		target.FunctionID = e.function.Value.ID
+	}
 	ctx, cancel := writeContext(ctx)
 	defer cancel()
 	return internal(s.opts.Events.Accept(ctx, &events.Event{
@@ -48,7 +51,7 @@ func (s *Service) InvokeAsync(ctx context.Context, in *api.InvokeAsyncInput) (*a
 func (s *Service) Plan(t events.Target) (*events.Plan, error) {
 	ref := s.reference(t.Region, t.Function, t.Qualifier)
 	e := s.entries.get(ref.functionKey)
-	if e == nil {
+	if e == nil || t.FunctionID != "" && t.FunctionID != e.function.Value.ID {
 		return nil, events.ErrNoFunction
 	}
 	r := e.routes[t.Qualifier]
@@ -61,7 +64,7 @@ func (s *Service) Plan(t events.Target) (*events.Plan, error) {
 	}
 	h := s.asyncHolder(e, ref)
 	p := &events.Plan{
-		Version: chosen.version, InvokedARN: r.invokedARN, RecordARN: h.asyncARN(),
+		Version: chosen.version, InvokedARN: r.invokedARN, RecordARN: h.asyncARN(), FunctionID: e.function.Value.ID,
 		Reserved: e.function.Value.ReservedConcurrency, MaxAge: events.DefaultMaxAge, MaxRetries: events.DefaultMaxRetries,
 		AllowRecursion: e.function.Value.RecursiveLoop == api.RecursiveLoopAllow,
 	}

@@ -42,6 +42,10 @@ func TestAnEventIsQueuedForWhatTheCallerNamed(t *testing.T) {
 			t.Errorf("answer: %+v", out)
 		}
 		e := f.accepted()
+		if e.FunctionID == "" {
+			t.Error("the event does not say which function of that name it is for")
+		}
+		e.FunctionID = ""
 		if e.Target != (events.Target{Region: testRegion, Function: "hello", Qualifier: want}) || string(e.Payload) != `{"a":1}` ||
 			e.ClientContext != `{"custom":{}}` || e.RequestID != "11111111-2222-3333-4444-555555555555" {
 			t.Errorf("event: %+v", e)
@@ -242,6 +246,25 @@ func TestPlansFollowTheConfigurationOfTheQualifier(t *testing.T) {
 		if _, err := f.Plan(target); !errors.Is(err, events.ErrNoFunction) {
 			t.Errorf("%v: %v", target, err)
 		}
+	}
+}
+
+func TestEventsOfADeletedFunctionAreNotForItsSuccessor(t *testing.T) {
+	f := newFixture(t)
+	f.create("hello")
+	if _, err := f.Invoke(f.ctx(), &api.InvokeInput{FunctionName: aws.Ptr("hello"), InvocationType: api.InvocationTypeEvent}); err != nil {
+		t.Fatal(err)
+	}
+	e := f.accepted()
+	if _, err := f.Plan(e.Target); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.DeleteFunction(f.ctx(), &api.DeleteFunctionInput{FunctionName: aws.Ptr("hello")}); err != nil {
+		t.Fatal(err)
+	}
+	f.create("hello")
+	if _, err := f.Plan(e.Target); !errors.Is(err, events.ErrNoFunction) {
+		t.Errorf("the event of the function before it: %v", err)
 	}
 }
 
