@@ -277,7 +277,8 @@ func provide(t testing.TB, id string) interpreter {
 	testRegistry.Lock()
 	defer testRegistry.Unlock()
 	s, _ := lookup(id)
-	if _, err := r.findAdded(s); errors.Is(err, fs.ErrNotExist) && s.addable() {
+	src, _ := r.sourceOf(s)
+	if _, err := r.findAdded(s); errors.Is(err, fs.ErrNotExist) && src != nil {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		if err := r.Add(ctx, id, nil); err != nil {
@@ -297,7 +298,7 @@ func nativeCommand(t testing.TB, id string) *exec.Cmd {
 	t.Helper()
 	in := provide(t, id)
 	s, _ := lookup(id)
-	boot, _, err := sharedRegistry(t).bootstrap(s, in)
+	boot, _, err := s.language.bootstrap(sharedRegistry(t), s, in)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package runtimes
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,7 +34,7 @@ const (
 )
 
 // usrParts are the parts of /usr that the base has, where they exist.
-var usrParts = []string{"bin", "lib", "lib64", "share/zoneinfo", "share/nodejs"}
+var usrParts = []string{"bin", "lib", "lib64", "share/zoneinfo", "share/nodejs", "share/rubygems-integration"}
 
 func openBase(dir string) (base, error) {
 	for _, name := range []string{"bin", "lib"} {
@@ -41,7 +42,7 @@ func openBase(dir string) (base, error) {
 			return base{}, fmt.Errorf("/%s is not a link to /usr/%s: a distribution with a merged /usr is needed", name, name)
 		}
 	}
-	etc, err := writeTree(filepath.Join(dir, "base"), etcFiles())
+	etc, err := writeTree(filepath.Join(dir, "base"), etcFiles(nil))
 	if err != nil {
 		return base{}, err
 	}
@@ -96,7 +97,9 @@ var caBundles = []string{
 
 // etcFiles returns the files of the sandbox's /etc. resolv.conf and hosts are
 // places to mount an environment's own files on.
-func etcFiles() tree {
+//
+// more holds files of a runtime's own.
+func etcFiles(more tree) tree {
 	files := tree{
 		"passwd":        file(fmt.Sprintf("root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n%s:x:%d:%d::/home/%s:/sbin/nologin\n", user, UserID, GroupID, user)),
 		"group":         file(fmt.Sprintf("root:x:0:\ntty:x:5:\nnobody:x:65534:\n%s:x:%d:\n", user, GroupID)),
@@ -115,6 +118,9 @@ func etcFiles() tree {
 			files["ssl/cert.pem"] = link("certs/ca-certificates.crt")
 			// Where Amazon Linux has them, which some functions name.
 			files["pki/tls/certs/ca-bundle.crt"] = link("/etc/ssl/certs/ca-certificates.crt")
+			// And those of Java, which Debian's own looks for elsewhere.
+			files["pki/java/cacerts"] = entry{data: javaKeyStore(pem)}
+			files["ssl/certs/java/cacerts"] = link("/etc/pki/java/cacerts")
 			break
 		}
 	}
@@ -137,5 +143,6 @@ func etcFiles() tree {
 			files["alternatives/"+filepath.Base(path)] = link(dest)
 		}
 	}
+	maps.Copy(files, more)
 	return files
 }

@@ -43,7 +43,7 @@ func bareStart(b *testing.B, id string) time.Duration {
 	in := provide(b, id)
 	s, _ := lookup(id)
 	args := []string{"-e", "0"}
-	if s.language == languagePython {
+	if s.language == language(cPython{}) {
 		args = []string{"-c", "0"}
 	}
 	cmd, err := in.native(b.Context(), s, args...)

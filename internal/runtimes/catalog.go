@@ -1,41 +1,92 @@
 package runtimes
 
 import (
+	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
 
-// language says how a runtime's interpreter is found, started and served.
-type language int
+// language is what one language's runtimes have in common: how an interpreter
+// is found, which version it has, how it is started and what it needs besides.
+type language interface {
+	// name is the language's name in a runtime version, as AWS writes it.
+	name() string
+	// product is what people call the interpreter.
+	product() string
+	// executable is the name of the interpreter's program.
+	executable(s spec) string
+	// places returns where version managers and people who unpack archives keep
+	// interpreters: patterns of paths of this host, and of paths below the home
+	// directory.
+	places(s spec) (system, home []string)
+	// version tells the version of the interpreter at program. What has to run
+	// for that is run by ask, which returns its standard output.
+	version(s spec, program string, ask func(args ...string) (string, error)) (string, error)
+	// recorded tells the version from files below an interpreter's prefix,
+	// without running anything, or "" where they do not tell.
+	recorded(s spec, prefix string) string
+	// prefix is the directory that makes an interpreter at program complete; it
+	// becomes /var/lang.
+	prefix(program string) string
+	// relocated returns the variables with which the interpreter of a user land
+	// runs where its /usr is at usr.
+	relocated(s spec, usr string) []string
+	// registry returns the package registry that holds the interpreter, or nil.
+	registry(s spec, home string) (source, error)
+	// bootstrap returns the directory of the program that talks to the Runtime
+	// API with this interpreter, and what identifies it.
+	bootstrap(r *Registry, s spec, in interpreter) (dir, digest string, err error)
+	// command starts the bootstrap in the sandbox; fit makes it fit an
+	// environment of memoryMB MiB with the variables env.
+	command(s spec) []string
+	fit(command []string, memoryMB int, env map[string]string) []string
+	// environment returns the variables that only this language's runtimes have.
+	environment(s spec) map[string]string
+}
 
-const (
-	languageNone   language = iota // provided: none
-	languageNode                   // Node.js
-	languagePython                 // CPython
-)
+// configured is a language whose interpreters have files in /etc.
+type configured interface {
+	// etc returns the files that an interpreter at prefix needs in /etc, from
+	// those in etcDir.
+	etc(prefix, etcDir string) (tree, error)
+}
 
-// name is the language's name in a runtime version, as AWS writes it.
-func (l language) name() string {
-	return [...]string{"provided", "nodejs", "python"}[l]
+// companion is a language whose runtimes need something besides the interpreter
+// that is not embedded here.
+type companion interface {
+	// missing says what to do where that is not there; "" where it is.
+	missing(r *Registry, s spec) string
+	add(ctx context.Context, r *Registry, f *fetcher) error
 }
 
 // spec describes one runtime id.
 type spec struct {
 	id       string
-	language language
-	release  string // the release line: "22" of Node.js, "3.13" of Python
+	language language // nil: provided
+	release  string   // the release line: "22" of Node.js, "3.13" of Python
 }
 
 var specs = []spec{
-	{"nodejs20.x", languageNode, "20"},
-	{"nodejs22.x", languageNode, "22"},
-	{"nodejs24.x", languageNode, "24"},
-	{"python3.11", languagePython, "3.11"},
-	{"python3.12", languagePython, "3.12"},
-	{"python3.13", languagePython, "3.13"},
-	{"provided.al2023", languageNone, ""},
-	{"provided.al2", languageNone, ""},
+	{"nodejs20.x", nodeJS{}, "20"},
+	{"nodejs22.x", nodeJS{}, "22"},
+	{"nodejs24.x", nodeJS{}, "24"},
+	{"python3.11", cPython{}, "3.11"},
+	{"python3.12", cPython{}, "3.12"},
+	{"python3.13", cPython{}, "3.13"},
+	{"python3.14", cPython{}, "3.14"},
+	{"java17", javaVM{}, "17"},
+	{"java21", javaVM{}, "21"},
+	{"java25", javaVM{}, "25"},
+	{"ruby3.2", cRuby{}, "3.2"},
+	{"ruby3.3", cRuby{}, "3.3"},
+	{"ruby3.4", cRuby{}, "3.4"},
+	{"ruby4.0", cRuby{}, "4.0"},
+	{"dotnet8", dotNet{}, "8"},
+	{"dotnet10", dotNet{}, "10"},
+	{"provided.al2023", nil, ""},
+	{"provided.al2", nil, ""},
 }
 
 // IDs returns the runtime ids that Lapwing knows, whether or not something
@@ -58,44 +109,17 @@ func lookup(id string) (spec, bool) {
 
 // covers reports whether an interpreter's version belongs to the release line.
 func (s spec) covers(version string) bool {
-	return strings.HasPrefix(version, s.release+".")
-}
-
-// executable is the name of the interpreter's program.
-func (s spec) executable() string {
-	if s.language == languageNode {
-		return "node"
-	}
-	return "python" + s.release
-}
-
-// addable reports whether a package registry has the runtime's interpreter:
-// Node.js is on npm, Python 3.13 is Debian 13's. No registry that Lapwing uses
-// has Python 3.11 and 3.12.
-func (s spec) addable() bool {
-	return s.language == languageNode || s.id == "python3.13"
+	return version == s.release || strings.HasPrefix(version, s.release+".")
 }
 
 // how tells what to do where nothing serves the runtime.
-func (s spec) how() string {
-	switch {
-	case s.language == languageNode:
-		return fmt.Sprintf("Run 'lapwing runtimes add %s', or install Node.js %s on this host.", s.id, s.release)
-	case s.addable():
-		return fmt.Sprintf("Run 'lapwing runtimes add %s', or install Python %s on this host.", s.id, s.release)
+func (s spec) how(addable bool) string {
+	install := fmt.Sprintf("install %s %s on this host", s.language.product(), s.release)
+	image := fmt.Sprintf("name one of AWS's base images with 'lapwing runtimes add %s --image REFERENCE'", s.id)
+	if addable {
+		return fmt.Sprintf("Run 'lapwing runtimes add %s', %s, or %s.", s.id, install, image)
 	}
-	return fmt.Sprintf("Install Python %[1]s on this host: as a package of its distribution (python%[1]s) or with 'pyenv install %[1]s'.", s.release)
-}
-
-// command returns what starts the runtime's bootstrap in the sandbox.
-func (l language) command(s spec) []string {
-	if l == languageNode {
-		return []string{langDir + "/bin/node", runtimeDir + "/index.js"}
-	}
-	// -u: what the function prints is in the log at once. -B: nothing is
-	// writable for .pyc files, so that trying only costs time. -S: no packages
-	// of this host; the bootstrap does what else the site module would.
-	return []string{langDir + "/bin/" + s.executable(), "-u", "-B", "-S", runtimeDir + "/bootstrap.py"}
+	return strings.ToUpper(install[:1]) + install[1:] + ", or " + image + "."
 }
 
 // environment returns the variables that the runtime defines, as on AWS.
@@ -108,14 +132,10 @@ func environment(s spec) map[string]string {
 		"LAMBDA_TASK_ROOT":   taskDir,
 		"LAMBDA_RUNTIME_DIR": runtimeDir,
 	}
-	switch s.language {
-	case languageNode:
-		env["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + s.id
-		env["NODE_PATH"] = fmt.Sprintf("/opt/nodejs/node%s/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task", s.release)
-	case languagePython:
-		env["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + s.id
-		env["PYTHONPATH"] = runtimeDir
-		env["LC_CTYPE"] = "C.UTF-8"
+	if s.language == nil {
+		return env
 	}
+	env["AWS_EXECUTION_ENV"] = "AWS_Lambda_" + s.id
+	maps.Copy(env, s.language.environment(s))
 	return env
 }

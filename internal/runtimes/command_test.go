@@ -10,7 +10,7 @@ import (
 )
 
 func TestCommandFitsTheHeapToTheMemory(t *testing.T) {
-	node := &Runtime{language: languageNode, Command: []string{"node", "index.js"}}
+	node := &Runtime{language: nodeJS{}, Command: []string{"node", "index.js"}}
 	tests := []struct {
 		memory  int
 		options string
@@ -30,7 +30,7 @@ func TestCommandFitsTheHeapToTheMemory(t *testing.T) {
 	if len(node.Command) != 2 {
 		t.Errorf("Command was changed: %v", node.Command)
 	}
-	python := &Runtime{language: languagePython, Command: []string{"python", "x"}}
+	python := &Runtime{language: cPython{}, Command: []string{"python", "x"}}
 	if got := python.CommandFor(128, nil); !slices.Equal(got, python.Command) {
 		t.Errorf("Python: %v", got)
 	}
@@ -41,7 +41,7 @@ func TestCommandFitsTheHeapToTheMemory(t *testing.T) {
 
 func TestCommandGoesThroughTheWrapper(t *testing.T) {
 	wrapper := filepath.Join(t.TempDir(), "wrapper")
-	rt := &Runtime{language: languagePython, Command: []string{"/bin/echo", "started with", "two words"}}
+	rt := &Runtime{language: cPython{}, Command: []string{"/bin/echo", "started with", "two words"}}
 	run := func() (string, int) {
 		command := rt.CommandFor(128, map[string]string{wrapperVariable: wrapper})
 		out, err := exec.Command(command[0], command[1:]...).CombinedOutput()

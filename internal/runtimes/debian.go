@@ -31,48 +31,94 @@ var debianKeys []byte
 
 const (
 	debianMirror   = "http://deb.debian.org/" // what it serves is signed
-	debianCodename = "trixie"                 // Debian 13, with Python 3.13
+	debianCodename = "trixie"                 // Debian 13
 
 	maxRelease  = 4 << 20
 	maxPackages = 128 << 20
-	maxDeb      = 64 << 20
+	maxDeb      = 128 << 20
 )
 
-// debianPackages make up the user land of a Debian Python: the interpreter with
-// its standard library, the libraries of both and those that binary wheels
-// expect, and what a function starts as a subprocess now and then. Their needs
-// among each other are checked when they are unpacked.
-var debianPackages = []string{
-	"python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib",
-	"libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libexpat1", "libssl3t64", "libzstd1",
-	"libbz2-1.0", "liblzma5", "libffi8", "libsqlite3-0", "libreadline8t64", "libncursesw6",
-	"libtinfo6", "libdb5.3t64", "libuuid1", "tzdata", "media-types",
-	"bash", "dash", "coreutils", "libacl1", "libattr1", "libcap2", "libselinux1",
-	"libpcre2-8-0", "libgmp10", "libsystemd0",
-	// The AWS SDK, which AWS's Python runtimes have, too.
-	"python3-boto3", "python3-botocore", "python3-s3transfer", "python3-jmespath",
-	"python3-dateutil", "python3-six", "python3-urllib3", "python3-certifi",
-	"python3-requests", "python3-idna", "python3-chardet",
+// debianPackages make up the user land of an interpreter: its packages, the
+// libraries that they need, and what a function starts as a subprocess now and
+// then. Their needs among each other are checked when they are unpacked.
+type debianPackages struct {
+	interpreter string   // the package whose version is the interpreter's
+	packages    []string // besides those that all have
+	// prefix is where below the root the interpreter is, if not in usr.
+	prefix string
+	// finish completes the unpacked user land at dir.
+	finish func(ctx context.Context, s spec, dir string) error
 }
 
-// debianPython adds Python from Debian's packages. They need a newer C library
+// debianCommon are the packages of every user land.
+var debianCommon = []string{
+	"libc6", "libgcc-s1", "libstdc++6", "zlib1g", "libssl3t64", "libzstd1", "libtinfo6", "tzdata", "media-types",
+	"bash", "dash", "coreutils", "libacl1", "libattr1", "libcap2", "libselinux1",
+	"libpcre2-8-0", "libgmp10", "libsystemd0",
+}
+
+// debianInterpreters are the runtimes that Debian 13 has.
+var debianInterpreters = map[string]debianPackages{
+	"python3.13": {
+		interpreter: "python3.13-minimal",
+		packages: []string{
+			"python3.13-minimal", "libpython3.13-minimal", "libpython3.13-stdlib",
+			"libexpat1", "libbz2-1.0", "liblzma5", "libffi8", "libsqlite3-0", "libreadline8t64", "libncursesw6", "libdb5.3t64", "libuuid1",
+			// The AWS SDK, which AWS's Python runtimes have, too.
+			"python3-boto3", "python3-botocore", "python3-s3transfer", "python3-jmespath",
+			"python3-dateutil", "python3-six", "python3-urllib3", "python3-certifi",
+			"python3-requests", "python3-idna", "python3-chardet",
+		},
+		finish: func(ctx context.Context, s spec, dir string) error {
+			// Debian does so when it installs the packages.
+			in := interpreter{usr: filepath.Join(dir, "usr")}
+			return compilePython(ctx, s, in, dir, "/", "usr/lib", s.language.executable(s))
+		},
+	},
+	"ruby3.3": {
+		interpreter: "ruby3.3",
+		packages: []string{
+			"ruby3.3", "libruby3.3", "rubygems-integration", "ruby-csv", "ruby-did-you-mean", "ruby-ruby2-keywords", "ruby-webrick", "rake",
+			"libcrypt1", "libffi8", "libyaml-0-2",
+		},
+	},
+	"java21": debianJava("21"),
+	"java25": debianJava("25"),
+}
+
+func debianJava(release string) debianPackages {
+	return debianPackages{
+		interpreter: "openjdk-" + release + "-jre-headless",
+		packages:    []string{"openjdk-" + release + "-jre-headless"},
+		prefix:      "usr/lib/jvm/java-" + release + "-openjdk-" + runtime.GOARCH,
+	}
+}
+
+// debian adds interpreters from Debian's packages. They need a newer C library
 // than some hosts have, so that the whole user land comes along.
-type debianPython struct {
+type debian struct {
+	debianPackages
 	mirror string
 	arch   string
 	keys   openpgp.EntityList
 	now    func() time.Time
 }
 
-func newDebianPython() (debianPython, error) {
+// newDebian returns nil for runtimes that Debian does not have.
+func newDebian(s spec) (source, error) {
+	packages, ok := debianInterpreters[s.id]
+	if !ok {
+		return nil, nil
+	}
 	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		return debianPython{}, fmt.Errorf("no Debian packages are used on %s", runtime.GOARCH)
+		return nil, fmt.Errorf("no Debian packages are used on %s", runtime.GOARCH)
 	}
 	keys, err := openpgp.ReadArmoredKeyRing(bytes.NewReader(debianKeys))
 	if err != nil {
-		return debianPython{}, fmt.Errorf("debian: keys: %w", err)
+		return nil, fmt.Errorf("debian: keys: %w", err)
 	}
-	return debianPython{mirror: aptMirror("/etc/apt"), arch: runtime.GOARCH, keys: keys, now: time.Now}, nil
+	packages.packages = append(slices.Clone(debianCommon), packages.packages...)
+	return debian{debianPackages: packages, mirror: aptMirror("/etc/apt"), arch: runtime.GOARCH, keys: keys, now: time.Now}, nil
 }
 
 // mirrorPattern finds a Debian mirror in apt's sources, old and new style.
@@ -93,10 +139,10 @@ func aptMirror(dir string) string {
 	return debianMirror
 }
 
-func (d debianPython) source() string { return "Debian 13 packages" }
+func (d debian) source() string { return "Debian 13 packages" }
 
 // add implements source.
-func (d debianPython) add(ctx context.Context, f *fetcher, s spec, into func(version string, fill func(dir string) (manifest, error)) error) error {
+func (d debian) add(ctx context.Context, f *fetcher, s spec, into func(version string, fill func(dir string) (manifest, error)) error) error {
 	found := map[string]debPackage{}
 	for _, a := range []struct{ archive, suite string }{
 		{"debian", debianCodename},
@@ -107,15 +153,14 @@ func (d debianPython) add(ctx context.Context, f *fetcher, s spec, into func(ver
 			return fmt.Errorf("debian: %s: %w", a.suite, err)
 		}
 	}
-	for _, name := range debianPackages {
+	for _, name := range d.packages {
 		if _, ok := found[name]; !ok {
 			return fmt.Errorf("debian: package %s is missing", name)
 		}
 	}
-	python := found["python3.13-minimal"].version
-	version, _, _ := strings.Cut(python, "-")
-	return into(version, func(dir string) (manifest, error) {
-		for _, name := range debianPackages {
+	packaged := found[d.interpreter].version
+	return into(upstreamVersion(packaged), func(dir string) (manifest, error) {
+		for _, name := range d.packages {
 			p := found[name]
 			a := artifact{name: name + " " + p.version, url: d.mirror + p.path, hash: sha256.New, sum: p.sum, size: min(p.size, maxDeb)}
 			if err := f.file(ctx, dir, a, func(deb *os.File) error { return unpackDeb(deb, dir) }); err != nil {
@@ -125,14 +170,23 @@ func (d debianPython) add(ctx context.Context, f *fetcher, s spec, into func(ver
 		if err := linkCertificates(dir); err != nil {
 			return manifest{}, err
 		}
-		f.progress(Progress{Step: "compile the standard library"})
-		// Debian does so when it installs the packages.
-		in := interpreter{usr: filepath.Join(dir, "usr")}
-		if err := compilePython(ctx, s, in, dir, "/", "usr/lib", s.executable()); err != nil {
-			return manifest{}, err
+		if d.finish != nil {
+			f.progress(Progress{Step: "compile the standard library"})
+			if err := d.finish(ctx, s, dir); err != nil {
+				return manifest{}, err
+			}
 		}
-		return manifest{Source: d.source() + " (python3.13 " + python + ")", Layout: layoutUserland}, nil
+		return manifest{Source: d.source() + " (" + d.interpreter + " " + packaged + ")", Layout: layoutUserland, Prefix: d.prefix}, nil
 	})
+}
+
+// upstreamVersion returns an interpreter's own version, without what its
+// packagers and builders added.
+func upstreamVersion(packaged string) string {
+	if i := strings.IndexAny(packaged, "-+~"); i >= 0 {
+		return packaged[:i]
+	}
+	return packaged
 }
 
 // debPackage is what a package index says of a package.
@@ -144,7 +198,7 @@ type debPackage struct {
 }
 
 // index adds the wanted packages of a suite to found, where they are newer.
-func (d debianPython) index(ctx context.Context, f *fetcher, archive, suite string, found map[string]debPackage) error {
+func (d debian) index(ctx context.Context, f *fetcher, archive, suite string, found map[string]debPackage) error {
 	base := d.mirror + archive + "/dists/" + suite + "/"
 	signed, err := f.bytes(ctx, base+"InRelease", nil, maxRelease)
 	if err != nil {
@@ -174,7 +228,7 @@ func (d debianPython) index(ctx context.Context, f *fetcher, archive, suite stri
 	}
 	defer z.Close()
 	return readPackages(io.LimitReader(z, 4*maxPackages), func(p debPackage, name string) {
-		if old, ok := found[name]; slices.Contains(debianPackages, name) && (!ok || compareDebVersions(p.version, old.version) > 0) {
+		if old, ok := found[name]; slices.Contains(d.packages, name) && (!ok || compareDebVersions(p.version, old.version) > 0) {
 			p.path = archive + "/" + p.path
 			found[name] = p
 		}
@@ -183,7 +237,7 @@ func (d debianPython) index(ctx context.Context, f *fetcher, archive, suite stri
 
 // verify checks the signature of an InRelease file and that it is of the suite
 // asked for and not out of date, and returns what was signed.
-func (d debianPython) verify(signed []byte, suite string) ([]byte, error) {
+func (d debian) verify(signed []byte, suite string) ([]byte, error) {
 	block, _ := clearsign.Decode(signed)
 	if block == nil {
 		return nil, errors.New("InRelease is not signed")
@@ -283,7 +337,7 @@ func controlFields(stanza string) map[string]string {
 
 // debParts are the parts of a package that a runtime needs; copyright files
 // are the licences that must go with it.
-var debParts = regexp.MustCompile(`^usr/(bin/|lib/|lib64/|share/zoneinfo/|share/doc/[^/]+/copyright$)`)
+var debParts = regexp.MustCompile(`^(etc/java-|usr/(bin/|lib/|lib64/|share/zoneinfo/|share/rubygems-integration/|share/doc/[^/]+/copyright$))`)
 
 func unpackDeb(deb io.Reader, dir string) error {
 	u, err := newUnpacker(dir)
@@ -321,79 +375,4 @@ func linkCertificates(dir string) error {
 	return errors.Join(
 		os.Symlink("/etc/ssl/certs", filepath.Join(ssl, "certs")),
 		os.Symlink("/etc/ssl/certs/ca-certificates.crt", filepath.Join(ssl, "cert.pem")))
-}
-
-// compareDebVersions compares package versions by Debian's rules (Policy 5.6.12).
-func compareDebVersions(a, b string) int {
-	epochA, a := splitEpoch(a)
-	epochB, b := splitEpoch(b)
-	if epochA != epochB {
-		return epochA - epochB
-	}
-	upA, revA := splitRevision(a)
-	upB, revB := splitRevision(b)
-	if c := compareDebPart(upA, upB); c != 0 {
-		return c
-	}
-	return compareDebPart(revA, revB)
-}
-
-func splitEpoch(v string) (int, string) {
-	if epoch, rest, ok := strings.Cut(v, ":"); ok {
-		if n, err := strconv.Atoi(epoch); err == nil {
-			return n, rest
-		}
-	}
-	return 0, v
-}
-
-func splitRevision(v string) (upstream, revision string) {
-	if i := strings.LastIndexByte(v, '-'); i >= 0 {
-		return v[:i], v[i+1:]
-	}
-	return v, ""
-}
-
-// compareDebPart compares by turns a part without digits and a number.
-func compareDebPart(a, b string) int {
-	digit := func(c byte) bool { return c >= '0' && c <= '9' }
-	order := func(s string) int {
-		switch {
-		case s == "" || digit(s[0]):
-			return 0
-		case s[0] == '~':
-			return -1
-		case s[0] >= 'A' && s[0] <= 'Z' || s[0] >= 'a' && s[0] <= 'z':
-			return int(s[0])
-		}
-		return int(s[0]) + 256
-	}
-	for a != "" || b != "" {
-		for a != "" && !digit(a[0]) || b != "" && !digit(b[0]) {
-			if c := order(a) - order(b); c != 0 {
-				return c
-			}
-			// The same, so both have a character here.
-			a, b = a[1:], b[1:]
-		}
-		numA, restA := leadingNumber(a)
-		numB, restB := leadingNumber(b)
-		if c := len(numA) - len(numB); c != 0 {
-			return c
-		}
-		if c := strings.Compare(numA, numB); c != 0 {
-			return c
-		}
-		a, b = restA, restB
-	}
-	return 0
-}
-
-// leadingNumber splits off the digits at the start, without leading zeros.
-func leadingNumber(s string) (number, rest string) {
-	i := 0
-	for i < len(s) && s[i] >= '0' && s[i] <= '9' {
-		i++
-	}
-	return strings.TrimLeft(s[:i], "0"), s[i:]
 }

@@ -53,54 +53,24 @@ func (r *Registry) findOnHost(s spec) (in interpreter, rejected []string, ok boo
 // candidates returns where an interpreter of the release may be, best first:
 // the host's packages, then what version managers keep, newest first.
 func (r *Registry) candidates(s spec) []string {
-	name := s.executable()
+	name := s.language.executable(s)
 	paths := []string{"/usr/bin/" + name, "/usr/local/bin/" + name}
-	if s.language == languageNode {
-		paths = append(paths, "/usr/bin/nodejs")
-	}
+	system, home := s.language.places(s)
 	var managed []string
-	for _, pattern := range r.managers(s) {
+	for _, pattern := range system {
 		found, _ := filepath.Glob(pattern) // a fixed pattern is well formed
 		managed = append(managed, found...)
+	}
+	for _, pattern := range home {
+		if r.home != "" {
+			found, _ := filepath.Glob(filepath.Join(r.home, pattern))
+			managed = append(managed, found...)
+		}
 	}
 	slices.SortStableFunc(managed, func(a, b string) int {
 		return compareVersions(versionInPath(b), versionInPath(a))
 	})
 	return append(paths, managed...)
-}
-
-// managers returns the patterns of where version managers and people who unpack
-// archives keep interpreters.
-func (r *Registry) managers(s spec) []string {
-	var system, home []string
-	if s.language == languageNode {
-		system = []string{"/usr/local/n/versions/node/%s.*/bin/node", "/opt/node-v%s.*/bin/node"}
-		home = []string{
-			".nvm/versions/node/v%s.*/bin/node",
-			".asdf/installs/nodejs/%s.*/bin/node",
-			".volta/tools/image/node/%s.*/bin/node",
-			".local/share/mise/installs/node/%s.*/bin/node",
-			".local/share/fnm/node-versions/v%s.*/installation/bin/node",
-		}
-	} else {
-		system = []string{"/opt/python/%s*/bin/python%[1]s"}
-		home = []string{
-			".pyenv/versions/%s.*/bin/python%[1]s",
-			".asdf/installs/python/%s.*/bin/python%[1]s",
-			".local/share/mise/installs/python/%s.*/bin/python%[1]s",
-			".local/share/uv/python/cpython-%s.*/bin/python%[1]s",
-		}
-	}
-	var patterns []string
-	for _, p := range system {
-		patterns = append(patterns, fmt.Sprintf(p, s.release))
-	}
-	for _, p := range home {
-		if r.home != "" {
-			patterns = append(patterns, filepath.Join(r.home, fmt.Sprintf(p, s.release)))
-		}
-	}
-	return patterns
 }
 
 func versionInPath(path string) string {
@@ -110,14 +80,15 @@ func versionInPath(path string) string {
 	return ""
 }
 
-// probe asks an interpreter for its version. Python must also find its
-// standard library: distributions have packages without it.
+// probe tells the version of an interpreter of this host.
 func probe(s spec, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, probeArgs(s)...)
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
-	return runProbe(cmd)
+	return s.language.version(s, path, func(args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, path, args...)
+		cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
+		return output(cmd)
+	})
 }
 
 // probes remembers what interpreters said, as long as their files stay the
@@ -135,11 +106,13 @@ func (p probes) version(s spec, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if got, ok := p[path]; ok && sameFile(got.info, info) {
+	// By release, too: one program may serve several.
+	key := s.release + " " + path
+	if got, ok := p[key]; ok && sameFile(got.info, info) {
 		return got.version, got.err
 	}
 	version, err := probe(s, path)
-	p[path] = probeResult{info, version, err}
+	p[key] = probeResult{info, version, err}
 	return version, err
 }
 
@@ -148,14 +121,8 @@ func sameFile(a, b fs.FileInfo) bool {
 	return os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-func probeArgs(s spec) []string {
-	if s.language == languagePython {
-		return []string{"-I", "-S", "-c", "import json, logging, platform, ssl; print(platform.python_version())"}
-	}
-	return []string{"-p", "process.versions.node"}
-}
-
-func runProbe(cmd *exec.Cmd) (string, error) {
+// output runs a command and returns what it prints.
+func output(cmd *exec.Cmd) (string, error) {
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -168,7 +135,7 @@ func runProbe(cmd *exec.Cmd) (string, error) {
 // place says how an interpreter of this host appears at /var/lang.
 func (r *Registry) place(s spec, path, version string) (interpreter, error) {
 	in := interpreter{version: version, origin: path, file: path, program: path}
-	bin := filepath.Dir(path)
+	bin, prefix := filepath.Dir(path), s.language.prefix(path)
 	switch {
 	case bin == "/usr/bin":
 		// The base has it already.
@@ -177,27 +144,29 @@ func (r *Registry) place(s spec, path, version string) (interpreter, error) {
 			return in, err
 		}
 		in.mounts = []sandbox.Mount{{Source: dir, Target: langDir}}
-	case bin == "/usr/local/bin" && s.language == languageNode:
+	case bin == "/usr/local/bin" && s.language == language(nodeJS{}):
 		// One file. Its prefix holds other people's things.
 		in.mounts = []sandbox.Mount{{Source: path, Target: langDir + "/bin/node"}}
-	case bin == "/usr/local/bin":
-		return in, fmt.Errorf("a Python whose prefix is /usr/local is not used, because all of that would be visible to functions")
+	case prefix == "/usr/local":
+		return in, fmt.Errorf("a %s whose prefix is /usr/local is not used, because all of that would be visible to functions", s.language.product())
 	default:
 		// A prefix of its own.
-		in.mounts = []sandbox.Mount{{Source: filepath.Dir(bin), Target: langDir}}
+		in.mounts = []sandbox.Mount{{Source: prefix, Target: langDir}}
 	}
-	if err := r.checkLibraries(path, filepath.Dir(bin)); err != nil {
-		return in, err
+	if l, ok := s.language.(configured); ok {
+		var err error
+		if in.etc, err = l.etc(prefix, "/etc"); err != nil {
+			return in, err
+		}
 	}
-	return in, nil
+	return in, r.checkLibraries(path, prefix)
 }
 
 // links returns the tree of a /var/lang that only points to path.
 func links(s spec, path string) tree {
-	t := tree{"bin/" + s.executable(): link(path)}
-	if s.language == languagePython {
-		t["bin/python3"] = link(path)
-		t["bin/python"] = link(path)
+	t := tree{}
+	for _, name := range []string{s.language.executable(s), s.language.name(), s.language.name() + "3"} {
+		t["bin/"+name] = link(path)
 	}
 	return t
 }

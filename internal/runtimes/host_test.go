@@ -63,7 +63,7 @@ func TestOnlyAnInterpreterOfTheVersionIsTaken(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := spec{"nodejs24.x", languageNode, "24"}
+	s := spec{"nodejs24.x", nodeJS{}, "24"}
 	write("echo 240.1.0")
 	if in, _, ok := r.findOnHost(s); ok && in.program == path {
 		t.Error("version 240.1.0 was taken for 24")

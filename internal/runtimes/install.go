@@ -26,6 +26,8 @@ type manifest struct {
 	Version string `json:"version"`
 	Source  string `json:"source"` // for people
 	Layout  string `json:"layout"`
+	// Prefix is where in a user land the interpreter is; usr if empty.
+	Prefix string `json:"prefix,omitempty"`
 }
 
 // Layouts of an added interpreter's directory.
@@ -46,38 +48,72 @@ type source interface {
 }
 
 // releaseVersion matches a version that is no pre-release.
-var releaseVersion = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+var releaseVersion = regexp.MustCompile(`^\d+(\.\d+)*$`)
 
 func (r *Registry) addedDir(s spec) string { return filepath.Join(r.dir, "added", s.id) }
 
 // sourceOf returns where a runtime's interpreter can be added from.
 func (r *Registry) sourceOf(s spec) (source, error) {
-	switch {
-	case s.language == languageNone:
+	if s.language == nil {
 		return nil, errors.New("it needs no interpreter and is always there")
-	case !s.addable():
-		return nil, fmt.Errorf("no package registry that Lapwing uses has it. %s", s.how())
-	case s.language == languageNode:
-		return newNPMNode(r.home)
 	}
-	return newDebianPython()
+	src, err := s.language.registry(s, r.home)
+	if err == nil && src == nil {
+		err = fmt.Errorf("no package registry that Lapwing uses has it. %s", s.how(false))
+	}
+	return src, err
 }
 
 // Add brings the newest interpreter of a runtime's release from a package
-// registry: npm for Node.js, Debian for Python. It verifies what it downloads
-// against the registry's signed or announced digests, and what is on disk is
-// complete or absent. progress, which may be nil, is called now and then. A
-// version that is there already is kept.
+// registry (npm for Node.js, Debian for Python, Ruby and OpenJDK) and what else
+// the runtime needs. A release that no registry has is that of this host. It
+// verifies what it downloads against digests that are signed, announced by the
+// registry or known here, and what is on disk is complete or absent. progress,
+// which may be nil, is called now and then. A version that is there already is
+// kept.
 func (r *Registry) Add(ctx context.Context, id string, progress func(Progress)) error {
 	s, ok := lookup(id)
 	if !ok {
 		return &UnknownError{id}
 	}
 	src, err := r.sourceOf(s)
-	if err != nil {
+	if err != nil && !r.onHost(s) {
 		return fmt.Errorf("add %s: %w", id, err)
 	}
-	dir := r.addedDir(s)
+	return r.adding(s, func() error {
+		f := newFetcher(progress)
+		if l, ok := s.language.(companion); ok {
+			if err := l.add(ctx, r, f); err != nil {
+				return err
+			}
+			if r.onHost(s) {
+				return nil // that was all that was missing
+			}
+		}
+		if src == nil {
+			return nil
+		}
+		return src.add(ctx, f, s, func(version string, fill func(string) (manifest, error)) error {
+			return r.install(s, f, version, fill)
+		})
+	})
+}
+
+// onHost reports whether this host has an interpreter of the runtime.
+func (r *Registry) onHost(s spec) bool {
+	if s.language == nil {
+		return false
+	}
+	r.finding.Lock()
+	defer r.finding.Unlock()
+	_, _, ok := r.findOnHost(s)
+	return ok
+}
+
+// adding runs fill, which adds to the directory of a runtime, while nobody else
+// does.
+func (r *Registry) adding(s spec, fill func() error) error {
+	id, dir := s.id, r.addedDir(s)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("add %s: %w", id, err)
 	}
@@ -93,11 +129,7 @@ func (r *Registry) Add(ctx context.Context, id string, progress func(Progress)) 
 			return fmt.Errorf("add %s: %w", id, err)
 		}
 	}
-	f := newFetcher(progress)
-	err = src.add(ctx, f, s, func(version string, fill func(string) (manifest, error)) error {
-		return r.install(s, f, version, fill)
-	})
-	if err != nil {
+	if err := fill(); err != nil {
 		return fmt.Errorf("add %s: %w", id, err)
 	}
 	return nil
@@ -133,9 +165,9 @@ func (r *Registry) install(s spec, f *fetcher, version string, fill func(string)
 // check makes sure that a new interpreter can run before it is put in place.
 func (r *Registry) check(s spec, m manifest, dir string) error {
 	if m.Layout == layoutUserland {
-		return checkUserland(s, m, filepath.Join(dir, "usr"))
+		return checkUserland(s, m, dir)
 	}
-	path := filepath.Join(dir, "lang/bin", s.executable())
+	path := filepath.Join(dir, "lang/bin", s.language.executable(s))
 	if err := r.checkLibraries(path, filepath.Join(dir, "lang")); err != nil {
 		return err
 	}
@@ -220,17 +252,33 @@ func (r *Registry) findAdded(s spec) (interpreter, error) {
 	in := interpreter{version: m.Version, origin: m.Source, file: path, added: true}
 	switch m.Layout {
 	case layoutPrefix:
-		in.program = filepath.Join(dir, "lang/bin", s.executable())
+		in.program = filepath.Join(dir, "lang/bin", s.language.executable(s))
 		in.mounts = []sandbox.Mount{{Source: filepath.Join(dir, "lang"), Target: langDir}}
 	case layoutUserland:
 		in.usr = filepath.Join(dir, "usr")
-		lang, err := writeTree(filepath.Join(r.dir, "lang"), links(s, "/usr/bin/"+s.executable()))
-		if err != nil {
+		if err := r.placeUserland(s, m, dir, &in); err != nil {
 			return interpreter{}, err
 		}
-		in.mounts = []sandbox.Mount{{Source: lang, Target: langDir}}
 	default:
 		return interpreter{}, fmt.Errorf("runtimes: %s has layout %q", path, m.Layout)
 	}
 	return in, nil
+}
+
+// placeUserland says how the interpreter of a user land appears at /var/lang.
+func (r *Registry) placeUserland(s spec, m manifest, dir string, in *interpreter) error {
+	prefix := filepath.Join(dir, m.Prefix)
+	if l, ok := s.language.(configured); ok {
+		var err error
+		if in.etc, err = l.etc(prefix, filepath.Join(dir, "etc")); err != nil {
+			return err
+		}
+	}
+	if m.Prefix != "" {
+		in.mounts = []sandbox.Mount{{Source: prefix, Target: langDir}}
+		return nil
+	}
+	lang, err := writeTree(filepath.Join(r.dir, "lang"), links(s, "/usr/bin/"+s.language.executable(s)))
+	in.mounts = []sandbox.Mount{{Source: lang, Target: langDir}}
+	return err
 }

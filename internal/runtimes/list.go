@@ -40,7 +40,7 @@ func (r *Registry) List() []Listing {
 
 func (r *Registry) listing(s spec) Listing {
 	l := Listing{ID: s.id, Status: StatusBuiltin}
-	if s.language == languageNone {
+	if s.language == nil {
 		return l
 	}
 	if src, err := r.sourceOf(s); err == nil {

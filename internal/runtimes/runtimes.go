@@ -189,20 +189,25 @@ func (g *resolution) fresh(added fs.FileInfo) bool {
 // resolve makes the runtime and names the file that must not change for it to
 // stay valid.
 func (r *Registry) resolve(s spec) (*Runtime, string, error) {
-	if s.language == languageNone {
+	if s.language == nil {
 		return r.provided(s), r.base.etc, nil
 	}
 	in, err := r.find(s)
 	if err != nil {
 		return nil, "", err
 	}
-	boot, digest, err := r.bootstrap(s, in)
+	boot, digest, err := s.language.bootstrap(r, s, in)
 	if err != nil {
 		return nil, "", fmt.Errorf("runtimes: %s: bootstrap: %w", s.id, err)
 	}
 	b := r.base
 	if in.usr != "" {
 		b.usr = in.usr
+	}
+	if len(in.etc) > 0 {
+		if b.etc, err = writeTree(filepath.Join(r.dir, "base"), etcFiles(in.etc)); err != nil {
+			return nil, "", fmt.Errorf("runtimes: %s: %w", s.id, err)
+		}
 	}
 	rt := &Runtime{
 		ID:       s.id,
@@ -242,6 +247,7 @@ type interpreter struct {
 	program string // its executable on this host, where usr is empty
 	mounts  []sandbox.Mount
 	usr     string // the /usr that it brings along, or "" for the host's
+	etc     tree   // further files of the sandbox's /etc
 	added   bool   // by Add, and not found on the host
 }
 
@@ -255,9 +261,19 @@ func (in interpreter) native(ctx context.Context, s spec, args ...string) (*exec
 	return cmd, nil
 }
 
-// find returns the interpreter of a runtime: an added one first, else one of
-// this host.
+// find returns the interpreter of a runtime that has all that it needs: an added
+// one first, else one of this host.
 func (r *Registry) find(s spec) (interpreter, error) {
+	in, err := r.findInterpreter(s)
+	if l, ok := s.language.(companion); ok && err == nil {
+		if how := l.missing(r, s); how != "" {
+			return interpreter{}, &UnavailableError{s.id, how}
+		}
+	}
+	return in, err
+}
+
+func (r *Registry) findInterpreter(s spec) (interpreter, error) {
 	in, err := r.findAdded(s)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return in, err
@@ -266,7 +282,8 @@ func (r *Registry) find(s spec) (interpreter, error) {
 	if ok {
 		return in, nil
 	}
-	how := s.how()
+	src, err := s.language.registry(s, r.home)
+	how := s.how(err == nil && src != nil)
 	if len(rejected) > 0 {
 		how += " (Not usable: " + strings.Join(rejected, "; ") + ".)"
 	}

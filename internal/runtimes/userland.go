@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// userlandCommand returns a command that runs the Python of a user land on this
+// userlandCommand returns a command that runs the interpreter of a user land on this
 // host, by the user land's own loader and libraries.
 func userlandCommand(ctx context.Context, s spec, usr string, args ...string) (*exec.Cmd, error) {
 	loaders, _ := filepath.Glob(filepath.Join(usr, "lib64", "ld-linux-*.so.*"))
@@ -26,9 +26,9 @@ func userlandCommand(ctx context.Context, s spec, usr string, args ...string) (*
 	if err != nil || len(loader) == 0 {
 		loader = loaders
 	}
-	args = append([]string{"--library-path", strings.Join(userlandLibraries(usr), ":"), filepath.Join(usr, "bin", s.executable())}, args...)
+	args = append([]string{"--library-path", strings.Join(userlandLibraries(usr), ":"), filepath.Join(usr, "bin", s.language.executable(s))}, args...)
 	cmd := exec.CommandContext(ctx, loader[0], args...)
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PYTHONHOME=" + usr}
+	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}, s.language.relocated(s, usr)...)
 	return cmd, nil
 }
 
@@ -43,29 +43,33 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// checkUserland makes sure that the user land's Python runs, says the version
-// that it should, and that every library that it or one of its extension
-// modules needs is there.
-func checkUserland(s spec, m manifest, usr string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
-	defer cancel()
-	cmd, err := userlandCommand(ctx, s, usr, probeArgs(s)...)
-	if err != nil {
-		return err
-	}
-	version, err := runProbe(cmd)
+// checkUserland makes sure that the user land's interpreter runs, says the
+// version that it should, and that every library that it or one of its
+// extension modules needs is there.
+func checkUserland(s spec, m manifest, dir string) error {
+	usr := filepath.Join(dir, "usr")
+	prefix := filepath.Join(dir, m.Prefix)
+	version, err := s.language.version(s, filepath.Join(prefix, "bin", s.language.executable(s)), func(args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+		defer cancel()
+		cmd, err := userlandCommand(ctx, s, usr, args...)
+		if err != nil {
+			return "", err
+		}
+		return output(cmd)
+	})
 	if err != nil {
 		return err
 	}
 	if version != m.Version {
 		return fmt.Errorf("the program says that it is version %s, not %s", version, m.Version)
 	}
-	dirs := userlandLibraries(usr)
+	dirs := append(userlandLibraries(usr), filepath.Join(prefix, "lib"), filepath.Join(prefix, "lib/server"))
 	return filepath.WalkDir(usr, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		if filepath.Dir(path) != filepath.Join(usr, "bin") && !strings.HasSuffix(path, ".so") {
+		if filepath.Base(filepath.Dir(path)) != "bin" && !strings.HasSuffix(path, ".so") {
 			return nil
 		}
 		if elfFile, err := isELF(path); err != nil || !elfFile {
