@@ -89,8 +89,13 @@ var debianInterpreters = map[string]debianPackages{
 func debianJava(release string) debianPackages {
 	return debianPackages{
 		interpreter: "openjdk-" + release + "-jre-headless",
-		packages:    []string{"openjdk-" + release + "-jre-headless"},
-		prefix:      "usr/lib/jvm/java-" + release + "-openjdk-" + runtime.GOARCH,
+		packages: []string{
+			"openjdk-" + release + "-jre-headless",
+			// For java.desktop without a screen: pictures and fonts.
+			"libjpeg62-turbo", "liblcms2-2", "libharfbuzz0b", "libfreetype6", "libfontconfig1", "libpng16-16t64", "libgraphite2-3", "libglib2.0-0t64",
+			"libbrotli1", "libbz2-1.0", "libexpat1", "libatomic1", "libgif7", "libasound2t64", "libpcsclite1",
+		},
+		prefix: "usr/lib/jvm/java-" + release + "-openjdk-" + runtime.GOARCH,
 	}
 }
 

@@ -26,6 +26,8 @@ type manifest struct {
 	Version string `json:"version"`
 	Source  string `json:"source"` // for people
 	Layout  string `json:"layout"`
+	// Env holds the variables that an image sets.
+	Env map[string]string `json:"env,omitempty"`
 	// Prefix is where in a user land the interpreter is; usr if empty.
 	Prefix string `json:"prefix,omitempty"`
 }
@@ -149,17 +151,22 @@ func (r *Registry) install(s spec, f *fetcher, version string, fill func(string)
 		if err != nil {
 			return err
 		}
-		m.Format, m.ID, m.Version = manifestFormat, s.id, version
+		m.ID, m.Version = s.id, version
 		f.progress(Progress{Step: "check " + s.id})
 		if err := r.check(s, m, tmp); err != nil {
 			return err
 		}
-		text, err := json.MarshalIndent(m, "", "  ")
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(tmp, "manifest.json"), append(text, '\n'), 0o644)
+		return writeManifest(tmp, m)
 	})
+}
+
+func writeManifest(dir string, m manifest) error {
+	m.Format = manifestFormat
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "manifest.json"), append(text, '\n'), 0o644)
 }
 
 // check makes sure that a new interpreter can run before it is put in place.
@@ -218,9 +225,16 @@ func lock(path string) (unlock func(), err error) {
 	return func() { f.Close() }, nil
 }
 
-// findAdded returns the newest interpreter that Add brought for a runtime, or
-// an error that is fs.ErrNotExist.
+// findAdded returns what was added for a runtime, or an error that is
+// fs.ErrNotExist: an image comes before an interpreter that the operator named,
+// and that before the newest from a registry.
 func (r *Registry) findAdded(s spec) (interpreter, error) {
+	if dir := r.findImage(s); dir != "" {
+		return r.openAdded(s, dir)
+	}
+	if dir := filepath.Join(r.addedDir(s), pathDir); isDir(dir) {
+		return r.openAdded(s, dir)
+	}
 	dir := r.addedDir(s)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -235,7 +249,16 @@ func (r *Registry) findAdded(s spec) (interpreter, error) {
 	if len(versions) == 0 {
 		return interpreter{}, fs.ErrNotExist
 	}
-	dir = filepath.Join(dir, slices.MaxFunc(versions, compareVersions))
+	return r.openAdded(s, filepath.Join(dir, slices.MaxFunc(versions, compareVersions)))
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// openAdded reads what is at dir.
+func (r *Registry) openAdded(s spec, dir string) (interpreter, error) {
 	path := filepath.Join(dir, "manifest.json")
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -259,6 +282,10 @@ func (r *Registry) findAdded(s spec) (interpreter, error) {
 		if err := r.placeUserland(s, m, dir, &in); err != nil {
 			return interpreter{}, err
 		}
+	case layoutImage:
+		in.image, in.env = dir, m.Env
+	case layoutPath:
+		return r.named(s, m.Source)
 	default:
 		return interpreter{}, fmt.Errorf("runtimes: %s has layout %q", path, m.Layout)
 	}

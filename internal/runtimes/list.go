@@ -39,10 +39,7 @@ func (r *Registry) List() []Listing {
 }
 
 func (r *Registry) listing(s spec) Listing {
-	l := Listing{ID: s.id, Status: StatusBuiltin}
-	if s.language == nil {
-		return l
-	}
+	l := Listing{ID: s.id}
 	if src, err := r.sourceOf(s); err == nil {
 		l.Addable = src.source()
 	}
@@ -53,8 +50,11 @@ func (r *Registry) listing(s spec) Listing {
 	switch {
 	case err == nil:
 		l.Status, l.Version, l.Source, l.Path = StatusHost, in.version, in.origin, in.program
-		if in.added {
+		switch {
+		case in.added:
 			l.Status = StatusAdded
+		case s.language == nil:
+			l.Status = StatusBuiltin
 		}
 	case errors.As(err, &missing):
 		l.Status, l.Hint = StatusMissing, missing.How

@@ -133,7 +133,7 @@ end
 		t.Fatalf("posted %s: %s", got.kind, got.body)
 	}
 	first, second := readFrame(t, r), readFrame(t, r)
-	if first != "one\ntwo\n" {
+	if first != "one\ntwo" {
 		t.Errorf("puts: %q", first)
 	}
 	if !strings.HasPrefix(second, "W, [") || !strings.HasSuffix(second, "WARN 8476a536-e9f4-11e8-9739-2dfe598c3fcd -- : three\nfour") {

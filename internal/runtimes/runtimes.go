@@ -189,12 +189,14 @@ func (g *resolution) fresh(added fs.FileInfo) bool {
 // resolve makes the runtime and names the file that must not change for it to
 // stay valid.
 func (r *Registry) resolve(s spec) (*Runtime, string, error) {
-	if s.language == nil {
-		return r.provided(s), r.base.etc, nil
-	}
 	in, err := r.find(s)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, "", err
+	case in.image != "":
+		return ofImage(s, in), in.file, nil
+	case s.language == nil:
+		return r.provided(s), in.file, nil
 	}
 	boot, digest, err := s.language.bootstrap(r, s, in)
 	if err != nil {
@@ -223,13 +225,16 @@ func (r *Registry) resolve(s spec) (*Runtime, string, error) {
 	return rt, in.file, nil
 }
 
+// providedCandidates are where the bootstrap of a provided runtime may be.
+var providedCandidates = []string{taskDir + "/bootstrap", "/opt/bootstrap"}
+
 func (r *Registry) provided(s spec) *Runtime {
 	return &Runtime{
 		ID:         s.id,
 		Version:    strings.Replace(s.id, ".", ":", 1),
 		Mounts:     r.base.mounts(),
 		Symlinks:   r.base.symlinks(),
-		Candidates: []string{taskDir + "/bootstrap", "/opt/bootstrap"},
+		Candidates: providedCandidates,
 		Env:        environment(s),
 		digest:     hexDigest(s.id),
 	}
@@ -246,9 +251,11 @@ type interpreter struct {
 	file    string // what changes when the interpreter changes
 	program string // its executable on this host, where usr is empty
 	mounts  []sandbox.Mount
-	usr     string // the /usr that it brings along, or "" for the host's
-	etc     tree   // further files of the sandbox's /etc
-	added   bool   // by Add, and not found on the host
+	usr     string            // the /usr that it brings along, or "" for the host's
+	etc     tree              // further files of the sandbox's /etc
+	image   string            // the root of an OCI image that has all that the runtime needs, or ""
+	env     map[string]string // of the image
+	added   bool              // by Add, and not found on the host
 }
 
 // native returns a command that runs the interpreter on this host.
@@ -265,6 +272,9 @@ func (in interpreter) native(ctx context.Context, s spec, args ...string) (*exec
 // one first, else one of this host.
 func (r *Registry) find(s spec) (interpreter, error) {
 	in, err := r.findInterpreter(s)
+	if in.image != "" {
+		return in, nil
+	}
 	if l, ok := s.language.(companion); ok && err == nil {
 		if how := l.missing(r, s); how != "" {
 			return interpreter{}, &UnavailableError{s.id, how}
@@ -277,6 +287,9 @@ func (r *Registry) findInterpreter(s spec) (interpreter, error) {
 	in, err := r.findAdded(s)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return in, err
+	}
+	if s.language == nil {
+		return interpreter{file: r.base.etc}, nil
 	}
 	in, rejected, ok := r.findOnHost(s)
 	if ok {

@@ -18,8 +18,7 @@ module Lapwing
         Kernel.module_eval do
           def puts(*things)
             text = things.flatten.map { |thing| thing.to_s.encode('UTF-8') }.join("\n")
-            text += "\n" unless text.end_with?("\n")
-            Lapwing::Logs.sink.write(text)
+            Lapwing::Logs.sink.write(text.chomp)
             nil
           end
         end
