@@ -1,0 +1,3 @@
+const value = await Promise.resolve((event) => event.value);
+
+export const handler = async (event) => value(event);
