@@ -7,8 +7,10 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 MODELS   ?=
 # Sandboxes, networks and clients are real, and the machine is shared: a test
-# that fails is run once more by itself, and the summary names it either way.
-RERUN    := --format pkgname --rerun-fails=1 --rerun-fails-max-failures=5
+# that fails is run once more by itself, and the summary names it either way. So
+# many failures as a bad moment of the machine brings are run again, not more: a
+# change that breaks much is told at once.
+RERUN    := --format pkgname --rerun-fails=1 --rerun-fails-max-failures=15
 
 export CGO_ENABLED = 0
 
@@ -30,14 +32,14 @@ test: ## set up what the tests need and run them all (as root)
 	./scripts/setup test
 	$(MAKE) build
 	$(GO) vet ./...
-	$(GO) tool gotestsum $(RERUN) --packages ./... -- -p 1 -vet off -timeout 20m
+	$(GO) tool gotestsum $(RERUN) --packages ./... -- -p 1 -vet off -timeout 60m
 
 race: build ## run the tests of the Go packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./internal/... | grep -v /sandbox/gvisor)
 
-conformance: build ## the tests with the newest clients from every registry
+conformance: build ## the tests that need the newest clients from other registries
 	./scripts/setup conformance
-	LAPWING_CONFORMANCE=all $(GO) tool gotestsum $(RERUN) --packages ./test/conformance/... -- -count=1 -timeout 20m
+	LAPWING_CONFORMANCE=all $(GO) tool gotestsum $(RERUN) --packages ./test/conformance/... -- -count=1 -timeout 60m -run '_Conformance$$'
 
 bench: ## measure speed against a floor in the same run (as root)
 	./scripts/setup bench

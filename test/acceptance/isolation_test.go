@@ -267,7 +267,7 @@ func TestForkBombAndMemoryHogLeaveTheNeighbourAlone(t *testing.T) {
 	}
 	environment := ask()
 	for _, attack := range []struct{ name, event, fails string }{
-		{"bomb", `{"Do":"forkbomb","Seconds":10}`, ""},
+		{"bomb", `{"Do":"forkbomb","Seconds":100}`, ""},
 		{"hog", `{"Do":"memoryhog"}`, "Runtime."},
 	} {
 		done := make(chan string, 1)

@@ -2,8 +2,9 @@
 // each official client takes a function through its life.
 //
 // The clients are the AWS CLI and boto3 of this machine (Debian's packages), the
-// SDK for Go of go.mod, and the SDK for JavaScript from npm. With
-// LAPWING_CONFORMANCE=all the newest AWS CLI and boto3 from PyPI run as well.
+// SDK for Go of go.mod, and the SDK for JavaScript from npm. Tests that need other
+// registries run with LAPWING_CONFORMANCE=all, among them the newest AWS CLI and
+// boto3 from PyPI; their names end in _Conformance.
 package conformance_test
 
 import (
@@ -11,6 +12,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -36,6 +38,12 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	// Most of a test is waiting: for a sandbox, a line in a log, a deadline.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "lapwing-conformance-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -64,6 +72,34 @@ exports.handler = async (event) => {
 };`, version)})
 }
 
+// needs leaves a test to `make conformance`, for what it needs is in registries
+// that `make test` does without. `make conformance` knows it by its name.
+func needs(t *testing.T, what string) {
+	t.Helper()
+	if !strings.HasSuffix(t.Name(), "_Conformance") {
+		t.Fatal("`make conformance` runs tests whose names end in _Conformance only")
+	}
+	if os.Getenv("LAPWING_CONFORMANCE") != "all" {
+		t.Skipf("needs %s: `make conformance` runs it", what)
+	}
+}
+
+func TestMakeConformanceMissesNoTest(t *testing.T) {
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f != "conformance_test.go" && bytes.Contains(b, []byte("LAPWING_CONFORMANCE")) {
+			t.Errorf("%s: call needs instead of asking for LAPWING_CONFORMANCE", f)
+		}
+	}
+}
+
 func role() string { return "arn:aws:iam::" + server.Account() + ":role/conformance" }
 
 // client runs a client's script with all that it needs in the environment.
@@ -78,7 +114,7 @@ func client(t *testing.T, name string, extra []string, command ...string) {
 		}
 		env = append(env, fmt.Sprintf("V%d=%s", i, path))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Env = append(env, extra...)
@@ -92,11 +128,18 @@ func client(t *testing.T, name string, extra []string, command ...string) {
 // parameter instead of by AWS_ENDPOINT_URL.
 var explicit = []string{"EXPLICIT_ENDPOINT=1"}
 
-func TestAWSCLI(t *testing.T) { client(t, "with-cli", explicit, "sh", "clients/lifecycle.sh") }
+func TestAWSCLI(t *testing.T) {
+	t.Parallel()
+	client(t, "with-cli", explicit, "sh", "clients/lifecycle.sh")
+}
 
-func TestBoto3(t *testing.T) { client(t, "with-boto3", explicit, "python3", "clients/lifecycle.py") }
+func TestBoto3(t *testing.T) {
+	t.Parallel()
+	client(t, "with-boto3", explicit, "python3", "clients/lifecycle.py")
+}
 
 func TestSDKForJavaScript(t *testing.T) {
+	t.Parallel()
 	root, err := harness.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -126,10 +169,9 @@ func TestSDKForJavaScript(t *testing.T) {
 	client(t, "with-js", nil, node, filepath.Join(dir, "lifecycle.mjs"))
 }
 
-func TestNewestPythonClients(t *testing.T) {
-	if os.Getenv("LAPWING_CONFORMANCE") != "all" {
-		t.Skip("needs PyPI: `make conformance` runs it")
-	}
+func TestNewestPythonClients_Conformance(t *testing.T) {
+	t.Parallel()
+	needs(t, "PyPI")
 	venv := filepath.Join(t.TempDir(), "venv")
 	for _, command := range [][]string{
 		{"python3", "-m", "venv", venv},
@@ -145,6 +187,7 @@ func TestNewestPythonClients(t *testing.T) {
 }
 
 func TestSDKForGo(t *testing.T) {
+	t.Parallel()
 	c := lambda.NewFromConfig(server.Config())
 	ctx := t.Context()
 	name := aws.String("with-go")
@@ -158,7 +201,7 @@ func TestSDKForGo(t *testing.T) {
 	get := &lambda.GetFunctionInput{FunctionName: name}
 	active := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 100 * time.Millisecond })
 	updated := lambda.NewFunctionUpdatedV2Waiter(c, func(o *lambda.FunctionUpdatedV2WaiterOptions) { o.MinDelay = 100 * time.Millisecond })
-	if err := active.Wait(ctx, get, time.Minute); err != nil {
+	if err := active.Wait(ctx, get, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	version := func(qualifier string) int {
@@ -185,7 +228,7 @@ func TestSDKForGo(t *testing.T) {
 	if _, err := c.UpdateFunctionCode(ctx, &lambda.UpdateFunctionCodeInput{FunctionName: name, ZipFile: code(2)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := updated.Wait(ctx, get, time.Minute); err != nil {
+	if err := updated.Wait(ctx, get, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.CreateAlias(ctx, &lambda.CreateAliasInput{FunctionName: name, Name: aws.String("live"), FunctionVersion: aws.String("1")}); err != nil {

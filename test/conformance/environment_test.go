@@ -37,6 +37,7 @@ const (
 // files, limits, and how its ends are told (Lambda developer guide, execution
 // environment and quotas).
 func TestWhatAFunctionMeets(t *testing.T) {
+	t.Parallel()
 	c := lambda.NewFromConfig(server.Config(), oneTry)
 	ctx := t.Context()
 	for name, seconds := range map[string]int32{environmentFunction: 300, briefFunction: 1} {
@@ -54,7 +55,7 @@ func TestWhatAFunctionMeets(t *testing.T) {
 			}
 		})
 		waiter := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-		if err := waiter.Wait(ctx, &lambda.GetFunctionInput{FunctionName: &name}, time.Minute); err != nil {
+		if err := waiter.Wait(ctx, &lambda.GetFunctionInput{FunctionName: &name}, 5*time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}

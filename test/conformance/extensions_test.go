@@ -37,6 +37,7 @@ func withExtension(t *testing.T, name, program string, logs []string, last ...st
 }
 
 func TestExtensionInALayerGetsTelemetry(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("makes a sandbox")
 	}
@@ -49,10 +50,9 @@ func TestExtensionInALayerGetsTelemetry(t *testing.T) {
 
 // AWS's own crate reads each record into a type of its own and takes no other
 // shape.
-func TestExtensionOnAWSsRustCrateGetsTelemetry(t *testing.T) {
-	if os.Getenv("LAPWING_CONFORMANCE") != "all" {
-		t.Skip("with LAPWING_CONFORMANCE=all only")
-	}
+func TestExtensionOnAWSsRustCrateGetsTelemetry_Conformance(t *testing.T) {
+	t.Parallel()
+	needs(t, "crates.io")
 	if _, err := exec.LookPath("cargo"); err != nil {
 		fmt.Fprintln(os.Stderr, "\n*** NOT TESTED: an extension on AWS's Rust crate: there is no cargo here ***")
 		t.Skip("NOT TESTED: there is no cargo here")

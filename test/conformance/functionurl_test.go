@@ -43,7 +43,7 @@ func newSite(t *testing.T, in *lambda.CreateFunctionInput, url *lambda.CreateFun
 		}
 	})
 	active := lambda.NewFunctionActiveV2Waiter(s.c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 100 * time.Millisecond })
-	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: in.FunctionName}, 2*time.Minute); err != nil {
+	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: in.FunctionName}, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	url.FunctionName = in.FunctionName
@@ -119,6 +119,7 @@ func signed(t *testing.T, body string) func(*http.Request) {
 }
 
 func TestBufferedFunctionURL(t *testing.T) {
+	t.Parallel()
 	s := nodeSite(t, "url-buffered", `
 export const handler = async (event) => {
   switch (event.rawPath) {
@@ -204,6 +205,7 @@ export const handler = async (event) => {
 }
 
 func TestSignedFunctionURL(t *testing.T) {
+	t.Parallel()
 	s := nodeSite(t, "url-signed", `export const handler = async (event) => event.requestContext.authorizer.iam.userArn + ' ' + event.body;`,
 		&lambda.CreateFunctionUrlConfigInput{AuthType: types.FunctionUrlAuthTypeAwsIam})
 	if res, body := s.do("POST", "/p?a=b", "hello"); res.StatusCode != 403 || !strings.HasPrefix(body, `{"Message":"Forbidden`) {
@@ -238,6 +240,7 @@ export const handler = awslambda.streamifyResponse(async (event, stream) => {
 });`
 
 func TestStreamingFunctionURL(t *testing.T) {
+	t.Parallel()
 	s := nodeSite(t, "url-streaming", streaming, &lambda.CreateFunctionUrlConfigInput{AuthType: types.FunctionUrlAuthTypeNone, InvokeMode: types.InvokeModeResponseStream})
 	s.open()
 	if res, body := s.do("GET", "/?head=1", ""); res.StatusCode != 201 || body != "first second" || res.Header.Get("X-A") != "b" || res.Header.Get("Set-Cookie") != "c=d" {
@@ -338,7 +341,7 @@ func TestStreamingFunctionURL(t *testing.T) {
 func waitForLog(t *testing.T, name, text string) {
 	t.Helper()
 	var out []byte
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		var err error
 		if out, err = server.Run("logs", name); err == nil && bytes.Contains(out, []byte(text)) {
 			return
@@ -348,6 +351,7 @@ func waitForLog(t *testing.T, name, text string) {
 }
 
 func TestGoHTTPHandlerBehindAFunctionURL(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, &lambda.CreateFunctionInput{
 		FunctionName: aws.String("url-go"), Runtime: "provided.al2023", Handler: aws.String("bootstrap"),
 		Code: &types.FunctionCode{ZipFile: harness.Zip(map[string]string{"bootstrap*": buildGo(t, "./httpfunction")})},

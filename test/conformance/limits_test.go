@@ -53,7 +53,7 @@ func TestLimitsAndMessages(t *testing.T) {
 	for _, rows := range limits {
 		for _, row := range rows {
 			t.Run(row.name, func(t *testing.T) {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 				defer cancel()
 				checkRefusal(t, row.call(ctx, c), row.status, row.code, words.Replace(row.message))
 			})
@@ -128,7 +128,7 @@ func prepareFunction(t *testing.T, c *lambda.Client, in *lambda.CreateFunctionIn
 		}
 	})
 	waiter := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := waiter.Wait(ctx, &lambda.GetFunctionInput{FunctionName: in.FunctionName}, time.Minute); err != nil {
+	if err := waiter.Wait(ctx, &lambda.GetFunctionInput{FunctionName: in.FunctionName}, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.PublishVersion(ctx, &lambda.PublishVersionInput{FunctionName: in.FunctionName}); err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,10 +20,8 @@ import (
 
 // skopeo pushes and pulls by the library of Podman and Buildah, after a login
 // with the password of GetAuthorizationToken, as AWS documents it for docker.
-func TestSkopeoPushesPullsAndDeletes(t *testing.T) {
-	if os.Getenv("LAPWING_CONFORMANCE") != "all" {
-		t.Skip("needs skopeo: `make conformance` runs it")
-	}
+func TestSkopeoPushesPullsAndDeletes_Conformance(t *testing.T) {
+	needs(t, "skopeo")
 	c := ecr.NewFromConfig(server.Config())
 	created, err := c.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: aws.String("conformance/skopeo")})
 	if err != nil {

@@ -78,6 +78,7 @@ func obtainable(t *testing.T, ids []string) (have []string) {
 }
 
 func TestRuntimes(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("makes a sandbox for each case")
 	}
@@ -144,7 +145,7 @@ func (f *fleet) one(t *testing.T, runtime string, tt runtimeTest) {
 		t.Fatal(err)
 	}
 	active := lambda.NewFunctionActiveV2Waiter(f.lambda, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: &o.function}, time.Minute); err != nil {
+	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: &o.function}, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	event := tt.event
@@ -244,7 +245,7 @@ func (f *fleet) streamed(t *testing.T, o *outcome, event []byte) string {
 func (f *fleet) wantLog(t *testing.T, function string, want *regexp.Regexp) {
 	t.Helper()
 	var all strings.Builder
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		all.Reset()
 		out, err := f.logs.FilterLogEvents(t.Context(), &cloudwatchlogs.FilterLogEventsInput{LogGroupName: aws.String("/aws/lambda/" + function)})
 		if err != nil {

@@ -54,6 +54,7 @@ func (s *spans) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestAnInvocationIsTraced(t *testing.T) {
+	t.Parallel()
 	got := &spans{byName: map[string][]*otlp.Span{}}
 	sink := httptest.NewServer(got)
 	defer sink.Close()
@@ -93,7 +94,7 @@ func TestAnInvocationIsTraced(t *testing.T) {
 		t.Errorf("TracingConfig %v", created.TracingConfig.Mode)
 	}
 	active := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 100 * time.Millisecond })
-	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: name}, 2*time.Minute); err != nil {
+	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: name}, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	out, err := c.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: name, Payload: []byte(`{"Do":"env"}`), LogType: types.LogTypeTail})

@@ -18,10 +18,9 @@ import (
 // The AWS Lambda Web Adapter is an extension that serves the Runtime API in the
 // place of a web application. It comes as it is from its crate, in a layer as
 // its authors publish it, and the application knows nothing of Lambda.
-func TestLambdaWebAdapterAsItIs(t *testing.T) {
-	if os.Getenv("LAPWING_CONFORMANCE") != "all" {
-		t.Skip("needs crates.io: `make conformance` runs it")
-	}
+func TestLambdaWebAdapterAsItIs_Conformance(t *testing.T) {
+	t.Parallel()
+	needs(t, "crates.io")
 	root, err := harness.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +61,7 @@ func TestLambdaWebAdapterAsItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	active := lambda.NewFunctionActiveV2Waiter(c, func(o *lambda.FunctionActiveV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: name}, 2*time.Minute); err != nil {
+	if err := active.Wait(t.Context(), &lambda.GetFunctionInput{FunctionName: name}, 5*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	const event = `{"version":"2.0","routeKey":"$default","rawPath":"/birds","rawQueryString":"n=1","headers":{"user-agent":"swift","content-type":"text/plain"},

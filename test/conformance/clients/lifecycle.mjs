@@ -6,7 +6,7 @@ import * as L from "@aws-sdk/client-lambda";
 
 const { NAME, RUNTIME, ROLE, V1, V2 } = process.env;
 const client = new L.LambdaClient({});
-const wait = { client, maxWaitTime: 60, minDelay: 1, maxDelay: 2 };
+const wait = { client, maxWaitTime: 300, minDelay: 1, maxDelay: 2 };
 const FunctionName = NAME;
 
 async function invoke(Qualifier) {

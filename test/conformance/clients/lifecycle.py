@@ -117,7 +117,7 @@ except ClientError as e:
     assert e.response["Error"]["Code"] == "InvalidRequestContentException", e
 
 logs = boto3.client("logs", **explicit)
-for _ in range(20):
+for _ in range(200):
     events = logs.filter_log_events(logGroupName="/aws/lambda/" + name, filterPattern="REPORT")["events"]
     if len(events) >= 4:
         break
