@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -25,6 +26,7 @@ import (
 	"lapwing.dev/lapwing/internal/functionurl"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/image"
+	"lapwing.dev/lapwing/internal/image/container"
 	"lapwing.dev/lapwing/internal/invoke"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/metrics"
@@ -52,6 +54,7 @@ const (
 	credentialsDir = "credentials"
 	runtimesDir    = "runtimes"
 	authorityDir   = "tls"
+	registriesFile = "registries.json"
 )
 
 // memoryLow is how much memory of the host idle environments leave to others, in
@@ -84,6 +87,8 @@ type server struct {
 	functions   *lambda.Service
 	services    []*aws.Service
 
+	address net.Addr // of the endpoint
+
 	// closers end the parts, the last one first.
 	closers []func(context.Context) error
 }
@@ -108,6 +113,7 @@ func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, e
 		_ = listener.Close() // closed already, if it ever served
 		return nil
 	})
+	s.address = listener.Addr()
 	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openServices} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -242,9 +248,17 @@ func (s *server) openServices(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	pulled, err := s.store.BlobSet("container-images")
+	if err != nil {
+		return err
+	}
+	containers := container.New(container.Options{
+		Images: images, Blobs: pulled, Local: s.registry, AccountID: account, Architecture: lambda.HostArchitecture(),
+		Hosts: s.registryHosts(), Domains: s.opts.domains, ConfigFile: s.registriesFile(),
+	})
 	s.functions, err = lambda.New(ctx, lambda.Options{
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
-		Store: s.store, Images: images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, RuntimeVersion: s.runtimeVersion,
+		Store: s.store, Images: images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, Containers: containers, RuntimeVersion: s.runtimeVersion,
 		RecursionStopped: s.metering.RecursionStopped, Sampler: &s.sampler,
 	})
 	if err != nil {
@@ -270,6 +284,21 @@ func (s *server) runtimeVersion(region, id string) (string, error) {
 		return "", err
 	}
 	return rt.VersionARN(region), nil
+}
+
+// registryHosts are the addresses by which our own registry is known to
+// everybody, beside the names that it was given.
+func (s *server) registryHosts() []string {
+	host, port, err := net.SplitHostPort(reachable(s.address))
+	if err != nil {
+		return nil
+	}
+	return []string{net.JoinHostPort(host, port), net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("localhost", port)}
+}
+
+// registriesFile is what the operator says of remote registries.
+func (s *server) registriesFile() string {
+	return cmp.Or(s.opts.registries, filepath.Join(s.opts.data, registriesFile))
 }
 
 // serve starts the listeners and leaves word of where they are.

@@ -37,6 +37,10 @@ type Version struct {
 	EphemeralMB  int // size of /tmp, 512-10,240
 	Env          map[string]string
 
+	// Image is the container image of a function that is one. There is no
+	// Runtime, Handler, Code or Layers then.
+	Image *Image
+
 	// Code is the file on this host with the image of the unpacked code
 	// package, to be mounted at /var/task.
 	Code string
@@ -49,6 +53,14 @@ type Version struct {
 	// ActiveTracing is TracingConfig Mode Active: the function's invocations
 	// are traced though the caller does not say so.
 	ActiveTracing bool
+}
+
+// Image is a container image to be run.
+type Image struct {
+	Root    string            // the file on this host with its root file system
+	Command []string          // entry point and arguments
+	Dir     string            // working directory, absolute
+	Env     map[string]string // that the image sets
 }
 
 // Logging is the function's logging configuration.

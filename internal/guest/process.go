@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	goruntime "runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -114,7 +116,11 @@ func exhausted(err error) bool {
 // command returns the command of the runtime.
 func (g *guest) command() ([]string, error) {
 	if len(g.start.Command) > 0 {
-		return g.start.Command, nil
+		program, err := g.lookPath(g.start.Command[0])
+		return append([]string{program}, g.start.Command[1:]...), err
+	}
+	if len(g.start.Candidates) == 0 {
+		return nil, errors.New("the image has neither an entry point nor a command")
 	}
 	for _, c := range g.start.Candidates {
 		if fi, err := os.Stat(c); err == nil && !fi.IsDir() {
@@ -123,6 +129,27 @@ func (g *guest) command() ([]string, error) {
 	}
 	//lint:ignore ST1005 Lambda's words
 	return nil, fmt.Errorf("Couldn't find valid bootstrap(s): %v", g.start.Candidates)
+}
+
+// lookPath finds a program as a shell would, but for what is relative: that is
+// below the function's working directory. Lambda's words are Go's.
+func (g *guest) lookPath(program string) (string, error) {
+	if strings.Contains(program, "/") {
+		if !filepath.IsAbs(program) {
+			program = filepath.Join(g.start.Dir, program)
+		}
+		return program, nil // whether it can be run is seen when it is
+	}
+	for _, dir := range filepath.SplitList(g.start.Env["PATH"]) {
+		path := filepath.Join(g.start.Dir, dir, program)
+		if filepath.IsAbs(dir) {
+			path = filepath.Join(dir, program)
+		}
+		if fi, err := os.Stat(path); err == nil && !fi.IsDir() && fi.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return program, fmt.Errorf("exec: %q: executable file not found in $PATH", program)
 }
 
 // runtimeEnv returns the environment of the runtime.

@@ -31,8 +31,8 @@ const (
 // Errors about sizes.
 var (
 	// ErrTooLarge refuses a package that is not smaller than MaxUnpacked when
-	// unpacked.
-	ErrTooLarge = errors.New("image: unzipped size exceeds the limit")
+	// unpacked, and layers that are larger than MaxFlattened.
+	ErrTooLarge = errors.New("image: unpacked size exceeds the limit")
 	// ErrPackageTooLarge refuses a package that is larger than the limit
 	// given to Spool.
 	ErrPackageTooLarge = errors.New("image: package exceeds the size limit")
@@ -51,6 +51,7 @@ const (
 	ReasonTooDeep     Reason = "path too long or too deep"
 	ReasonDuplicate   Reason = "duplicate or conflicting entry"
 	ReasonKind        Reason = "entry is neither file, directory nor symbolic link"
+	ReasonHardLink    Reason = "hard link to what is not there"
 	ReasonSymlink     Reason = "symbolic link points outside the package or in circles"
 	ReasonEncrypted   Reason = "encrypted entry"
 	ReasonMethod      Reason = "unsupported compression method"

@@ -19,6 +19,16 @@ import (
 // ErrNoCapacity reports that the host lacks the resources for one more sandbox.
 var ErrNoCapacity = errors.New("sandbox: host has no capacity left")
 
+// Init is the path of lapwing-init in every sandbox.
+const Init = "/lapwing-init"
+
+// RootDirs and RootFiles are the paths on which drivers mount what is in every
+// sandbox.
+var (
+	RootDirs  = []string{"/proc", "/sys", "/dev", "/tmp"}
+	RootFiles = []string{Init}
+)
+
 // Mount places a host directory, a file or what is in an image into the sandbox,
 // always read-only. The driver makes the mount points; /tmp, /dev, /proc and /sys
 // are its own. Who writes anywhere but to /tmp is told that the file system is

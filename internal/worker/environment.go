@@ -85,6 +85,9 @@ func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 
 // runtime finds the runtime of a version. The error is for whoever invokes it.
 func (w *Worker) runtime(v *function.Version) (*runtimes.Runtime, error) {
+	if v.Image != nil {
+		return runtimes.OfImage(v.Image.Env), nil
+	}
 	rt, err := w.opts.Runtimes.Resolve(v.Runtime)
 	if err == nil && v.RuntimeVersionARN != "" && rt.VersionARN(v.Region) != v.RuntimeVersionARN {
 		err = fmt.Errorf("version %s of runtime %s is not installed here any more", v.RuntimeVersionARN, v.Runtime)
@@ -145,16 +148,16 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	}
 	env := variables(e.v, e.runtime, e.initType, e.stream.name, e.in.network.Endpoint, creds)
 	res, err := e.in.conn.Start(ctx, proto.Start{
-		Command:    e.runtime.CommandFor(e.v.MemoryMB, env),
+		Command:    e.command(env),
 		Candidates: e.runtime.Candidates,
-		Dir:        "/var/task",
+		Dir:        e.dir(),
 		Env:        env,
 		UID:        runtimes.UserID, GID: runtimes.GroupID,
 		MaxFiles: maxFiles, MaxProcs: uint64(e.w.maxProcesses),
 		FunctionName: e.v.Name, FunctionVersion: e.v.Version, Handler: e.v.Handler,
 		AccountID: e.v.Account,
 		// Managed runtimes tell where a record of several lines ends.
-		FramedLogs: len(e.runtime.Command) > 0,
+		FramedLogs: len(e.runtime.Command) > 0 && e.v.Image == nil,
 		JSONLogs:   e.log.json(),
 	})
 	switch {
@@ -170,6 +173,23 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	}
 	e.ready = true
 	return nil, nil
+}
+
+// command starts the function's runtime. An image's own runtime heeds the
+// function's wrapper script, if any does.
+func (e *environment) command(env map[string]string) []string {
+	if e.v.Image != nil {
+		return e.v.Image.Command
+	}
+	return e.runtime.CommandFor(e.v.MemoryMB, env)
+}
+
+// dir is the working directory of the function's processes.
+func (e *environment) dir() string {
+	if e.v.Image != nil {
+		return e.v.Image.Dir
+	}
+	return "/var/task"
 }
 
 // fault tells what a failed connection to the guest means: a time-out, an
@@ -396,13 +416,19 @@ func (e *environment) spec(net Network) sandbox.Spec {
 	e.boots++
 	mounts := append([]sandbox.Mount{}, e.runtime.Mounts...)
 	mounts = append(mounts, net.Mounts...)
-	mounts = append(mounts, sandbox.Mount{Source: e.v.Code, Target: "/var/task", Image: true})
+	var root string
+	if e.v.Image != nil {
+		root = e.v.Image.Root
+	} else {
+		mounts = append(mounts, sandbox.Mount{Source: e.v.Code, Target: "/var/task", Image: true})
+	}
 	if e.v.Layers != "" {
 		mounts = append(mounts, sandbox.Mount{Source: e.v.Layers, Target: "/opt", Image: true})
 	}
 	return sandbox.Spec{
 		ID:           fmt.Sprintf("%s-%d", e.id, e.boots),
 		Hostname:     "169-254-100-1",
+		Root:         root,
 		Mounts:       mounts,
 		Symlinks:     e.runtime.Symlinks,
 		MemoryMB:     e.v.MemoryMB,

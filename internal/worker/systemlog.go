@@ -97,17 +97,22 @@ func (s *systemLog) initStart(t time.Time, phase string) {
 	s.mu.Lock()
 	s.phase, s.extended = phase, false
 	s.mu.Unlock()
+	// An image's runtime has no version that Lambda would know.
+	image := s.version.Image != nil
 	var text string
-	if phase == phaseInit {
+	if phase == phaseInit && !image {
 		text = fmt.Sprintf("INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", s.runtime.Version, s.runtime.VersionARN(s.version.Region))
 	}
 	s.tell(t, "INFO", "platform.initStart", func() record {
-		return record{
+		r := record{
 			"initializationType": s.initType, "phase": phase,
-			"runtimeVersion": s.runtime.Version, "runtimeVersionArn": s.runtime.VersionARN(s.version.Region),
 			"functionName": s.version.Name, "functionVersion": s.version.Version,
 			"instanceId": s.id, "instanceMaxMemory": s.version.MemoryMB << 20,
 		}
+		if !image {
+			r["runtimeVersion"], r["runtimeVersionArn"] = s.runtime.Version, s.runtime.VersionARN(s.version.Region)
+		}
+		return r
 	}, text)
 }
 

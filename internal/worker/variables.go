@@ -14,13 +14,10 @@ const runtimeAPI = "127.0.0.1:9001"
 
 // variables returns the environment of a function's processes (Lambda
 // developer guide, "Defined runtime environment variables"). The customer's
-// variables win over the runtime's defaults and lose to the reserved ones.
+// variables win over the defaults of the runtime, or the image, and lose to the
+// reserved ones. In an image the handler is the business of its entry point.
 func variables(v *function.Version, rt *runtimes.Runtime, initType, stream, endpoint string, c credentials.Session) map[string]string {
 	env := map[string]string{
-		"LANG":            "en_US.UTF-8",
-		"TZ":              ":UTC",
-		"PATH":            "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-		"LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
 		// No daemon listens here, so no AWS_XRAY_DAEMON_ADDRESS names one.
 		"AWS_XRAY_CONTEXT_MISSING":  "LOG_ERROR",
 		"AWS_ENDPOINT_URL":          endpoint,
@@ -33,7 +30,6 @@ func variables(v *function.Version, rt *runtimes.Runtime, initType, stream, endp
 	maps.Copy(env, rt.Env)
 	maps.Copy(env, v.Env)
 	maps.Copy(env, map[string]string{
-		"_HANDLER":                        v.Handler,
 		"AWS_REGION":                      v.Region,
 		"AWS_DEFAULT_REGION":              v.Region,
 		"AWS_ACCESS_KEY_ID":               c.AccessKeyID,
@@ -46,8 +42,12 @@ func variables(v *function.Version, rt *runtimes.Runtime, initType, stream, endp
 		"AWS_LAMBDA_LOG_GROUP_NAME":       v.Logging.Group,
 		"AWS_LAMBDA_LOG_STREAM_NAME":      stream,
 		"AWS_LAMBDA_RUNTIME_API":          runtimeAPI,
-		"LAMBDA_TASK_ROOT":                "/var/task",
-		"LAMBDA_RUNTIME_DIR":              "/var/runtime",
 	})
+	if v.Image != nil {
+		env["AWS_EXECUTION_ENV"] = "AWS_Lambda_Image"
+		return env
+	}
+	env["_HANDLER"] = v.Handler
+	env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"] = "/var/task", "/var/runtime"
 	return env
 }

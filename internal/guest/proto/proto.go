@@ -81,7 +81,9 @@ const (
 // Start tells the guest which runtime to start. It is sent once, and once more
 // after each reset.
 type Start struct {
-	Command []string `json:"command"` // absolute path of the bootstrap, then arguments
+	// Command is the program and its arguments. A program without a slash is
+	// looked for in PATH.
+	Command []string `json:"command"`
 	// Candidates are tried in order when Command is empty (custom runtimes:
 	// /var/task/bootstrap, /opt/bootstrap).
 	Candidates []string          `json:"candidates,omitempty"`

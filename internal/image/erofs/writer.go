@@ -109,10 +109,29 @@ func (w *Writer) Reserve(name string, a Attr, size int64) (content io.Writer, er
 	if err := w.add(name, f); err != nil {
 		return nil, err
 	}
-	if size == 0 {
+	return w.reserve(f, name)
+}
+
+// File is a regular file that has no name yet.
+type File struct{ inode *inode }
+
+// ReserveFile is Reserve of a file that gets its names by Name, or none: then its
+// content takes room for nothing. hint is as good as a name for the layout.
+func (w *Writer) ReserveFile(hint string, a Attr, size int64) (File, io.Writer, error) {
+	f := &inode{mode: mode(modeFile, a.Mode), attr: a, size: size}
+	content, err := w.reserve(f, hint)
+	return File{f}, content, err
+}
+
+// Name gives a file a name, or another one.
+func (w *Writer) Name(name string, f File) error { return w.add(name, f.inode) }
+
+// reserve finds room for the content of a file.
+func (w *Writer) reserve(f *inode, name string) (io.Writer, error) {
+	if f.size == 0 {
 		return io.Discard, nil
 	}
-	at, next := place(w.next, name, size)
+	at, next := place(w.next, name, f.size)
 	if at>>blockBits > math.MaxUint32 {
 		return nil, fmt.Errorf("erofs: image is too large")
 	}

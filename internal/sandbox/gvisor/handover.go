@@ -248,6 +248,9 @@ func check(spec *sandbox.Spec) error {
 // checkPaths refuses mounts and symlinks whose paths make no sense.
 func checkPaths(spec *sandbox.Spec, bad func(string, ...any) error) error {
 	var paths []string
+	if spec.Root != "" && (!path.IsAbs(spec.Root) || len(spec.Symlinks) > 0) {
+		return bad("root %q with %d symlinks", spec.Root, len(spec.Symlinks))
+	}
 	for _, m := range spec.Mounts {
 		if !path.IsAbs(m.Source) {
 			return bad("mount source %q", m.Source)
@@ -274,4 +277,4 @@ func checkPaths(spec *sandbox.Spec, bad func(string, ...any) error) error {
 }
 
 // ownPaths are in every sandbox.
-var ownPaths = []string{"/proc", "/sys", "/dev", "/tmp", wire.Init}
+var ownPaths = append(slices.Clone(sandbox.RootDirs), sandbox.RootFiles...)

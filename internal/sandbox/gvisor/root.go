@@ -54,7 +54,7 @@ func fillRoot(root string, mounts []wire.Mount, symlinks []sandbox.Symlink) erro
 	// Symlinks come last: with paths that make no sense together, such as a
 	// mount point below a symlink, this fails and cannot reach out of root.
 	// /opt is there without a mount too: programs list it.
-	for _, p := range []string{"/proc", "/sys", "/dev", "/tmp", "/opt"} {
+	for _, p := range append([]string{"/opt"}, sandbox.RootDirs...) {
 		if err := os.Mkdir(filepath.Join(root, p), 0o755); err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/image"
+	"lapwing.dev/lapwing/internal/image/container"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -97,7 +98,7 @@ func (c *code) open(ctx context.Context, src source) (r io.ReaderAt, size int64,
 	fromS3 := src.bucket != nil || src.key != nil || src.versionID != nil
 	switch {
 	case src.imageURI != "":
-		return fail(unsupported("ImageUri"))
+		return fail(invalidParameter("Please don't provide ImageUri when creating a function with packageType Zip."))
 	case src.kmsKey != "":
 		return fail(unsupported("SourceKMSKeyArn"))
 	case src.storage == string(api.S3ObjectStorageModeReference):
@@ -232,6 +233,7 @@ func (c *code) collectDue() time.Duration {
 	}
 	defer c.uploads.Unlock()
 	kept := c.referenced()
+	defer c.collectImages(c.s.ctx, c.images())
 	for _, digest := range due {
 		c.mu.Lock()
 		delete(c.dropped, digest)
@@ -245,6 +247,16 @@ func (c *code) collectDue() time.Duration {
 		}
 	}
 	return next
+}
+
+// collectImages deletes what was pulled for images that are not used any more.
+func (c *code) collectImages(ctx context.Context, used []container.Image) {
+	if c.s.opts.Containers == nil {
+		return
+	}
+	if err := c.s.opts.Containers.Collect(ctx, used); err != nil && ctx.Err() == nil {
+		c.s.log.Error("cannot delete what unused container images left", "err", err)
+	}
 }
 
 // due returns the packages that are due and the time until the next one is.
@@ -284,9 +296,14 @@ func (c *code) recover(ctx context.Context) error {
 		used = append(used, &v.Value.Config)
 	}
 	kept := map[string]bool{}
+	var images []container.Image
 	for _, config := range used {
 		config.digests(func(digest string) { kept[digest] = true })
+		if config.Image != nil {
+			images = append(images, *config.Image)
+		}
 	}
+	c.collectImages(ctx, images)
 	for v := range c.s.layerVersions.Scan("", "") {
 		kept[v.Value.Code.Digest] = true
 	}
@@ -302,6 +319,9 @@ func (c *code) recover(ctx context.Context) error {
 		}
 	}
 	for _, config := range used {
+		if config.Image != nil {
+			continue // it may take long: the life cycle sees to it
+		}
 		if err := c.prepare(ctx, config); err != nil {
 			// One function that cannot run must not keep the others from it.
 			c.s.log.Error("cannot restore code package", "digest", config.Code.Digest, "err", err)

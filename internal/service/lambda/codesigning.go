@@ -237,6 +237,9 @@ func (s *Service) DeleteFunctionCodeSigningConfig(ctx context.Context, in *api.D
 func (s *Service) setSigning(ctx context.Context, ref reference, arn string) error {
 	ref.qualifier = ""
 	return s.modifyFunction(ctx, ref, func(f *functionRecord) error {
+		if f.Config.isImage() {
+			return imageSigning()
+		}
 		f.SigningARN = arn
 		return nil
 	})
@@ -253,11 +256,18 @@ func (s *Service) GetFunctionCodeSigningConfig(ctx context.Context, in *api.GetF
 	if err != nil {
 		return nil, err
 	}
+	if e.function.Value.Config.isImage() {
+		return nil, imageSigning()
+	}
 	out := &api.GetFunctionCodeSigningConfigOutput{}
 	if arn := e.function.Value.SigningARN; arn != "" {
 		out.CodeSigningConfigArn, out.FunctionName = aws.Ptr(arn), aws.Ptr(ref.name)
 	}
 	return out, nil
+}
+
+func imageSigning() error {
+	return invalidParameter("Code signing is not supported for functions created with container images.")
 }
 
 // checkSigned decides on new code or layers for a function whose code signing

@@ -35,12 +35,12 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	if err := s.checkSigned(ctx, ref, signing); err != nil {
 		return nil, err
 	}
-	pkg, release, err := s.code.store(ctx, sourceOf(in.Code))
+	code, release, err := s.code.acquire(ctx, &config, sourceOf(in.Code))
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	config.Code = pkg
+	code.set(&config)
 	if err := config.checkUnzipped(); err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 	if s.entries.get(ref.functionKey) != nil {
 		return nil, exists
 	}
-	if err := s.checkStorage(ref.region, pkg.Size*int64(1+count(in.Publish))); err != nil {
+	if err := s.checkStorage(ref.region, code.code.Size*int64(1+count(in.Publish))); err != nil {
 		return nil, err
 	}
 	record := functionRecord{ID: newID(), Config: config, status: pending(s.opts.Now()), NextVersion: 1,
@@ -85,11 +85,8 @@ func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInpu
 // newConfiguration makes the configuration of a new function, without its code.
 func (s *Service) newConfiguration(ctx context.Context, name string, in *api.CreateFunctionInput) (configuration, error) {
 	none := configuration{}
-	if in.PackageType == api.PackageTypeImage {
-		return none, unsupported("PackageType Image")
-	}
-	if in.Runtime == "" || in.Handler == nil || strings.TrimSpace(*in.Handler) == "" {
-		return none, invalidParameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+	if err := checkNewPackage(in); err != nil {
+		return none, err
 	}
 	for _, option := range []struct {
 		name string
@@ -120,6 +117,9 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		EphemeralMB:  defaultEphemeralMB,
 		Logging:      logging{Format: api.LogFormatText, Group: "/aws/lambda/" + name},
 	}
+	if in.PackageType == api.PackageTypeImage {
+		c.Package = in.PackageType
+	}
 	if in.TenancyConfig != nil {
 		c.Tenancy = in.TenancyConfig.TenantIsolationMode
 	}
@@ -133,6 +133,32 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		CapacityProviderConfig: in.CapacityProviderConfig, DurableConfig: in.DurableConfig,
 	}, &c)
 	return c, err
+}
+
+// checkNewPackage refuses a new function that lacks what its package type needs,
+// or has what goes with the other.
+func checkNewPackage(in *api.CreateFunctionInput) error {
+	code := sourceOf(in.Code)
+	if in.PackageType != api.PackageTypeImage {
+		if in.Runtime == "" || in.Handler == nil || strings.TrimSpace(*in.Handler) == "" {
+			return invalidParameter("Runtime and Handler are mandatory parameters for functions created with deployment packages.")
+		}
+		return nil
+	}
+	switch {
+	case code.imageURI == "":
+		return invalidParameter("Please provide ImageUri when creating a function with packageType Image.")
+	case code.isZip():
+		return invalidParameter("Please don't provide a deployment package when creating a function with packageType Image.")
+	case aws.Value(in.CodeSigningConfigArn) != "":
+		return imageSigning()
+	}
+	return nil
+}
+
+// isZip tells whether a request says where a deployment package is.
+func (s source) isZip() bool {
+	return s.zip != nil || s.bucket != nil || s.key != nil || s.versionID != nil
 }
 
 func sourceOf(in *api.FunctionCode) source {

@@ -35,16 +35,16 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 		Description:  aws.Ptr(c.Description),
 		Role:         aws.Ptr(c.Role),
 		Runtime:      c.Runtime,
-		Handler:      aws.Ptr(c.Handler),
+		Handler:      optional(c.Handler),
 		Timeout:      aws.Ptr(int32(c.TimeoutSec)),
 		MemorySize:   aws.Ptr(int32(c.MemoryMB)),
-		CodeSha256:   aws.Ptr(c.Code.sha256Base64()),
+		CodeSha256:   aws.Ptr(c.sha256()),
 		CodeSize:     aws.Ptr(c.Code.Size),
 		LastModified: aws.Ptr(st.Modified.UTC().Format(timeLayout)),
 		RevisionId:   aws.Ptr(st.Revision),
 		Layers:       describeLayers(c.Layers),
 
-		PackageType:      api.PackageTypeZip,
+		PackageType:      cmp.Or(c.Package, api.PackageTypeZip),
 		Architectures:    []api.Architecture{c.Architecture},
 		EphemeralStorage: &api.EphemeralStorage{Size: aws.Ptr(int32(c.EphemeralMB))},
 		TracingConfig:    &api.TracingConfigResponse{Mode: cmp.Or(c.Tracing, api.TracingModePassThrough)},
@@ -54,6 +54,7 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 			SystemLogLevel: c.Logging.SystemLevel, LogGroup: aws.Ptr(c.Logging.Group),
 		},
 	}
+	out.ImageConfigResponse = c.ImageConfig.describe()
 	if c.Tenancy != "" {
 		out.TenancyConfig = &api.TenancyConfig{TenantIsolationMode: c.Tenancy}
 	}

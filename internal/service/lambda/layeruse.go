@@ -73,7 +73,11 @@ func (c *configuration) layerDigests() (digests []string) {
 // digests calls visit with every package and image that the configuration
 // refers to.
 func (c *configuration) digests(visit func(digest string)) {
-	visit(c.Code.Digest)
+	if c.Image != nil {
+		visit(c.Image.Root)
+	} else {
+		visit(c.Code.Digest)
+	}
 	for _, l := range c.Layers {
 		visit(l.Code.Digest)
 	}

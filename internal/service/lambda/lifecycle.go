@@ -2,8 +2,6 @@ package lambda
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -22,18 +20,21 @@ const retryDelay = 5 * time.Second
 
 // steps are the functions whose life cycle has a next step.
 type steps struct {
-	mu   sync.Mutex
-	due  map[functionKey]struct{}
-	wake chan struct{} // holds a token while due has something new
+	mu      sync.Mutex
+	due     map[functionKey]bool
+	working map[functionKey]bool // somebody takes the step; what is due then waits
+	wake    chan struct{}        // holds a token while due has something new
 }
 
-func newSteps() *steps { return &steps{due: map[functionKey]struct{}{}, wake: make(chan struct{}, 1)} }
+func newSteps() *steps {
+	return &steps{due: map[functionKey]bool{}, working: map[functionKey]bool{}, wake: make(chan struct{}, 1)}
+}
 
 // add never blocks: the caller may hold the lock that the worker waits for.
 func (q *steps) add(keys ...functionKey) {
 	q.mu.Lock()
 	for _, key := range keys {
-		q.due[key] = struct{}{}
+		q.due[key] = true
 	}
 	q.mu.Unlock()
 	select {
@@ -42,46 +43,73 @@ func (q *steps) add(keys ...functionKey) {
 	}
 }
 
-func (q *steps) take() []functionKey {
+// take returns the functions that are due and that nobody works on. The caller
+// does, until it calls done for each.
+func (q *steps) take() (keys []functionKey) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	keys := slices.Collect(maps.Keys(q.due))
-	clear(q.due)
+	for key := range q.due {
+		if !q.working[key] {
+			keys = append(keys, key)
+			q.working[key] = true
+			delete(q.due, key)
+		}
+	}
 	return keys
 }
 
-// runLifecycle is the worker: it brings functions from Pending to Active, and
-// updates from InProgress to Successful. What is to be done stands in the
-// records, so it begins with those that an earlier process left half-way.
+func (q *steps) done(key functionKey) {
+	q.mu.Lock()
+	delete(q.working, key)
+	again := q.due[key]
+	q.mu.Unlock()
+	if again {
+		q.add(key)
+	}
+}
+
+// runLifecycle brings functions from Pending to Active, and updates from
+// InProgress to Successful. What is to be done stands in the records, so it
+// begins with those that an earlier process left half-way. Each function has a
+// goroutine of its own: an image can take minutes, for which no other function
+// is to wait.
 func (s *Service) runLifecycle() {
 	for _, e := range s.entries.list("") {
-		s.steps.add(e.key)
+		if e.inProgress() {
+			s.steps.add(e.key)
+		}
 	}
-	retry := time.NewTimer(0)
-	retry.Stop()
-	defer retry.Stop()
-	var failed []functionKey
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-s.steps.wake:
-		case <-retry.C:
-			s.steps.add(failed...)
-			failed = nil
-			continue
 		}
 		for _, key := range s.steps.take() {
-			if s.ctx.Err() != nil {
-				return
-			}
-			if err := s.settle(key); err != nil {
-				s.log.Error("life cycle of function is held up", "function", key.String(), "err", err)
-				failed = append(failed, key)
-				retry.Reset(retryDelay)
-			}
+			s.wg.Go(func() {
+				defer s.steps.done(key)
+				for s.ctx.Err() == nil {
+					err := s.settle(key)
+					if err == nil {
+						return
+					}
+					s.log.Error("life cycle of function is held up", "function", key.String(), "err", err)
+					select {
+					case <-s.ctx.Done():
+					case <-time.After(retryDelay):
+					}
+				}
+			})
 		}
 	}
+}
+
+// inProgress tells whether the function or a version has a next step.
+func (e *entry) inProgress() (any bool) {
+	e.configurations(func(c *configuration, st *status) {
+		any = any || st.inProgress()
+	})
+	return any
 }
 
 // settle ends the creation or update of a function that is under way, if any.
@@ -118,6 +146,9 @@ type outcome struct{ code, reason string }
 
 // deploy makes ready what environments of a configuration need.
 func (s *Service) deploy(region string, c *configuration) outcome {
+	if c.Image != nil {
+		return s.deployImage(s.ctx, c.Image)
+	}
 	if err := s.code.prepare(s.ctx, c); err != nil {
 		s.log.Error("code package cannot be unpacked", "digest", c.Code.Digest, "err", err)
 		return outcome{codeInvalidZip, "Lambda could not unzip the deployment package."}

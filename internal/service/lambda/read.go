@@ -35,11 +35,15 @@ func (s *Service) GetFunction(ctx context.Context, in *api.GetFunctionInput) (*a
 	f := &e.function.Value
 	out := &api.GetFunctionOutput{
 		Configuration: s.describe(ref.functionKey, v, ref.qualified()),
-		Code: &api.FunctionCodeLocation{
+		Tags:          f.Tags,
+	}
+	if img := v.config.Image; img != nil {
+		out.Code = &api.FunctionCodeLocation{RepositoryType: aws.Ptr("ECR"), ImageUri: aws.Ptr(img.URI), ResolvedImageUri: aws.Ptr(img.Resolved)}
+	} else {
+		out.Code = &api.FunctionCodeLocation{
 			RepositoryType: aws.Ptr("S3"),
 			Location:       aws.Ptr(s.codeURL(aws.RequestFrom(ctx).BaseURL, v.config.Code.Digest)),
-		},
-		Tags: f.Tags,
+		}
 	}
 	if f.ReservedConcurrency != nil {
 		out.Concurrency = &api.Concurrency{ReservedConcurrentExecutions: aws.Ptr(int32(*f.ReservedConcurrency))}

@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
+	"lapwing.dev/lapwing/internal/image/container"
 )
 
 // functionRecord is a function and its $LATEST version.
@@ -83,6 +85,12 @@ func pending(now time.Time) status {
 		State: api.StatePending, StateReason: creating, StateCode: api.StateReasonCodeCreating}
 }
 
+// restore marks a version as one that cannot run until it is made ready again.
+func (s *status) restore() {
+	s.Revision = newID()
+	s.State, s.StateReason, s.StateCode = api.StatePending, "The function is being restored.", api.StateReasonCodeRestoring
+}
+
 // startUpdate marks an update as under way.
 func (s *status) startUpdate(now time.Time) {
 	s.Revision, s.Modified = newID(), now
@@ -133,9 +141,14 @@ type configuration struct {
 	Environment  *environment     `json:"environment,omitempty"` // nil: never given
 	Logging      logging          `json:"logging"`
 	Tracing      api.TracingMode  `json:"tracing,omitempty"` // empty: PassThrough
-	Code         codePackage      `json:"code"`
-	Layers       []layerUse       `json:"layers,omitempty"`     // lowest first
-	DeadLetter   string           `json:"deadLetter,omitempty"` // ARN
+	// Package is the package type, empty for Zip. It never changes. Code is the
+	// package of a Zip; an Image has neither Code nor Runtime, Handler and Layers.
+	Package     api.PackageType  `json:"packageType,omitempty"`
+	Code        codePackage      `json:"code"`
+	Image       *container.Image `json:"image,omitempty"`
+	ImageConfig *imageConfig     `json:"imageConfig,omitempty"`
+	Layers      []layerUse       `json:"layers,omitempty"`     // lowest first
+	DeadLetter  string           `json:"deadLetter,omitempty"` // ARN
 	// Tenancy is how the function's tenants are isolated, if at all. It never
 	// changes.
 	Tenancy api.TenantIsolationMode `json:"tenancy,omitempty"`
@@ -165,6 +178,14 @@ func (c codePackage) sha256Base64() string {
 	return base64.StdEncoding.EncodeToString(b)
 }
 
+// sha256 is CodeSha256: of an image, the digest of its manifest.
+func (c *configuration) sha256() string {
+	if c.Image != nil {
+		return strings.TrimPrefix(c.Image.Digest, "sha256:")
+	}
+	return c.Code.sha256Base64()
+}
+
 // fingerprint tells configurations apart, whenever they were deployed.
 func (c configuration) fingerprint() string {
 	c.Deployment = ""
@@ -183,12 +204,16 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 		Revision: c.Deployment,
 		Runtime:  string(c.Runtime), RuntimeVersionARN: c.pinnedRuntime(), Handler: c.Handler, Architecture: string(c.Architecture), Role: c.Role,
 		MemoryMB: c.MemoryMB, Timeout: time.Duration(c.TimeoutSec) * time.Second, EphemeralMB: c.EphemeralMB,
-		Code: s.opts.Images.Path(c.Code.Digest),
 		Logging: function.Logging{
 			Format: string(c.Logging.Format), ApplicationLevel: string(c.Logging.ApplicationLevel),
 			SystemLevel: string(c.Logging.SystemLevel), Group: c.Logging.Group,
 		},
 		ActiveTracing: c.Tracing == api.TracingModeActive,
+	}
+	if c.Image != nil {
+		v.Image = s.functionImage(c)
+	} else {
+		v.Code = s.opts.Images.Path(c.Code.Digest)
 	}
 	if c.Environment != nil {
 		v.Env = maps.Clone(c.Environment.Variables)

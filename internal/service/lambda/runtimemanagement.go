@@ -39,6 +39,9 @@ func (s *Service) checkPinned(region string, c *configuration) (arn string, err 
 // runtimeVersionConfig is the runtime version as the API shows it: the one that
 // environments get, and while an update is under way the one that it found.
 func (s *Service) runtimeVersionConfig(region string, v resolvedVersion) *api.RuntimeVersionConfig {
+	if v.config.isImage() {
+		return nil
+	}
 	if v.status.inProgress() {
 		return &api.RuntimeVersionConfig{RuntimeVersionArn: optional(v.config.RuntimeARN)}
 	}
@@ -53,7 +56,7 @@ func (s *Service) runtimeVersionConfig(region string, v resolvedVersion) *api.Ru
 // followRuntime gives a configuration that is being updated the runtime version
 // that the host serves, unless it is to keep the one that it has.
 func (s *Service) followRuntime(region string, c *configuration) error {
-	if c.RuntimeUpdate != api.UpdateRuntimeOnFunctionUpdate {
+	if c.RuntimeUpdate != api.UpdateRuntimeOnFunctionUpdate || c.isImage() {
 		return nil
 	}
 	arn, err := s.checkRuntime(region, c.Runtime)
@@ -66,6 +69,9 @@ func (s *Service) runtimeManaged(ctx context.Context, name, qualifier *string) (
 	ref, e, v, err := s.lookup(ctx, name, qualifier)
 	if err == nil && isAlias(ref.qualifier) {
 		err = invalidParameter("This operation is permitted on Lambda functions and versions only. Aliases do not support this operation. Please specify a function name or a version.")
+	}
+	if err == nil && v.config.isImage() {
+		err = invalidParameter("Runtime management configuration is not supported for functions created with container images.")
 	}
 	return ref, e, v, err
 }

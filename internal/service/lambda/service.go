@@ -88,6 +88,8 @@ type Options struct {
 	Events  Events
 	// Objects may be nil: then code from S3 is refused.
 	Objects Objects
+	// Containers may be nil: then container images are refused.
+	Containers Containers
 	// RuntimeVersion returns the ARN, in a Region, of the runtime version that
 	// serves a runtime id on this host, or an error that says what to install.
 	RuntimeVersion func(region, id string) (arn string, err error)
@@ -156,7 +158,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		opts.Concurrency = defaultConcurrency
 	}
 	if opts.Architecture == "" {
-		opts.Architecture = architectureOf(runtime.GOARCH)
+		opts.Architecture = HostArchitecture()
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -203,7 +205,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 		return nil, fmt.Errorf("lambda: %w", err)
 	}
 	s.code.init(s, blobs)
-	if err := errors.Join(s.code.recover(ctx), s.sweepOrphans(ctx)); err != nil {
+	if err := errors.Join(s.code.recover(ctx), s.sweepOrphans(ctx), s.restoreImages(ctx)); err != nil {
 		return nil, fmt.Errorf("lambda: %w", err)
 	}
 	for item := range s.functions.Scan("", "") {
@@ -241,8 +243,9 @@ func writeContext(ctx context.Context) (context.Context, context.CancelFunc) {
 
 func newID() string { return uuid.NewString() }
 
-func architectureOf(goarch string) string {
-	if goarch == "arm64" {
+// HostArchitecture is this host's architecture, as Lambda calls it.
+func HostArchitecture() string {
+	if runtime.GOARCH == "arm64" {
 		return "arm64"
 	}
 	return "x86_64"

@@ -18,7 +18,13 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 	if err != nil {
 		return nil, err
 	}
-	if aws.Value(in.ImageUri) != "" {
+	latest := &e.function.Value.Config
+	src := source{zip: in.ZipFile, bucket: in.S3Bucket, key: in.S3Key, versionID: in.S3ObjectVersion,
+		imageURI: aws.Value(in.ImageUri), kmsKey: aws.Value(in.SourceKMSKeyArn), storage: string(in.S3ObjectStorageMode)}
+	switch {
+	case latest.isImage() && (src.imageURI == "" || src.isZip()):
+		return nil, invalidParameter("Please provide ImageUri when updating a function with packageType Image.")
+	case !latest.isImage() && src.imageURI != "":
 		return nil, invalidParameter("Please don't provide ImageUri when updating a function with packageType Zip.")
 	}
 	if in.PublishTo != "" {
@@ -28,10 +34,8 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 	if err != nil {
 		return nil, err
 	}
-	src := source{zip: in.ZipFile, bucket: in.S3Bucket, key: in.S3Key, versionID: in.S3ObjectVersion,
-		kmsKey: aws.Value(in.SourceKMSKeyArn), storage: string(in.S3ObjectStorageMode)}
-	change := func(c *configuration, pkg codePackage) {
-		c.Code = pkg
+	change := func(c *configuration, code artifact) {
+		code.set(c)
 		if architecture != "" {
 			c.Architecture = architecture
 		}
@@ -39,7 +43,7 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 	if err := s.checkSigned(ctx, ref, e.function.Value.SigningARN); err != nil {
 		return nil, err
 	}
-	pkg, release, err := s.code.store(ctx, src)
+	code, release, err := s.code.acquire(ctx, latest, src)
 	if err != nil {
 		return nil, err
 	}
@@ -47,17 +51,17 @@ func (s *Service) UpdateFunctionCode(ctx context.Context, in *api.UpdateFunction
 	if aws.Value(in.DryRun) {
 		latest, _ := e.version("")
 		trial := *latest.config
-		change(&trial, pkg)
+		change(&trial, code)
 		if err := trial.checkUnzipped(); err != nil {
 			return nil, err
 		}
 		return s.describe(ref.functionKey, resolvedVersion{function.Latest, &trial, latest.status}, ref.arn), nil
 	}
-	if err := s.checkStorage(ref.region, pkg.Size*int64(1+count(in.Publish))-e.function.Value.Config.Code.Size); err != nil {
+	if err := s.checkStorage(ref.region, code.code.Size*int64(1+count(in.Publish))-e.function.Value.Config.Code.Size); err != nil {
 		return nil, err
 	}
 	return s.update(ctx, ref, in.RevisionId, aws.Value(in.Publish), func(c *configuration) error {
-		change(c, pkg)
+		change(c, code)
 		return nil
 	})
 }

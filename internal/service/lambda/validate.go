@@ -43,12 +43,12 @@ type options struct {
 	Tracing     *api.TracingConfig
 	Layers      []string // nil: not given
 	DeadLetter  *api.DeadLetterConfig
+	ImageConfig *api.ImageConfig
 
 	// What Lapwing does not have: accepted only where it asks for nothing.
 	VpcConfig              *api.VpcConfig
 	KMSKeyArn              *string
 	FileSystemConfigs      []*api.FileSystemConfig
-	ImageConfig            *api.ImageConfig
 	SnapStart              *api.SnapStart
 	CapacityProviderConfig *api.CapacityProviderConfig
 	DurableConfig          *api.DurableConfig
@@ -64,7 +64,6 @@ func (o *options) refuseUnsupported() error {
 		{"VpcConfig", o.VpcConfig != nil && (len(o.VpcConfig.SubnetIds) > 0 || len(o.VpcConfig.SecurityGroupIds) > 0 || aws.Value(o.VpcConfig.Ipv6AllowedForDualStack))},
 		{"KMSKeyArn", aws.Value(o.KMSKeyArn) != ""},
 		{"FileSystemConfigs", len(o.FileSystemConfigs) > 0},
-		{"ImageConfig", o.ImageConfig != nil && (len(o.ImageConfig.Command) > 0 || len(o.ImageConfig.EntryPoint) > 0 || aws.Value(o.ImageConfig.WorkingDirectory) != "")},
 		{"SnapStart ApplyOn PublishedVersions", o.SnapStart != nil && o.SnapStart.ApplyOn == api.SnapStartApplyOnPublishedVersions},
 		{"CapacityProviderConfig", o.CapacityProviderConfig != nil},
 		{"DurableConfig", o.DurableConfig != nil},
@@ -78,7 +77,7 @@ func (o *options) refuseUnsupported() error {
 
 // apply checks the options that are given and sets them in c.
 func (s *Service) apply(ctx context.Context, o *options, c *configuration) error {
-	if err := o.refuseUnsupported(); err != nil {
+	if err := cmp.Or(o.refuseUnsupported(), o.checkPackage(c)); err != nil {
 		return err
 	}
 	if o.Description != nil {
@@ -126,6 +125,13 @@ func (s *Service) apply(ctx context.Context, o *options, c *configuration) error
 			return err
 		}
 		c.Environment = &environment{o.Environment.Variables}
+	}
+	if o.ImageConfig != nil {
+		own, err := newImageConfig(o.ImageConfig)
+		if err != nil {
+			return err
+		}
+		c.ImageConfig = own
 	}
 	if o.DeadLetter != nil {
 		if err := s.checkDeadLetter(aws.Value(o.DeadLetter.TargetArn)); err != nil {

@@ -30,7 +30,7 @@ func (s *Service) PublishVersion(ctx context.Context, in *api.PublishVersionInpu
 	if err := checkRevision(in.RevisionId, record.Revision); err != nil {
 		return nil, err
 	}
-	if current := record.Config.Code.sha256Base64(); in.CodeSha256 != nil && *in.CodeSha256 != "" && *in.CodeSha256 != current {
+	if current := record.Config.sha256(); in.CodeSha256 != nil && *in.CodeSha256 != "" && *in.CodeSha256 != current {
 		return nil, invalidParameter("CodeSHA256 (%s) is different from current CodeSHA256 in $LATEST (%s). Please try again with the CodeSHA256 in $LATEST.", *in.CodeSha256, current)
 	}
 	if err := e.checkIdle(); err != nil {

@@ -7,6 +7,8 @@ package wire
 import (
 	"net"
 	"net/netip"
+
+	"lapwing.dev/lapwing/internal/sandbox"
 )
 
 // Paths of programs.
@@ -15,7 +17,7 @@ const (
 	// processes live in.
 	Program = "/lapwing-sandbox"
 	// Init is the path of process 1 in a sandbox.
-	Init = "/lapwing-init"
+	Init = sandbox.Init
 )
 
 // Descriptors that a sandbox process starts with. 0 is /dev/null; 1 and 2 take
