@@ -155,8 +155,22 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 			in.Code = &api.FunctionCode{S3Bucket: aws.Ptr("bucket"), S3Key: aws.Ptr("k")}
 		}, codeInvalid, "Error occurred while GetObject. S3 Error Code: NoSuchKey. S3 Error Message: The specified key does not exist."},
 
-		{"image package", func(in *api.CreateFunctionInput) { in.PackageType = api.PackageTypeImage }, codeInvalid, "PackageType Image is not supported"},
-		{"image code", func(in *api.CreateFunctionInput) { in.Code = &api.FunctionCode{ImageUri: aws.Ptr("x")} }, codeInvalid, "ImageUri is not supported"},
+		{"image package", func(in *api.CreateFunctionInput) { in.PackageType = api.PackageTypeImage }, codeInvalid, "Please provide ImageUri when creating a function with packageType Image."},
+		{"image code", func(in *api.CreateFunctionInput) { in.Code = &api.FunctionCode{ImageUri: aws.Ptr("x")} }, codeInvalid, "Please don't provide ImageUri when creating a function with packageType Zip."},
+		{"image with a runtime", func(in *api.CreateFunctionInput) {
+			in.PackageType, in.Code = api.PackageTypeImage, &api.FunctionCode{ImageUri: aws.Ptr("x")}
+		}, codeInvalid, "The Runtime and Handler parameters are not supported for functions created with container images."},
+		{"image with layers", func(in *api.CreateFunctionInput) {
+			in.PackageType, in.Code = api.PackageTypeImage, &api.FunctionCode{ImageUri: aws.Ptr("x")}
+			in.Runtime, in.Handler, in.Layers = "", nil, []string{"arn"}
+		}, codeInvalid, "Layers are not supported for functions created with container images."},
+		{"signed image", func(in *api.CreateFunctionInput) {
+			in.PackageType, in.Code = api.PackageTypeImage, &api.FunctionCode{ImageUri: aws.Ptr("x")}
+			in.CodeSigningConfigArn = aws.Ptr("arn:aws:lambda:eu-central-1:123456789012:code-signing-config:csc-0123456789abcdef0")
+		}, codeInvalid, "Code signing is not supported for functions created with container images."},
+		{"image configuration of a package", func(in *api.CreateFunctionInput) {
+			in.ImageConfig = &api.ImageConfig{Command: []string{"x"}}
+		}, codeInvalid, "ImageConfig is not supported for functions created with deployment packages."},
 		{"VPC", func(in *api.CreateFunctionInput) { in.VpcConfig = &api.VpcConfig{SubnetIds: []string{"subnet-1"}} }, codeInvalid, "VpcConfig is not supported"},
 		{"dead letter queue", func(in *api.CreateFunctionInput) {
 			in.DeadLetterConfig = &api.DeadLetterConfig{TargetArn: aws.Ptr("a")}
