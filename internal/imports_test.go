@@ -18,7 +18,7 @@ const module = "lapwing.dev/lapwing/"
 var layers = [][]string{
 	{"test", "demo"},
 	{"cmd"},
-	{"internal/gateway"},
+	{"internal/gateway", "internal/deploy"},
 	{"internal/service", "internal/functionurl"},
 	{"internal/worker", "internal/events"},
 	{"internal/invoke"},
