@@ -39,13 +39,14 @@ func TestScript(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("LAPWING_DATA", filepath.Join(e.WorkDir, "data"))
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(e.WorkDir, "cache"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"ready":      ready,
 			"waitfor":    waitFor,
 			"eventually": eventually,
-			"deploy":     deploy,
+			"deploy":     deployBootstrap,
 			"metered":    metered,
 			"measured":   measured,
 			"embedded":   embedded,
@@ -104,7 +105,7 @@ func busyPort(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv(args[0], l.Addr().String())
 }
 
-func deploy(ts *testscript.TestScript, neg bool, args []string) {
+func deployBootstrap(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "deploy NAME")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

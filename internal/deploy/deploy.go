@@ -77,9 +77,7 @@ func (d *Deployer) carryOut(ctx context.Context, p *stack.Plan, save func(contex
 		fmt.Fprintf(d.Log, "%s %s (%s) in %.1f s\n", past[s.Action], s.ID, s.Type, s.Took.Round(100*time.Millisecond).Seconds())
 	}}
 	if err := a.Apply(ctx, p); err != nil {
-		if steps > 0 || fromTemplate {
-			err = fmt.Errorf("%w\n%d of %d changes were made, and stay. Deploy again to go on from there", err, steps, len(p.Changes))
-		}
+		err = fmt.Errorf("%w\n%d of %d changes were made. Deploy again to go on from there", err, steps, len(p.Changes))
 		return false, err
 	}
 	return true, nil

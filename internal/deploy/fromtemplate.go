@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -47,6 +48,9 @@ func (d *Deployer) FromTemplate(ctx context.Context, s Stack) error {
 	if state == nil {
 		state = stack.NewState(s.Name, d.Clients.Account, d.Clients.Region)
 	}
+	if err := askAgain(t, state.NoEcho, s.Parameters); err != nil {
+		return err
+	}
 	env := template.Environment{AccountID: d.Clients.Account, Region: d.Clients.Region, StackName: s.Name, StackID: state.ID}
 	scope, err := t.NewScope(env, s.Parameters, state.Parameters)
 	if err != nil {
@@ -63,12 +67,7 @@ func (d *Deployer) FromTemplate(ctx context.Context, s Stack) error {
 		return in(s.Path, err)
 	}
 	fmt.Fprintf(d.Log, "Stack %s\n", s.Name)
-	state.Parameters = map[string]string{}
-	for _, p := range t.Parameters {
-		if v, keep := scope.Parameter(p.Name); keep {
-			state.Parameters[p.Name] = v
-		}
-	}
+	remember(state, t, scope, s.Parameters)
 	done, err := d.carryOut(ctx, plan, store.Save, true)
 	if err != nil || d.DryRun {
 		return err
@@ -83,6 +82,30 @@ func (d *Deployer) FromTemplate(ctx context.Context, s Stack) error {
 	}
 	d.printOutputs(state.Outputs)
 	return nil
+}
+
+// askAgain refuses a deployment that would silently take the default of a NoEcho
+// parameter in the place of a value that was given before.
+func askAgain(t *template.Template, noEcho []string, given map[string]string) error {
+	for _, p := range t.Parameters {
+		name := p.Name
+		if _, ok := given[name]; !ok && slices.Contains(noEcho, name) {
+			return fmt.Errorf("parameter %s was given before and is NoEcho, so that its value was not kept: give it again with --parameter %s=…", name, name)
+		}
+	}
+	return nil
+}
+
+// remember puts the values of parameters into the state, for the next deployment.
+func remember(state *stack.State, t *template.Template, scope *template.Scope, given map[string]string) {
+	state.Parameters, state.NoEcho = map[string]string{}, nil
+	for _, p := range t.Parameters {
+		if v, keep := scope.Parameter(p.Name); keep {
+			state.Parameters[p.Name] = v
+		} else if _, ok := given[p.Name]; ok {
+			state.NoEcho = append(state.NoEcho, p.Name)
+		}
+	}
 }
 
 // read reads the template, and names the stack.

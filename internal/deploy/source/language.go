@@ -32,6 +32,9 @@ type language struct {
 	build  func(j *job, into string) error
 }
 
+// bootstrap is the language of what is there to be run as it is.
+const bootstrap = "a bootstrap"
+
 var always = func(string) bool { return true }
 
 // languages are all, in the order in which they are looked for.
@@ -51,7 +54,7 @@ var languages = []*language{
 		modules: []string{"lambda_function", "app", "handler"}, extensions: []string{".rb"},
 		exports: regexp.MustCompile(`(?m)^\s*def\s+(?:self\.)?(lambda_handler|handler)\b`),
 		needed:  func(dir string) bool { return exists(dir, "Gemfile") }, build: (*job).bundle},
-	{name: "a bootstrap", family: "provided", sources: []string{"bootstrap"}, fallback: "provided.al2023", needed: func(string) bool { return false }},
+	{name: bootstrap, family: "provided", sources: []string{"bootstrap"}, fallback: "provided.al2023", needed: func(string) bool { return false }},
 }
 
 func exists(dir, name string) bool {

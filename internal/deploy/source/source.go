@@ -147,6 +147,13 @@ func (j *job) describe() error {
 // checkHandler finds out in time that the file of a handler is not there. A layer
 // may have it, at a path below /.
 func (j *job) checkHandler() error {
+	if j.lang != nil && j.lang.name == bootstrap {
+		info, err := os.Stat(filepath.Join(j.Path, "bootstrap"))
+		if err == nil && info.Mode()&0o111 == 0 {
+			return fmt.Errorf("%s/bootstrap cannot be executed: chmod +x it", j.Path)
+		}
+		return nil // a layer may have it
+	}
 	if j.NoBuild || j.BuildMethod != "" || j.lang == nil || len(j.lang.extensions) == 0 || strings.HasPrefix(j.Handler, "/") {
 		return nil
 	}

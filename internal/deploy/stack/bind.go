@@ -124,12 +124,17 @@ func text(v any) (string, bool) {
 }
 
 // document is a policy document as IAM takes it. A template may give it as a
-// mapping or as JSON text.
+// mapping or as JSON text. The version, which SAM's own examples leave out, is the
+// one that Lapwing's IAM has.
 func document(v any) (string, error) {
 	if s, ok := v.(string); ok {
 		return s, nil
 	}
-	b, err := json.Marshal(reveal(v))
+	v = reveal(v)
+	if m, ok := v.(map[string]any); ok && m["Version"] == nil {
+		m["Version"] = "2012-10-17"
+	}
+	b, err := json.Marshal(v)
 	return string(b), err
 }
 
@@ -155,13 +160,15 @@ func reveal(v any) any {
 	return v
 }
 
-// Tags of a template are a list of Key and Value.
+// tagMap reads tags, which templates have as a list of Key and Value; nil if there
+// are none.
 func tagMap(v any) (map[string]string, error) {
 	var list []struct{ Key, Value string }
-	if err := bind(map[string]any{"Tags": v}, &struct {
-		Tags *[]struct{ Key, Value string }
-	}{&list}); err != nil {
-		return nil, err
+	if err := bind(v, &list); err != nil {
+		return nil, within("Tags", err)
+	}
+	if len(list) == 0 {
+		return nil, nil
 	}
 	m := make(map[string]string, len(list))
 	for _, t := range list {

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -99,12 +100,11 @@ func NewPlan(state *State, desired *Desired) (*Plan, error) {
 }
 
 func (p *Plan) desiredResource(id string) *template.Resource {
-	for i := range p.desired.Resources {
-		if p.desired.Resources[i].ID == id {
-			return &p.desired.Resources[i]
-		}
+	i := slices.IndexFunc(p.desired.Resources, func(r template.Resource) bool { return r.ID == id })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &p.desired.Resources[i]
 }
 
 // name resolves a reference to the name of a resource.
@@ -118,23 +118,34 @@ func (d *Desired) name(id, attribute string) (string, string) {
 	return id, attribute
 }
 
+// resource finds what a reference is to, and checks that it can have the attribute.
+func (d *Desired) resource(id, attribute string) (r *template.Resource, attr string, err error) {
+	name, attr := d.name(id, attribute)
+	i := slices.IndexFunc(d.Resources, func(r template.Resource) bool { return r.ID == name })
+	if i < 0 {
+		return nil, "", fmt.Errorf("there is no parameter or resource %s", id)
+	}
+	r = &d.Resources[i]
+	k, known := kinds[r.Type]
+	if attr != "" && known && !slices.Contains(k.attributes, attr) {
+		return nil, "", fmt.Errorf("%s (%s) has no attribute %s", id, r.Type, attr)
+	}
+	return r, attr, nil
+}
+
 // lookup finds what references stand for in the state; those to moving ones are
 // not known.
 func (p *Plan) lookup(moving map[string]bool) template.Lookup {
 	return func(id, attribute string) (any, bool, error) {
-		name, attribute := p.desired.name(id, attribute)
-		r := p.desiredResource(name)
-		if r == nil {
-			return nil, false, fmt.Errorf("there is no parameter or resource %s", id)
+		r, attr, err := p.desired.resource(id, attribute)
+		if err != nil {
+			return nil, false, err
 		}
-		if attribute != "" && !slices.Contains(kinds[r.Type].attributes, attribute) {
-			return nil, false, fmt.Errorf("%s (%s) has no attribute %s", id, r.Type, attribute)
-		}
-		old := p.state.find(name)
-		if old == nil || moving[name] || len(old.Attributes) == 0 {
+		old := p.state.find(r.ID)
+		if old == nil || moving[r.ID] || len(old.Attributes) == 0 {
 			return nil, false, nil
 		}
-		return old.Attributes[attribute], true, nil
+		return old.Attributes[attr], true, nil
 	}
 }
 
@@ -199,24 +210,48 @@ func walk(path string, old, wanted any, list *[]Difference) {
 }
 
 // Check refuses what no plan can be made of: types and properties that are not
-// there, names that are taken twice. All of it comes back as template.Problems.
+// there, names that are taken twice, references to nothing. All of it comes back
+// as template.Problems.
 func (d *Desired) Check() error {
 	var problems template.Problems
+	add := func(text string, path ...string) {
+		problems = append(problems, template.Problem{Line: d.line(path...), Text: text})
+	}
+	exists := func(id, attribute string) (any, bool, error) {
+		_, _, err := d.resource(id, attribute)
+		return nil, false, err
+	}
+	settle := func(v any, err error, path ...string) {
+		if err == nil {
+			_, err = d.Scope.Settle(v, exists)
+		}
+		if several, ok := errors.AsType[template.Problems](err); ok {
+			problems = append(problems, several...)
+		} else if err != nil {
+			add(err.Error(), path...)
+		}
+	}
 	seen := map[string]bool{}
 	for _, r := range d.Resources {
-		line := d.line("Resources", r.ID)
 		if seen[r.ID] {
-			problems = append(problems, template.Problem{Line: line, Text: "there are two resources " + r.ID})
+			add("there are two resources "+r.ID, "Resources", r.ID)
 		}
 		seen[r.ID] = true
-		k, ok := kinds[r.Type]
-		if !ok {
-			problems = append(problems, template.Problem{Line: d.line("Resources", r.ID, "Type"), Text: unknownType(r.Type, r.ID)})
-			continue
+		if k, ok := kinds[r.Type]; !ok {
+			add(unknownType(r.Type, r.ID), "Resources", r.ID, "Type")
+		} else {
+			for _, f := range k.problems(r.Properties) {
+				add(fmt.Sprintf(f.text, r.ID), "Resources", r.ID, "Properties", f.property)
+			}
 		}
-		for _, text := range k.problems(r.Properties) {
-			at := d.line("Resources", r.ID, "Properties", text.property)
-			problems = append(problems, template.Problem{Line: at, Text: fmt.Sprintf(text.text, r.ID)})
+		settle(r.Properties, nil, "Resources", r.ID)
+	}
+	if d.Template != nil {
+		for _, o := range d.Template.Outputs {
+			if d.Scope.Holds(o.Condition) {
+				v, err := d.Scope.Evaluate(o.Value, "Outputs", o.Name, "Value")
+				settle(v, err, "Outputs", o.Name)
+			}
 		}
 	}
 	return problems.OrNil()

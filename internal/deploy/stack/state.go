@@ -39,6 +39,9 @@ type State struct {
 	Salt string `json:"salt"`
 	// Parameters are the values of the template's parameters but NoEcho ones.
 	Parameters map[string]string `json:"parameters,omitempty"`
+	// NoEcho are the names of NoEcho parameters that were given a value, which is
+	// not kept.
+	NoEcho []string `json:"noEcho,omitempty"`
 	// Resources are in an order in which each comes after those it needs.
 	Resources []*Record         `json:"resources"`
 	Outputs   map[string]string `json:"outputs,omitempty"`

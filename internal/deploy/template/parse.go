@@ -224,7 +224,10 @@ func (r *reader) short(n *yaml.Node, name, path string, depth int) any {
 	return map[string]any{long: r.value(&plain, path, depth+1)}
 }
 
-var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+var (
+	decimal  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+	fraction = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$`)
+)
 
 // scalar is a value as people mean it in a template: a date, an account id with a
 // leading zero and a number in another notation are texts.
@@ -239,7 +242,7 @@ func scalar(n *yaml.Node) any {
 			return i
 		}
 	case "!!float":
-		if f, err := strconv.ParseFloat(n.Value, 64); err == nil && !math.IsInf(f, 0) && !math.IsNaN(f) {
+		if f, err := strconv.ParseFloat(n.Value, 64); err == nil && !math.IsInf(f, 0) && fraction.MatchString(n.Value) {
 			return f
 		}
 	}
