@@ -114,7 +114,7 @@ var templates = map[string][]statement{
 func fromTemplate(name string, parameters any) (map[string]any, error) {
 	statements, ok := templates[name]
 	if !ok {
-		return nil, fmt.Errorf("Lapwing does not have the policy template %s: it has those of its own services; write the policy out", name)
+		return nil, fmt.Errorf("there is no policy template %s: Lapwing has those of its own services; write the policy out", name)
 	}
 	values, ok := parameters.(map[string]any)
 	if !ok && parameters != nil {

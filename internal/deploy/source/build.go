@@ -150,7 +150,7 @@ func esbuildFlags(name string, v any) (flags []string, err error) {
 		}
 		flags = []string{"--" + kebab + "=" + strings.Join(texts, ",")}
 	default:
-		return nil, fmt.Errorf("Lapwing does not have the esbuild property %s", name)
+		return nil, fmt.Errorf("the esbuild property %s is not one that Lapwing has", name)
 	}
 	return flags, nil
 }

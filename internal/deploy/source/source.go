@@ -129,7 +129,7 @@ func (j *job) describe() error {
 	}
 	if j.Runtime != "" {
 		if j.lang = byRuntime(j.Runtime, j.Path); j.lang == nil && !strings.HasPrefix(j.Runtime, "provided") {
-			return fmt.Errorf("Lapwing cannot tell how to package code for the runtime %s: package it, and give the zip file", j.Runtime)
+			return fmt.Errorf("code for the runtime %s is not packaged by Lapwing: package it, and give the zip file", j.Runtime)
 		}
 	} else if err := j.detect(); err != nil {
 		return err

@@ -46,6 +46,8 @@ func defaults(name string) map[string]any {
 		"TracingConfig": map[string]any{"Mode": "PassThrough"}, "LoggingConfig": map[string]any{"LogFormat": "Text", "LogGroup": "/aws/lambda/" + name}}
 }
 
+var errMissing = errors.New("is missing")
+
 func functionInput(c *call) (*lambda.CreateFunctionInput, error) {
 	in := &lambda.CreateFunctionInput{FunctionName: &c.id}
 	if err := bind(c.only(append([]string{"Architectures", "TenancyConfig", "CodeSigningConfigArn", "PackageType"}, configuration...)...), in); err != nil {
@@ -62,13 +64,13 @@ func checkFunction(c *call) error {
 		return err
 	}
 	if in.PackageType == types.PackageTypeImage {
-		return errors.New("PackageType Image: Lapwing makes functions from zip packages")
+		return within("PackageType", errors.New("must be Zip: Lapwing makes functions from zip packages"))
 	}
 	if in.Handler == nil && !pending(c.props["Handler"]) {
-		return errors.New("Handler is missing")
+		return within("Handler", errMissing)
 	}
 	if in.Runtime == "" && !pending(c.props["Runtime"]) {
-		return errors.New("Runtime is missing")
+		return within("Runtime", errMissing)
 	}
 	if err := bind(c.only("ReservedConcurrentExecutions"), &lambda.PutFunctionConcurrencyInput{}); err != nil {
 		return err
@@ -78,15 +80,15 @@ func checkFunction(c *call) error {
 	}
 	code, ok := c.props["Code"].(map[string]any)
 	if !ok {
-		return errors.New("Code must be a mapping or a path")
+		return within("Code", errors.New("must be a mapping or a path"))
 	}
 	for name := range code {
 		if !slices.Contains([]string{"S3Bucket", "S3Key", "S3ObjectVersion", "ZipFile", "Package"}, name) {
-			return fmt.Errorf("Code: Lapwing does not have %s", name)
+			return within("Code", fmt.Errorf("has no %s in Lapwing", name))
 		}
 	}
 	if code["ZipFile"] == nil && code["Package"] == nil && (code["S3Bucket"] == nil || code["S3Key"] == nil) {
-		return errors.New("Code needs ZipFile, or S3Bucket and S3Key")
+		return within("Code", errors.New("needs ZipFile, or S3Bucket and S3Key"))
 	}
 	return nil
 }

@@ -132,12 +132,12 @@ func inlinePolicies(props map[string]any) (map[string]string, error) {
 	m := map[string]string{}
 	list, ok := props["Policies"].([]any)
 	if !ok && props["Policies"] != nil {
-		return nil, errors.New("Policies must be a list")
+		return nil, within("Policies", errors.New("must be a list"))
 	}
 	for i, one := range list {
 		p, _ := one.(map[string]any)
 		if len(p) != 2 || p["PolicyName"] == nil || p["PolicyDocument"] == nil {
-			return nil, fmt.Errorf("Policies %d must have PolicyName and PolicyDocument", i)
+			return nil, within("Policies", fmt.Errorf("%d must have PolicyName and PolicyDocument", i))
 		}
 		if hasPending(p) {
 			continue

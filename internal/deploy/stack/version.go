@@ -163,7 +163,7 @@ func layerInput(c *call) (*lambda.PublishLayerVersionInput, error) {
 		return nil, err
 	}
 	if _, ok := c.props["Content"].(map[string]any); !ok {
-		return nil, errors.New("Content must be a mapping or a path")
+		return nil, within("Content", errors.New("must be a mapping or a path"))
 	}
 	return in, nil
 }
