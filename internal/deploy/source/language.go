@@ -50,7 +50,7 @@ var languages = []*language{
 		modules: []string{"lambda_function", "app", "handler", "main"}, extensions: []string{".py"}, layer: "python",
 		exports: regexp.MustCompile(`(?m)^(?:def\s+(lambda_handler|handler)\s*\(|(lambda_handler|handler)\s*=)`),
 		needed:  func(dir string) bool { return exists(dir, "requirements.txt") || exists(dir, "pyproject.toml") }, build: (*job).pip},
-	{name: "Ruby", family: "ruby", manifests: []string{"Gemfile"}, sources: []string{"*.rb"}, fallback: "ruby3.4",
+	{name: "Ruby", family: "ruby", manifests: []string{"Gemfile"}, sources: []string{"*.rb"}, fallback: "ruby3.3",
 		modules: []string{"lambda_function", "app", "handler"}, extensions: []string{".rb"},
 		exports: regexp.MustCompile(`(?m)^\s*def\s+(?:self\.)?(lambda_handler|handler)\b`),
 		needed:  func(dir string) bool { return exists(dir, "Gemfile") }, build: (*job).bundle},
