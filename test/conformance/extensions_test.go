@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+
+	"lapwing.dev/lapwing/test/harness"
 )
 
 // withExtension runs a function with an extension in a layer, which prints what
@@ -71,14 +73,18 @@ func TestExtensionOnAWSsRustCrateGetsTelemetry_Conformance(t *testing.T) {
 func buildRust(t *testing.T) string {
 	t.Helper()
 	const target = "x86_64-unknown-linux-gnu"
-	dir := t.TempDir()
-	cmd := exec.Command("cargo", "build", "--quiet", "--release", "--locked", "--target", target, "--target-dir", dir)
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "bin", "tools", "cargo") // it is kept between runs
+	cmd := exec.Command("cargo", "build", "--quiet", "--locked", "--target", target, "--target-dir", dir)
 	cmd.Dir = "rustextension"
-	cmd.Env = append(os.Environ(), "RUSTFLAGS=-C target-feature=+crt-static")
+	cmd.Env = append(os.Environ(), "RUSTFLAGS=-C target-feature=+crt-static", "CARGO_PROFILE_DEV_DEBUG=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("cargo: %v\n%s", err, out)
 	}
-	b, err := os.ReadFile(filepath.Join(dir, target, "release", "rustextension"))
+	b, err := os.ReadFile(filepath.Join(dir, target, "debug", "rustextension"))
 	if err != nil {
 		t.Fatal(err)
 	}
