@@ -18,6 +18,7 @@ func version(timeout time.Duration) *function.Version {
 // A function that uses up what it has gets the error that Linux gives for it, at
 // Lambda's limit. Another, next to it, notices nothing.
 func TestResourcesAreBoundedAndTheNeighbourIsUnharmed(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.worker.maxProcesses = 64 // 1,024 take a while to start
 	v, neighbour := b.function(t), b.function(t)
@@ -62,6 +63,7 @@ func TestResourcesAreBoundedAndTheNeighbourIsUnharmed(t *testing.T) {
 }
 
 func TestFunctionCanUseTheMemoryThatItHas(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	v.MemoryMB = 128

@@ -11,6 +11,7 @@ import (
 )
 
 func TestRuntimeThatIsNotHereIsToldToTheCaller(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	for name, tt := range map[string]struct{ runtime, version, message string }{
 		"unknown":         {"cobol85", "", `runtime "cobol85" is not known`},

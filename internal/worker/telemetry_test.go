@@ -54,6 +54,7 @@ func (b *bench) told(t *testing.T) (types []string, records map[string]map[strin
 }
 
 func TestExtensionIsToldOfInitAndInvocation(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.withExtension(t)
 	b.expect(t, v, `{"do":"print","arg":"hello","n":1}`, "null")
@@ -121,6 +122,7 @@ func TestExtensionIsToldOfInitAndInvocation(t *testing.T) {
 }
 
 func TestExtensionIsToldOfATimeout(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.withExtension(t)
 	v.Timeout = time.Second
@@ -133,6 +135,7 @@ func TestExtensionIsToldOfATimeout(t *testing.T) {
 }
 
 func TestFailedExtensionFailsInit(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	v.Layers = b.image(t, map[string]string{"extensions/x": "no program"})

@@ -26,6 +26,7 @@ func (b *bench) traced(t *testing.T, req *invoke.Request) (seen, log string) {
 }
 
 func TestTraceIsTheFunctionsAndInTheReport(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	const root, lineage = "1-5759e988-bd862e3fe1be46a994272793", ";Lineage=11111111:1"
@@ -43,6 +44,7 @@ func TestTraceIsTheFunctionsAndInTheReport(t *testing.T) {
 }
 
 func TestActiveTracingDecidesForTheCaller(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	v.ActiveTracing = true

@@ -154,6 +154,27 @@ type bench struct {
 	dir       string
 }
 
+// programs are what sandboxes consist of, installed once for all tests.
+var programs program.Programs
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "lapwing-worker-test-")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			err = os.Chmod(dir, 0o755)
+		}
+		if err == nil {
+			programs, err = program.Install(dir)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
 func newBench(t testing.TB) *bench {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -161,10 +182,6 @@ func newBench(t testing.TB) *bench {
 	}
 	dir := t.TempDir()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	programs, err := program.Install(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	driver, err := gvisor.New(t.Context(), gvisor.Options{Dir: filepath.Join(dir, "run"), SandboxPath: programs.Sandbox, InitPath: programs.Init, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
@@ -288,6 +305,7 @@ func (b *bench) expect(t *testing.T, v *function.Version, payload, want string) 
 }
 
 func TestEnvironmentIsReusedAndKeepsItsState(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	b.expect(t, v, `{"do":"count"}`, "1")
@@ -297,6 +315,7 @@ func TestEnvironmentIsReusedAndKeepsItsState(t *testing.T) {
 }
 
 func TestLogOfAnInvocation(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	first := string(b.expect(t, v, `{"do":"print","arg":"line","n":2}`, "null").LogTail)
@@ -315,6 +334,7 @@ $`)
 }
 
 func TestJSONLogFormat(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	v.Logging = function.Logging{Format: "JSON", ApplicationLevel: "INFO", SystemLevel: "INFO", Group: "/own/group"}
@@ -333,6 +353,7 @@ func TestJSONLogFormat(t *testing.T) {
 }
 
 func TestFunctionErrorIsPassedOnAndTheEnvironmentKept(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	b.expect(t, v, `{"do":"fail","arg":"oh no"}`, `{"errorMessage":"oh no","errorType":"errorString"}`)
@@ -357,6 +378,7 @@ printf 'POST /2018-06-01/runtime/invocation/%s/response HTTP/1.1\r\nHost: x\r\n`
 }
 
 func TestErrorWithoutADocument(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.custom(t, cutShort(`Lambda-Runtime-Function-Response-Mode: streaming\r\n`, ""))
 	res := b.expect(t, v, `{}`, `{"errorType":"Runtime.TruncatedResponse","errorMessage":"RequestId: `+requestID+` Error: Unknown application error occurred"}`)
@@ -366,6 +388,7 @@ func TestErrorWithoutADocument(t *testing.T) {
 }
 
 func TestRuntimeThatEndsWithinItsResponseIsToldAsThat(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	for then, want := range map[string]string{"kill -9 $$": "with error: signal: killed", "exit 3": "with error: exit status 3"} {
 		v := b.custom(t, cutShort("", then))
@@ -374,6 +397,7 @@ func TestRuntimeThatEndsWithinItsResponseIsToldAsThat(t *testing.T) {
 }
 
 func TestMissingBootstrapIsAnInvalidEntrypoint(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	got, res := b.invoke(t, b.custom(t, map[string]string{"other": "x"}), `{}`)
 	if res.FunctionError != "Unhandled" || !strings.Contains(got, `"errorType":"Runtime.InvalidEntrypoint"`) {
@@ -382,6 +406,7 @@ func TestMissingBootstrapIsAnInvalidEntrypoint(t *testing.T) {
 }
 
 func TestWhatTheFunctionSees(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	v.Env = map[string]string{"OWN": "value", "PATH": "/own", "AWS_REGION": "not this"}
@@ -410,6 +435,7 @@ func TestWhatTheFunctionSees(t *testing.T) {
 }
 
 func TestWhatTheFunctionCannotDo(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	for _, c := range []struct{ event, want string }{
@@ -426,6 +452,7 @@ func TestWhatTheFunctionCannotDo(t *testing.T) {
 }
 
 func TestResponseOverTheLimitIsRefused(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	b.expect(t, v, `{"do":"response","n":6291557}`, `{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size (6291556 bytes)."}`)
@@ -443,6 +470,7 @@ func (s stalled) Write(p []byte) (int, error) {
 }
 
 func TestCallerThatStallsDoesNotKeepTheFunctionBeyondItsTimeout(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	v := b.function(t)
 	v.Timeout = time.Second
