@@ -44,18 +44,21 @@ type MountPoints struct {
 // behind; errors of opening or reading them are returned as they are, other
 // errors are faults of this host.
 func (s *Store) Flatten(ctx context.Context, name string, layers []Layer, points MountPoints) error {
-	return s.Build(ctx, name, func(w *erofs.Writer) error {
-		f := flattening{ctx: ctx, tree: newFileTree(), out: w}
-		for _, layer := range layers {
-			if err := f.add(layer); err != nil {
-				return err
-			}
-		}
-		if err := f.addMountPoints(points); err != nil {
+	return s.Build(ctx, name, func(w *erofs.Writer) error { return flatten(ctx, w, layers, points, MaxFlattened) })
+}
+
+// flatten is Flatten of up to limit bytes into an image.
+func flatten(ctx context.Context, w *erofs.Writer, layers []Layer, points MountPoints, limit int64) error {
+	f := flattening{ctx: ctx, tree: newFileTree(), out: w, limit: limit}
+	for _, layer := range layers {
+		if err := f.add(layer); err != nil {
 			return err
 		}
-		return f.write(".", &f.tree.root)
-	})
+	}
+	if err := f.addMountPoints(points); err != nil {
+		return err
+	}
+	return f.write(".", &f.tree.root)
 }
 
 // flattening is a container image that is being flattened. What becomes of a
@@ -66,6 +69,8 @@ type flattening struct {
 	ctx  context.Context
 	tree fileTree
 	out  *erofs.Writer
+
+	limit int64 // of read and of size
 
 	entries int   // read so far
 	read    int64 // bytes of archives
@@ -80,7 +85,7 @@ func (f *flattening) add(layer Layer) (err error) {
 	}
 	defer r.Close()
 	f.tree.layer++
-	in := &source{r: &limitReader{r: &contextReader{f.ctx, r}, n: &f.read}}
+	in := &source{r: &limitReader{&contextReader{f.ctx, r}, &f.read, f.limit}}
 	archive := tar.NewReader(in)
 	for {
 		header, err := archive.Next()
@@ -106,13 +111,14 @@ func (f *flattening) add(layer Layer) (err error) {
 
 // limitReader fails when all layers together are too large.
 type limitReader struct {
-	r io.Reader
-	n *int64
+	r     io.Reader
+	n     *int64
+	limit int64
 }
 
 func (l *limitReader) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
-	if *l.n += int64(n); *l.n > MaxFlattened {
+	if *l.n += int64(n); *l.n > l.limit {
 		return n, ErrTooLarge
 	}
 	return n, err
@@ -162,7 +168,7 @@ func flatAttr(h *tar.Header) erofs.Attr {
 
 // store writes the bytes of a file to the image.
 func (f *flattening) store(h *tar.Header, body io.Reader, in *source) (erofs.File, error) {
-	if f.size += h.Size; h.Size < 0 || f.size > MaxFlattened {
+	if f.size += h.Size; h.Size < 0 || f.size > f.limit {
 		return erofs.File{}, ErrTooLarge
 	}
 	file, content, err := f.out.ReserveFile(h.Name, flatAttr(h), h.Size)
