@@ -3,26 +3,19 @@ package acceptance_test
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"lapwing.dev/lapwing/test/harness"
@@ -69,17 +62,8 @@ func named(name, content string) file { return file{tar.Header{Name: name}, cont
 // imageOf makes an image of this machine's architecture.
 func imageOf(t *testing.T, config v1.Config, layers ...v1.Layer) v1.Image {
 	t.Helper()
-	img, err := mutate.AppendLayers(empty.Image, layers...)
+	img, err := harness.Image(config, layers...)
 	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c = c.DeepCopy()
-	c.OS, c.Architecture, c.Config = "linux", goArch(), config
-	if img, err = mutate.ConfigFile(img, c); err != nil {
 		t.Fatal(err)
 	}
 	return img
@@ -108,30 +92,16 @@ func imageProgram(t *testing.T) string {
 // and what opens it.
 func repository(t *testing.T, s *harness.Server, repo string) (uri string, auth authn.Authenticator) {
 	t.Helper()
-	c := ecr.NewFromConfig(s.Config())
-	created, err := c.CreateRepository(t.Context(), &ecr.CreateRepositoryInput{RepositoryName: &repo})
+	uri, auth, err := s.Repository(t.Context(), repo)
 	if err != nil {
 		t.Fatal(err)
 	}
-	issued, err := c.GetAuthorizationToken(t.Context(), &ecr.GetAuthorizationTokenInput{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	plain, err := base64.StdEncoding.DecodeString(*issued.AuthorizationData[0].AuthorizationToken)
-	if err != nil {
-		t.Fatal(err)
-	}
-	user, password, _ := strings.Cut(string(plain), ":")
-	return *created.Repository.RepositoryUri, &authn.Basic{Username: user, Password: password}
+	return uri, auth
 }
 
 func pushImage(t *testing.T, uri string, auth authn.Authenticator, img v1.Image) string {
 	t.Helper()
-	ref, err := name.ParseReference(uri)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(ref, img, remote.WithContext(t.Context()), remote.WithAuth(auth)); err != nil {
+	if err := harness.Push(t.Context(), uri, auth, img); err != nil {
 		t.Fatal(err)
 	}
 	d, err := img.Digest()
@@ -306,5 +276,3 @@ func TestImageFromScratchWithAStaticProgramRunsWithTheImagesSettings(t *testing.
 	}
 	askImage(t, s, "scratch", "", "{}")
 }
-
-func goArch() string { return runtime.GOARCH }

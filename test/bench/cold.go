@@ -68,29 +68,13 @@ func (b *bench) coldOf(ctx context.Context, s starts) error {
 	if err := b.deploy(ctx, name, s.runtime, s.files); err != nil {
 		return err
 	}
-	c := lambda.NewFromConfig(b.server.Config())
 	var times []time.Duration
 	for i := range b.colds {
-		// A change of the configuration retires the environments there are.
-		_, err := c.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{FunctionName: &name, Description: aws.String(fmt.Sprint(i)),
-			Environment: &types.Environment{Variables: map[string]string{"RUN": fmt.Sprint(i)}}})
+		took, err := b.oneCold(ctx, name, i)
 		if err != nil {
 			return err
 		}
-		w := lambda.NewFunctionUpdatedV2Waiter(c, func(o *lambda.FunctionUpdatedV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
-		if err := w.Wait(ctx, &lambda.GetFunctionInput{FunctionName: &name}, time.Minute); err != nil {
-			return err
-		}
-		time.Sleep(300 * time.Millisecond) // let the last one end
-		began := time.Now()
-		out, err := c.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name, Payload: payload})
-		if err != nil {
-			return err
-		}
-		if out.FunctionError != nil {
-			return fmt.Errorf("%s: %s", name, out.Payload)
-		}
-		times = append(times, time.Since(began))
+		times = append(times, took)
 	}
 	slices.Sort(times)
 	median := times[len(times)/2]
@@ -110,6 +94,31 @@ func (b *bench) coldOf(ctx context.Context, s starts) error {
 		fmt.Printf("  %-46s %.2f\n", fmt.Sprintf("times the native start, which takes %v", native.Round(time.Millisecond)), ratio)
 	}
 	return nil
+}
+
+// oneCold measures one cold start of a function, the nth.
+func (b *bench) oneCold(ctx context.Context, name string, n int) (time.Duration, error) {
+	c := lambda.NewFromConfig(b.server.Config())
+	// A change of the configuration retires the environments there are.
+	_, err := c.UpdateFunctionConfiguration(ctx, &lambda.UpdateFunctionConfigurationInput{FunctionName: &name, Description: aws.String(fmt.Sprint(n)),
+		Environment: &types.Environment{Variables: map[string]string{"RUN": fmt.Sprint(n)}}})
+	if err != nil {
+		return 0, err
+	}
+	w := lambda.NewFunctionUpdatedV2Waiter(c, func(o *lambda.FunctionUpdatedV2WaiterOptions) { o.MinDelay = 50 * time.Millisecond })
+	if err := w.Wait(ctx, &lambda.GetFunctionInput{FunctionName: &name}, time.Minute); err != nil {
+		return 0, err
+	}
+	time.Sleep(300 * time.Millisecond) // let the last one end
+	began := time.Now()
+	out, err := c.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name, Payload: payload})
+	if err != nil {
+		return 0, err
+	}
+	if out.FunctionError != nil {
+		return 0, fmt.Errorf("%s: %s", name, out.Payload)
+	}
+	return time.Since(began), nil
 }
 
 // nativeStart returns the median time of a command from its start to its end.

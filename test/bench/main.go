@@ -30,7 +30,7 @@ func main() {
 	defer stop()
 	duration := flag.Duration("duration", 5*time.Second, "of each load")
 	colds := flag.Int("colds", 10, "cold starts per runtime")
-	only := flag.String("only", "", "measure one thing: server, warm, cold, scaleout, mixed or environments")
+	only := flag.String("only", "", "measure one thing: server, warm, cold, image, scaleout, mixed or environments")
 	flag.Parse()
 	if err := run(ctx, *duration, *colds, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -62,7 +62,7 @@ func run(ctx context.Context, duration time.Duration, colds int, only string) (e
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"server", b.memoryOfServer}, {"warm", b.warm}, {"cold", b.cold},
+	}{{"server", b.memoryOfServer}, {"warm", b.warm}, {"cold", b.cold}, {"image", b.image},
 		{"scaleout", b.scaleOut}, {"mixed", b.mixed}, {"environments", b.memoryOfEnvironments}} {
 		if only != "" && only != step.name {
 			continue
