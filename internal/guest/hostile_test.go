@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,6 +29,7 @@ func init() {
 	functions["slow-stream"] = slowStream
 	functions["endless-log"] = endlessLog
 	functions["many-conns"] = manyConns
+	functions["local-socket"] = localSocket
 }
 
 // chatty writes much more than a pipe holds before each response.
@@ -40,6 +42,23 @@ func chatty() {
 		}
 		post("/2018-06-01/runtime/invocation/"+id+"/response", "", "{}")
 	}
+}
+
+// localSocket echoes one event over the Unix socket.
+func localSocket() {
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", Socket)
+	}}}
+	const invocation = "http://" + Address + "/2018-06-01/runtime/invocation/"
+	event, err := client.Get(invocation + "next")
+	if err != nil {
+		panic(err)
+	}
+	_, err = client.Post(invocation+event.Header.Get("Lambda-Runtime-Aws-Request-Id")+"/response", "", event.Body)
+	if err != nil {
+		panic(err)
+	}
+	client.Get(invocation + "next")
 }
 
 func longLine() {
@@ -182,6 +201,13 @@ func TestEndlessLogDoesNotHoldUpInvocations(t *testing.T) {
 		if r, _ := s.invoke(t, `"x"`); string(r.body) != `"x"` {
 			t.Errorf("got %q", r.body)
 		}
+	}
+}
+
+func TestTheRuntimeAPIIsOnAUnixSocketToo(t *testing.T) {
+	s := run(t, "local-socket")
+	if r, _ := s.invoke(t, `"echo"`); string(r.body) != `"echo"` || r.err != nil {
+		t.Errorf("answer %q, %+v", r.body, r.err)
 	}
 }
 

@@ -371,7 +371,7 @@ func (g *guest) end(reason string) {
 	g.mu.Unlock()
 	g.shutdown(reason)
 	g.killRest()
-	g.listener.Close() // which resets what waits to be accepted
+	g.closeListeners()
 	g.wakeWaiters()
 	g.wakeExtensions()
 	g.tasks.Wait()

@@ -17,13 +17,17 @@ class RuntimeClient {
   #port;
   #base;
   #nextRequest;
+  #local; // a Unix socket on which Lapwing serves the API too: cheaper than TCP
   #socket = null;
+  #held = true; // the process lives as long as the connection
+  #unsent = ''; // requests made before there is a connection, or null
   #waiting = []; // one callback for each request whose reply is outstanding
   #reply = null; // the reply being received
   #rest = null; // bytes received and not yet consumed
   #closing = false; // the server announced that it closes the connection
 
   constructor(address) {
+    this.#local = `\0lapwing:${address}`;
     const colon = address.lastIndexOf(':');
     this.#host = address.slice(0, colon).replace(/^\[|\]$/g, '');
     this.#port = Number(address.slice(colon + 1));
@@ -101,6 +105,7 @@ class RuntimeClient {
 
   /** Lets the process end although the connection is open, or not. */
   hold(on) {
+    this.#held = on;
     if (on) this.#socket.ref();
     else this.#socket.unref();
   }
@@ -127,7 +132,8 @@ class RuntimeClient {
   #send(text, onReply) {
     this.#waiting.push(onReply);
     this.hold(true);
-    this.#socket.write(text);
+    if (this.#unsent === null) this.#socket.write(text);
+    else this.#unsent += text;
   }
 
   #connect() {
@@ -135,9 +141,7 @@ class RuntimeClient {
     this.#reply = null;
     this.#rest = null;
     const s = net.connect({
-      host: this.#host,
-      port: this.#port,
-      noDelay: true,
+      ...(this.#local ? { path: this.#local } : { host: this.#host, port: this.#port, noDelay: true }),
       // One buffer for all reads: no stream machinery on the way in.
       onread: {
         buffer: Buffer.allocUnsafeSlow(64 * 1024),
@@ -147,19 +151,29 @@ class RuntimeClient {
         },
       },
     });
+    s.on('connect', () => {
+      if (this.#unsent) s.write(this.#unsent);
+      this.#unsent = null;
+    });
     s.on('error', (err) => (this.#socketError = err));
     s.on('close', () => this.#closed());
+    if (!this.#held) s.unref();
     this.#socket = s;
   }
 
   #socketError = null;
 
   #closed() {
+    if (this.#unsent !== null && this.#local) {
+      this.#local = null; // there is none here
+      this.#connect();
+      return;
+    }
     // After a refusal the server may close the connection; the request for
     // the next event, which it then never saw, is repeated on a new one.
     if (this.#closing && this.#waiting.length <= 1) {
+      this.#unsent = this.#waiting.length === 1 ? this.#nextRequest : '';
       this.#connect();
-      if (this.#waiting.length === 1) this.#socket.write(this.#nextRequest);
       return;
     }
     const why = this.#socketError ? this.#socketError.message : 'connection closed';

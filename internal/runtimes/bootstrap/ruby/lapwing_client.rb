@@ -42,9 +42,22 @@ module Lapwing
     def connect
       return if @socket && !@socket.closed?
 
+      @socket = local || tcp
+    end
+
+    # Where Lapwing serves the API, it does so on a Unix socket too, which costs
+    # less than TCP.
+    def local
+      UNIXSocket.new("\0lapwing:#{@address}")
+    rescue SystemCallError
+      nil
+    end
+
+    def tcp
       host, _, port = @address.rpartition(':')
-      @socket = TCPSocket.new(host, Integer(port))
-      @socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
+      socket = TCPSocket.new(host, Integer(port))
+      socket.setsockopt(Socket::IPPROTO_TCP, Socket::TCP_NODELAY, 1)
+      socket
     end
 
     def read
