@@ -84,6 +84,8 @@ func openImage(ctx context.Context, reference string) (v1.Image, error) {
 		image, err = imageOfLayout(reference, platform)
 	case err == nil:
 		image, err = tarball.ImageFromPath(reference, nil)
+	case filepath.IsAbs(reference) || strings.HasPrefix(reference, "."):
+		return nil, err // a path that is not there, and no registry's name
 	default:
 		var ref name.Reference
 		if ref, err = name.ParseReference(reference); err != nil {

@@ -51,6 +51,9 @@ func handle(ctx context.Context, e event) (any, error) {
 			return nil, err
 		}
 		return len(b) + 1, os.WriteFile("/tmp/n", append(b, 'x'), 0o600)
+	case "read":
+		b, err := os.ReadFile(fmt.Sprint(e.Echo))
+		return string(b), err
 	case "log":
 		fmt.Println("from stdout of", lc.AwsRequestID)
 		fmt.Fprintln(os.Stderr, "from stderr of", lc.AwsRequestID)
