@@ -139,11 +139,13 @@ func printReports(out io.Writer, reports []verify.Report) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "RUNTIME\tVERSION\t%s\n", strings.ToUpper(strings.Join(verify.Names(), "\t")))
 	var reasons []string
+	told := map[string]bool{} // a runtime that is missing fails every check for one reason
 	for _, r := range reports {
 		fmt.Fprintf(w, "%s\t%s", r.Runtime, cmp.Or(r.Version, "-"))
 		for _, c := range r.Checks {
 			fmt.Fprintf(w, "\t%s", c.Result)
-			if c.Result == verify.Failed {
+			if c.Result == verify.Failed && !told[r.Runtime+c.Reason] {
+				told[r.Runtime+c.Reason] = true
 				reasons = append(reasons, fmt.Sprintf("%s, %s: %s", r.Runtime, c.Name, c.Reason))
 			}
 		}

@@ -86,6 +86,7 @@ func mustDiffID(t *testing.T, l v1.Layer) v1.Hash {
 // A base image makes a runtime that neither this host nor a registry has: the
 // image's bootstrap runs zip functions on the image's files.
 func TestARuntimeOfABaseImageRunsFunctions(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("makes a sandbox")
 	}

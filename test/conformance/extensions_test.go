@@ -2,18 +2,12 @@ package conformance_test
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
-
-	"lapwing.dev/lapwing/test/harness"
 )
 
 // withExtension runs a function with an extension in a layer, which prints what
@@ -55,11 +49,7 @@ func TestExtensionInALayerGetsTelemetry(t *testing.T) {
 func TestExtensionOnAWSsRustCrateGetsTelemetry_Conformance(t *testing.T) {
 	t.Parallel()
 	needs(t, "crates.io")
-	if _, err := exec.LookPath("cargo"); err != nil {
-		fmt.Fprintln(os.Stderr, "\n*** NOT TESTED: an extension on AWS's Rust crate: there is no cargo here ***")
-		t.Skip("NOT TESTED: there is no cargo here")
-	}
-	withExtension(t, "rust", buildRust(t), []string{
+	withExtension(t, "rust", buildRust(t, "extension"), []string{
 		`^rust: invoke {id}$`,
 		// The rest waits a second by default; the environment is frozen by then.
 	}, `^rust: PlatformInitStart \{ initialization_type: OnDemand, phase: Init`,
@@ -67,26 +57,4 @@ func TestExtensionOnAWSsRustCrateGetsTelemetry_Conformance(t *testing.T) {
 		`^rust: PlatformRuntimeDone \{ request_id: ".*status: Success`,
 		`^rust: PlatformReport \{ request_id: ".*status: Success`,
 		`^rust: shutdown spindown$`)
-}
-
-// buildRust builds the extension on AWS's crate.
-func buildRust(t *testing.T) string {
-	t.Helper()
-	const target = "x86_64-unknown-linux-gnu"
-	root, err := harness.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(root, "bin", "tools", "cargo") // it is kept between runs
-	cmd := exec.Command("cargo", "build", "--quiet", "--locked", "--target", target, "--target-dir", dir)
-	cmd.Dir = "rustextension"
-	cmd.Env = append(os.Environ(), "RUSTFLAGS=-C target-feature=+crt-static", "CARGO_PROFILE_DEV_DEBUG=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("cargo: %v\n%s", err, out)
-	}
-	b, err := os.ReadFile(filepath.Join(dir, target, "debug", "rustextension"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

@@ -82,7 +82,36 @@ func TestRuntimes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes a sandbox for each case")
 	}
-	ids := obtainable(t, []string{"nodejs20.x", "nodejs22.x", "nodejs24.x", "python3.11", "python3.12", "python3.13"})
+	f, ids := withRuntimes(t, "nodejs20.x", "nodejs22.x", "nodejs24.x", "python3.11", "python3.12", "python3.13", "ruby3.3")
+	goBootstrap := buildGo(t, "./function")
+	// In a group, so that the server outlives the parallel tests in it.
+	t.Run("on", func(t *testing.T) {
+		for _, id := range ids {
+			f.run(t, id, testsOf(t, id, f.Data))
+		}
+		f.run(t, "provided.al2023", goTests(goBootstrap))
+		f.run(t, "provided.al2023", shellTests)
+	})
+}
+
+// Those that need Maven, PyPI and crates.io.
+func TestRuntimes_Conformance(t *testing.T) {
+	t.Parallel()
+	needs(t, "Maven, PyPI and crates.io")
+	f, ids := withRuntimes(t, "java17", "java25")
+	official := officialClientTests(t)
+	t.Run("on", func(t *testing.T) {
+		for _, id := range ids {
+			f.run(t, id, testsOf(t, id, f.Data))
+		}
+		f.run(t, "provided.al2023", official)
+	})
+}
+
+// withRuntimes starts a server that has those of the runtimes that can be had.
+func withRuntimes(t *testing.T, wanted ...string) (f *fleet, ids []string) {
+	t.Helper()
+	ids = obtainable(t, wanted)
 	data := filepath.Join(t.TempDir(), "data")
 	if err := harness.AddRuntimes(data, ids...); err != nil {
 		t.Fatal(err)
@@ -96,20 +125,20 @@ func TestRuntimes(t *testing.T) {
 			t.Errorf("stop: %v\n%s", err, s.Log())
 		}
 	})
-	f := &fleet{Server: s, lambda: lambda.NewFromConfig(s.Config()), logs: cloudwatchlogs.NewFromConfig(s.Config())}
-	goBootstrap := buildGo(t, "./function")
-	// In a group, so that the server outlives the parallel tests in it.
-	t.Run("on", func(t *testing.T) {
-		for _, id := range ids {
-			tests := nodeTests
-			if strings.HasPrefix(id, "python") {
-				tests = pythonTests
-			}
-			f.run(t, id, tests)
-		}
-		f.run(t, "provided.al2023", goTests(goBootstrap))
-		f.run(t, "provided.al2023", shellTests)
-	})
+	return &fleet{Server: s, lambda: lambda.NewFromConfig(s.Config()), logs: cloudwatchlogs.NewFromConfig(s.Config())}, ids
+}
+
+// testsOf returns the tests of a runtime's language.
+func testsOf(t *testing.T, id, data string) []runtimeTest {
+	switch {
+	case strings.HasPrefix(id, "python"):
+		return pythonTests
+	case strings.HasPrefix(id, "ruby"):
+		return rubyTests
+	case strings.HasPrefix(id, "java"):
+		return javaTests(t, data)
+	}
+	return nodeTests
 }
 
 // run runs the tests on one runtime.

@@ -27,6 +27,8 @@ const (
 	sleepTimeout    = 3
 	// memoryMB gives a function one processor.
 	memoryMB = 1769
+	// logTimeout bounds the wait for what a function printed.
+	logTimeout = 90 * time.Second
 	// poll is the pause between looks at something that will come.
 	poll = 100 * time.Millisecond
 )
@@ -377,6 +379,8 @@ func (s *subject) invoke(ctx context.Context, function, op, value string) (*answ
 
 // waitForLog waits for an event with words in the function's log group.
 func (s *subject) waitForLog(ctx context.Context, function, words string) error {
+	ctx, cancel := context.WithTimeout(ctx, logTimeout)
+	defer cancel()
 	group := "/aws/lambda/" + function
 	var last error
 	for {
