@@ -32,7 +32,8 @@ test: ## set up what the tests need and run them all (as root)
 	./scripts/setup test
 	$(MAKE) build
 	$(GO) vet ./...
-	$(GO) tool gotestsum $(RERUN) --packages ./... -- -p 1 -vet off -timeout 60m
+	# While one package's tests run, the next one's are linked.
+	$(GO) tool gotestsum $(RERUN) --packages ./... -- -p 2 -exec 'flock -o $(CURDIR)/bin/test.lock' -vet off -timeout 60m
 
 race: build ## run the tests of the Go packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./internal/... | grep -v /sandbox/gvisor)

@@ -96,7 +96,7 @@ func writeUntilKilled(dir string) error {
 // directory, and each time compares what it had acknowledged with what is
 // there.
 func TestKillLosesNothingAcknowledged(t *testing.T) {
-	const kills = 50
+	const kills = 25
 	dir := t.TempDir()
 	acknowledged := map[string]int{} // key -> count, 0 where deleted
 	tried := map[string]int{}        // of writes that were not acknowledged
