@@ -70,7 +70,12 @@ func Expand(t *template.Template, scope *template.Scope, opts Options) (*Expansi
 			x.add(err, 0)
 			continue
 		}
-		r.Properties = v.(map[string]any)
+		props, ok := v.(map[string]any)
+		if !ok {
+			x.fail(t.Line("Resources", r.ID, "Properties"), "Properties of %s must be a mapping that is written out", r.ID)
+			continue
+		}
+		r.Properties = props
 		switch {
 		case r.Type == functionType && t.Serverless:
 			x.function(r)
@@ -111,8 +116,8 @@ func (x *expander) property(r template.Resource, name string) int {
 	if _, own := x.ownProperties(r.ID)[name]; own {
 		return x.t.Line("Resources", r.ID, "Properties", name)
 	}
-	if section := section(r.Type); section != "" && x.t.Line("Globals", section, name) > x.t.Line("Globals", section) {
-		return x.t.Line("Globals", section, name)
+	if global, ok := x.t.Globals[section(r.Type)].(map[string]any); ok && global[name] != nil {
+		return x.t.Line("Globals", section(r.Type), name)
 	}
 	return x.t.Line("Resources", r.ID)
 }
@@ -195,7 +200,7 @@ func suffix(v any) string {
 func hashable(v any) any {
 	switch v := v.(type) {
 	case template.Pending:
-		return v.Expr
+		return hashable(v.Expr)
 	case template.Secret:
 		sum := sha256.Sum256([]byte(v))
 		return hex.EncodeToString(sum[:])

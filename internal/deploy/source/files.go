@@ -20,7 +20,7 @@ import (
 const ignoreFile = ".lapwingignore"
 
 // never lists what no function needs.
-var never = []string{"**/.git", "**/.hg", "**/.svn", "**/.aws-sam", "**/.DS_Store", "**/__pycache__", "**/*.pyc", "**/.venv", "**/venv", "/" + ignoreFile}
+var never = []string{"**/.git", "**/.hg", "**/.svn", "**/.aws-sam", "**/.DS_Store", "**/__pycache__", "**/*.pyc", "**/.venv", "**/venv", ignoreFile}
 
 // ignore returns what is left out of a folder.
 func ignore(dir string) (archive.Skip, error) {

@@ -44,7 +44,7 @@ var languages = []*language{
 	{name: "Java", family: "java", manifests: []string{"pom.xml", "build.gradle", "build.gradle.kts"}, fallback: "java21", layer: "java", needed: always, build: (*job).java},
 	{name: "Node.js", family: "nodejs", manifests: []string{"package.json"}, sources: []string{"*.mjs", "*.js", "*.cjs", "*.ts"}, fallback: "nodejs22.x",
 		modules: []string{"index", "app", "handler"}, extensions: []string{".mjs", ".js", ".cjs", ".ts"}, layer: "nodejs",
-		exports: regexp.MustCompile(`(?m)^\s*export\s+(?:const|let|var|async\s+function|function)\s+(handler|lambdaHandler)\b|exports\.(handler|lambdaHandler)\s*=|export\s*\{[^}]*\b(handler|lambdaHandler)\b`),
+		exports: regexp.MustCompile(`(?m)(?:^|;)\s*export\s+(?:const|let|var|async\s+function|function)\s+(handler|lambdaHandler)\b|exports\.(handler|lambdaHandler)\s*=|export\s*\{[^}]*\b(handler|lambdaHandler)\b`),
 		needed:  func(dir string) bool { return len(packageJSON(dir).Dependencies) > 0 }, build: (*job).npm},
 	{name: "Python", family: "python", manifests: []string{"requirements.txt", "pyproject.toml"}, sources: []string{"*.py"}, fallback: "python3.13",
 		modules: []string{"lambda_function", "app", "handler", "main"}, extensions: []string{".py"}, layer: "python",

@@ -91,10 +91,10 @@ func (a *Applier) step(ctx context.Context, p *Plan, r template.Resource, settle
 			return fmt.Errorf("it must be replaced, and its name %s is taken by the one that is there: give it another %s", name, k.name)
 		}
 		rec.Replaced = true
-		rec, known = &Record{ID: r.ID, Type: r.Type, Generation: rec.Generation + 1}, false
-		st.Resources = append(st.Resources, rec)
-	} else if rec == nil {
-		rec = &Record{ID: r.ID, Type: r.Type}
+		rec, known = nil, false
+	}
+	if rec == nil {
+		rec = &Record{ID: r.ID, Type: r.Type, Generation: st.nextGeneration(r.ID)}
 		st.Resources = append(st.Resources, rec)
 	}
 	old, changed := rec.Properties, changedProperties(change)
@@ -176,6 +176,10 @@ func (a *Applier) cleanUp(ctx context.Context, p *Plan) error {
 			return fmt.Errorf("%s: this Lapwing does not know the type %s", rec.ID, rec.Type)
 		}
 		if action == Remove {
+			rec.Unfinished = true
+			if err := a.Save(ctx, st); err != nil {
+				return err
+			}
 			c := &call{Clients: a.Clients, id: rec.PhysicalID, props: rec.Properties}
 			if err := k.remove(ctx, c); err != nil && !isMissing(err) {
 				return &Failure{Change{ID: rec.ID, Type: rec.Type, PhysicalID: rec.PhysicalID, Action: action}, err}

@@ -257,6 +257,11 @@ func (d *Desired) Check() error {
 	return problems.OrNil()
 }
 
+// left tells whether a resource is in the template and its condition does not hold.
+func (d *Desired) left(id string) bool {
+	return d.Template != nil && slices.ContainsFunc(d.Template.Resources, func(r template.Resource) bool { return r.ID == id })
+}
+
 func (d *Desired) line(path ...string) int {
 	if d.Template == nil {
 		return 0
@@ -288,7 +293,7 @@ func (p *Plan) sort() error {
 		}
 		for _, name := range r.DependsOn {
 			to, _ := p.desired.name(name, "")
-			if p.desiredResource(to) == nil && p.desired.line("Resources", name) == 0 {
+			if p.desiredResource(to) == nil && !p.desired.left(name) {
 				problems = append(problems, template.Problem{Line: line, Text: fmt.Sprintf("%s depends on %s, which is not there", r.ID, name)})
 			}
 		}

@@ -88,6 +88,17 @@ func (s *State) find(id string) *Record {
 	return s.Resources[i]
 }
 
+// nextGeneration is one that no record of a resource has: one that was replaced
+// may still be there.
+func (s *State) nextGeneration(id string) (next int) {
+	for _, r := range s.Resources {
+		if r.ID == id {
+			next = max(next, r.Generation+1)
+		}
+	}
+	return next
+}
+
 func (s *State) drop(r *Record) {
 	s.Resources = slices.DeleteFunc(s.Resources, func(one *Record) bool { return one == r })
 }
