@@ -60,6 +60,10 @@ func newWorld(t testing.TB) *world {
 			return err
 		}
 		defer nl.Close()
+		// A namespace begins with the settings of the machine's.
+		if err := setSysctl(forwardingKey("default"), "0"); err != nil {
+			return err
+		}
 		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "net0", PeerNamespace: netlink.NsFd(w.internet.fd())}
 		if err := nl.LinkAdd(veth); err != nil {
 			return err
