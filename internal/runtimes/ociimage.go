@@ -32,6 +32,9 @@ const layoutImage = "image"
 // imagePrefix begins the names of the directories of images; a digest follows.
 const imagePrefix = "image-"
 
+// maxImageBytes limits an image with all that is not taken from it.
+const maxImageBytes = 10 << 30
+
 // imageParts are what a runtime has of an image.
 var imageParts = regexp.MustCompile(`^(bin|sbin|lib|lib64)$|^(usr|etc|var/lang|var/runtime)(/|$)`)
 
@@ -167,8 +170,9 @@ func unpackImage(image v1.Image, dir string) error {
 		return err
 	}
 	defer u.close()
-	flat := mutate.Extract(image)
-	defer flat.Close()
+	stream := mutate.Extract(image)
+	defer stream.Close()
+	flat := io.LimitReader(stream, maxImageBytes)
 	err = u.tar(flat, func(name string) string {
 		if !imageParts.MatchString(name) || slices.Contains(imageOwn, name) {
 			return ""

@@ -5,11 +5,14 @@
 //
 // A runtime has three parts. The base is a small Linux user land: a chosen part
 // of this host's /usr, read-only, and an /etc made here (see base.go). The
-// interpreter is one of exactly the runtime's version, found on this host or
-// added from a package registry by Add; another version is never taken in its
-// place. The bootstrap is our own program, embedded in this binary, that talks
-// to the Lambda Runtime API and runs the function's handler. The provided
-// runtimes have the base only: the bootstrap comes with the function's code.
+// interpreter is one of exactly the runtime's version, found on this host, named
+// by the operator (AddPath) or added from a package registry (Add); another
+// version is never taken in its place. The bootstrap talks to the Lambda Runtime
+// API and runs the function's handler: our own program, embedded in this binary,
+// or for Java AWS's runtime interface client (see maven.go). The provided
+// runtimes have the base only: the bootstrap comes with the function's code. An
+// OCI image (AddImage) brings all three parts. What differs between languages is
+// behind the interface language, a file each.
 //
 // Nothing here starts a sandbox; the worker does, from what Resolve returns.
 package runtimes
