@@ -83,6 +83,7 @@ type server struct {
 	network     *network.Pool
 	dispatcher  *invoke.Dispatcher
 	queue       *events.Queue
+	images      *image.Store
 	registry    *registry.Registry
 	functions   *lambda.Service
 	services    []*aws.Service
@@ -154,6 +155,10 @@ func (s *server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.events.Close() })
+	if s.images, err = image.Open(filepath.Join(s.opts.data, "images"), s.log); err != nil {
+		return err
+	}
+	s.onClose(s.images.Close)
 	if err := s.openUsage(); err != nil {
 		return err
 	}
@@ -244,21 +249,17 @@ func (s *server) openServices(ctx context.Context) error {
 		return err
 	}
 	s.onClose(func(context.Context) error { s.registry.Close(); return nil })
-	images, err := image.Open(filepath.Join(s.opts.data, "images"))
-	if err != nil {
-		return err
-	}
 	pulled, err := s.store.BlobSet("container-images")
 	if err != nil {
 		return err
 	}
 	containers := container.New(container.Options{
-		Images: images, Blobs: pulled, Local: s.registry, AccountID: account, Architecture: lambda.HostArchitecture(),
+		Images: s.images, Blobs: pulled, Local: s.registry, AccountID: account, Architecture: lambda.HostArchitecture(),
 		Hosts: s.registryHosts(), Domains: s.opts.domains, ConfigFile: s.registriesFile(),
 	})
 	s.functions, err = lambda.New(ctx, lambda.Options{
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
-		Store: s.store, Images: images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, Containers: containers, RuntimeVersion: s.runtimeVersion,
+		Store: s.store, Images: s.images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, Containers: containers, RuntimeVersion: s.runtimeVersion,
 		RecursionStopped: s.metering.RecursionStopped, Sampler: &s.sampler,
 	})
 	if err != nil {

@@ -13,6 +13,13 @@
 // Merge makes one image of several, as the layers of a function lie over each
 // other. Build makes one of whatever its caller adds.
 //
+// What Build makes can be large, as container images are, and most of it is never
+// read. It is kept in chunks (see package chunk): compressed, and where two images
+// have one in common it is stored once. Sandboxes see a file all the same, which is
+// read as far as they read it (see package lazy). Where the host has no FUSE the
+// file is put together whole. Packages have a file from the start: they are small,
+// and in compressed form they are kept anyway, to be downloaded.
+//
 // The lambda service makes images when code is uploaded and removes them when
 // no function version refers to them; the worker mounts Store.Path.
 package image
@@ -25,11 +32,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
+	"lapwing.dev/lapwing/internal/image/chunk"
 	"lapwing.dev/lapwing/internal/image/erofs"
 )
 
@@ -52,14 +62,17 @@ type Image struct {
 
 // Store keeps images in one directory. It is safe for concurrent use.
 type Store struct {
-	dir   string
-	locks keyedMutex
+	dir     string
+	log     *slog.Logger
+	locks   keyedMutex
+	chunked chunked
 }
 
 // Open opens the images in dir, which it makes if it is missing, and sweeps
 // what an earlier process left unfinished. Images of an older format are gone
-// then, and are to be made again; a newer format is refused.
-func Open(dir string) (*Store, error) {
+// then, and are to be made again; a newer format is refused. Chunks that are not
+// there or damaged are asked for from the further tiers.
+func Open(dir string, log *slog.Logger, further ...chunk.Source) (*Store, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("image: %w", err)
@@ -68,8 +81,11 @@ func Open(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
-	s := &Store{dir: dir}
+	s := &Store{dir: dir, log: log}
 	if err := s.sweep(); err != nil {
+		return nil, fmt.Errorf("image: %w", err)
+	}
+	if err := s.openChunked(further); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
 	return s, nil
@@ -118,17 +134,30 @@ func (s *Store) Unpack(ctx context.Context, r io.ReaderAt, size int64) (Image, e
 	if err != nil {
 		return Image{}, err
 	}
-	if err := s.Build(ctx, digest, func(w *erofs.Writer) error { return p.extract(ctx, w) }); err != nil {
+	if err := s.buildWhole(ctx, digest, func(w *erofs.Writer) error { return p.extract(ctx, w) }); err != nil {
 		return Image{}, err
 	}
 	return Image{Digest: digest, UnpackedSize: p.size}, nil
 }
 
-// Build makes the image with the given digest of what fill adds, unless it is
-// there already. Of concurrent calls one makes it. The digest, a SHA-256 in
-// lower-case hex, is that of what the image is made from: the same digest means
-// the same image.
-func (s *Store) Build(ctx context.Context, digest string, fill func(*erofs.Writer) error) error {
+// buildWhole makes an image as a file, unless it is there already. Of concurrent
+// calls one makes it.
+func (s *Store) buildWhole(ctx context.Context, digest string, fill func(*erofs.Writer) error) error {
+	return s.once(ctx, digest, func() error {
+		return s.make(digest+suffix, func(f *os.File) error {
+			w := erofs.NewWriter(f)
+			if err := fill(w); err != nil {
+				return err
+			}
+			_, err := w.Close()
+			return err
+		})
+	})
+}
+
+// once calls build unless the image is there already, and for one of concurrent
+// callers only.
+func (s *Store) once(ctx context.Context, digest string, build func() error) error {
 	if !isDigest(digest) {
 		return fmt.Errorf("image: %q is not a digest", digest)
 	}
@@ -140,14 +169,7 @@ func (s *Store) Build(ctx context.Context, digest string, fill func(*erofs.Write
 	if s.Has(digest) {
 		return nil
 	}
-	return s.make(digest+suffix, func(f *os.File) error {
-		w := erofs.NewWriter(f)
-		if err := fill(w); err != nil {
-			return err
-		}
-		_, err := w.Close()
-		return err
-	})
+	return build()
 }
 
 // make makes a file, all or nothing.
@@ -175,15 +197,26 @@ func (s *Store) make(name string, fill func(*os.File) error) (err error) {
 }
 
 // Path returns the file that is to be mounted as the image with the given
-// digest, whether it exists or not.
-func (s *Store) Path(digest string) string { return filepath.Join(s.dir, digest+suffix) }
+// digest, whether it exists or not. Only this process may be able to open it.
+func (s *Store) Path(digest string) string {
+	if path, ok := s.lazyPath(digest); ok {
+		return path
+	}
+	return s.file(digest)
+}
 
-// Has tells whether the image exists.
+// file is where an image is that is a file.
+func (s *Store) file(digest string) string { return filepath.Join(s.dir, digest+suffix) }
+
+// Has tells whether the image exists and can be mounted.
 func (s *Store) Has(digest string) bool {
 	if !isDigest(digest) {
 		return false
 	}
-	fi, err := os.Lstat(s.Path(digest))
+	if _, ok := s.lazyPath(digest); ok {
+		return true
+	}
+	fi, err := os.Lstat(s.file(digest))
 	return err == nil && fi.Mode().IsRegular()
 }
 
@@ -195,12 +228,17 @@ func (s *Store) List() ([]string, error) {
 	}
 	var digests []string
 	for _, e := range entries {
-		if digest, ok := strings.CutSuffix(e.Name(), suffix); ok && isDigest(digest) {
+		digest, ext, _ := strings.Cut(e.Name(), ".")
+		if (ext == suffix[1:] || ext == manifestSuffix[1:]) && isDigest(digest) {
 			digests = append(digests, digest)
 		}
 	}
-	return digests, nil
+	return slices.Compact(digests), nil
 }
+
+// Close ends what shows images to sandboxes, of which none may be left: it waits
+// for that as long as ctx.
+func (s *Store) Close(ctx context.Context) error { return s.closeChunked(ctx) }
 
 // Remove deletes an image; one that is not there is no error. Sandboxes that have
 // it mounted keep it.
@@ -213,9 +251,12 @@ func (s *Store) Remove(ctx context.Context, digest string) error {
 		return err
 	}
 	defer unlock()
-	if err := os.Remove(s.Path(digest)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("image: remove: %w", err)
+	for _, path := range []string{s.file(digest), s.manifest(digest)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("image: remove: %w", err)
+		}
 	}
+	s.removeChunked(digest)
 	return s.syncDir()
 }
 

@@ -11,17 +11,17 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"lapwing.dev/lapwing/internal/image/erofs"
+	"lapwing.dev/lapwing/internal/image/chunk"
 )
 
 // file is an entry of a test package.
@@ -83,10 +83,23 @@ func central(b []byte, edit func(record []byte)) []byte {
 
 func newStore(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(t.TempDir())
+	return reopen(t, t.TempDir())
+}
+
+// reopen opens a store that the end of the test closes.
+func reopen(t testing.TB, dir string, further ...chunk.Source) *Store {
+	t.Helper()
+	s, err := Open(dir, slog.New(slog.DiscardHandler), further...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+		defer stop()
+		if err := s.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	return s
 }
 
@@ -114,7 +127,7 @@ func left(t testing.TB, s *Store) []string {
 	}
 	var names []string
 	for _, e := range entries {
-		if e.Name() != formatFile {
+		if e.Name() != formatFile && e.Name() != chunkDir {
 			names = append(names, e.Name())
 		}
 	}
@@ -443,9 +456,7 @@ func TestOpenSweepsWhatACrashLeft(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir, tempPrefix+"123"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = Open(s.dir); err != nil {
-		t.Fatal(err)
-	}
+	s = reopen(t, s.dir)
 	if n := left(t, s); !slices.Equal(n, []string{img.Digest + suffix}) {
 		t.Errorf("directory holds %v", n)
 	}
@@ -457,49 +468,15 @@ func TestOpenDropsDirectoriesFromBeforeImagesAndRefusesANewerFormat(t *testing.T
 	if err := os.MkdirAll(filepath.Join(old, "lib"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir); err != nil {
-		t.Fatal(err)
-	}
+	reopen(t, dir)
 	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the old directory: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, formatFile), []byte("999\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), "999") {
+	if _, err := Open(dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "999") {
 		t.Errorf("a newer format: %v", err)
-	}
-}
-
-func TestBuildMakesAnImageOnceAndLeavesNothingWhenItFails(t *testing.T) {
-	s := newStore(t)
-	digest := strings.Repeat("b", 64)
-	broken := errors.New("broken")
-	if err := s.Build(t.Context(), digest, func(*erofs.Writer) error { return broken }); !errors.Is(err, broken) {
-		t.Errorf("got %v", err)
-	}
-	if n := left(t, s); len(n) != 0 {
-		t.Errorf("left behind: %v", n)
-	}
-	var builds atomic.Int32
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			err := s.Build(t.Context(), digest, func(w *erofs.Writer) error {
-				builds.Add(1)
-				return w.Create("etc/name", erofs.Attr{Mode: 0o640, UID: 7}, 4, strings.NewReader("name"))
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if got, err := fs.ReadFile(content(t, s, digest), "etc/name"); builds.Load() != 1 || err != nil || string(got) != "name" {
-		t.Errorf("%d builds, %q %v", builds.Load(), got, err)
-	}
-	if err := s.Build(t.Context(), "../x", nil); err == nil {
-		t.Error("built under a name that is no digest")
 	}
 }
 
@@ -526,10 +503,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(overlapping(3))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		outer := t.TempDir()
-		s, err := Open(filepath.Join(outer, "images"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := reopen(t, filepath.Join(outer, "images"))
 		img, err := unpack(s, b)
 		if err != nil {
 			_, refused := errors.AsType[*Error](err)
@@ -617,10 +591,7 @@ func BenchmarkUnpack(b *testing.B) {
 	w.Close()
 	b.SetBytes(int64(buf.Len()))
 	for b.Loop() {
-		s, err := Open(b.TempDir())
-		if err != nil {
-			b.Fatal(err)
-		}
+		s := reopen(b, b.TempDir())
 		if _, err := unpack(s, buf.Bytes()); err != nil {
 			b.Fatal(err)
 		}

@@ -36,7 +36,7 @@ func (s *Store) Merge(ctx context.Context, digests []string) error {
 	if len(digests) < 2 {
 		return nil
 	}
-	return s.Build(ctx, MergedDigest(digests), func(w *erofs.Writer) (err error) {
+	return s.buildWhole(ctx, MergedDigest(digests), func(w *erofs.Writer) (err error) {
 		m := merge{}
 		for _, d := range slices.Backward(digests) {
 			tree, done, err := s.open(d)

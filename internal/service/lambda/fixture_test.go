@@ -194,7 +194,7 @@ func (f *fixture) open() {
 	if f.store, err = state.Open(f.t.Context(), state.Options{Dir: f.dir}); err != nil {
 		f.t.Fatal(err)
 	}
-	if f.opts.Images, err = image.Open(filepath.Join(f.dir, "images")); err != nil {
+	if f.opts.Images, err = image.Open(filepath.Join(f.dir, "images"), slog.New(slog.DiscardHandler)); err != nil {
 		f.t.Fatal(err)
 	}
 	f.opts.Store = f.store

@@ -80,7 +80,7 @@ func connect(t *testing.T) *sdk.Client {
 			t.Error(err)
 		}
 	})
-	images, err := image.Open(filepath.Join(dir, "images"))
+	images, err := image.Open(filepath.Join(dir, "images"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

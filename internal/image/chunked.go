@@ -1,0 +1,206 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"lapwing.dev/lapwing/internal/image/chunk"
+	"lapwing.dev/lapwing/internal/image/erofs"
+	"lapwing.dev/lapwing/internal/image/lazy"
+)
+
+const (
+	chunkDir       = "chunks"
+	manifestSuffix = ".chunks"
+)
+
+// chunked is the part of a Store that keeps images in chunks.
+type chunked struct {
+	chunks *chunk.Store
+	reader *chunk.Reader
+	// files shows them; it gives nil where the host cannot.
+	files func() *lazy.Files
+
+	mu        sync.Mutex
+	shown     *lazy.Files // what files has given
+	manifests map[string]*chunk.Manifest
+}
+
+// openChunked reads the manifests, and drops those that are damaged: the images
+// are to be made again.
+func (s *Store) openChunked(further []chunk.Source) error {
+	c := &s.chunked
+	c.manifests = map[string]*chunk.Manifest{}
+	paths, err := filepath.Glob(filepath.Join(s.dir, "*"+manifestSuffix))
+	if err != nil {
+		return err
+	}
+	var all []*chunk.Manifest
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		m, err := chunk.DecodeManifest(b)
+		if err != nil {
+			s.log.Error("an image is damaged and is to be made again", "manifest", path, "err", err)
+			if err := os.Remove(path); err != nil {
+				return err
+			}
+			continue
+		}
+		c.manifests[strings.TrimSuffix(filepath.Base(path), manifestSuffix)] = m
+		all = append(all, m)
+	}
+	if c.chunks, err = chunk.OpenStore(filepath.Join(s.dir, chunkDir), all...); err != nil {
+		return err
+	}
+	c.reader = chunk.NewReader(c.chunks, further...)
+	c.files = sync.OnceValue(func() *lazy.Files {
+		files, err := lazy.New(s.log)
+		if err != nil {
+			s.log.Warn("large images are put together whole before they are used, which takes time and room: this host does not let Lapwing use FUSE", "err", err)
+			return nil
+		}
+		c.mu.Lock()
+		c.shown = files
+		c.mu.Unlock()
+		return files
+	})
+	return nil
+}
+
+func (s *Store) manifest(digest string) string { return filepath.Join(s.dir, digest+manifestSuffix) }
+
+// Build makes the image with the given digest of what fill adds, unless it is
+// there already. Of concurrent calls one makes it. The digest, a SHA-256 in
+// lower-case hex, is that of what the image is made from: the same digest means
+// the same image. An error of fill is returned as it is, and leaves nothing. fill
+// must write the content of one file before it adds another.
+func (s *Store) Build(ctx context.Context, digest string, fill func(*erofs.Writer) error) error {
+	return s.once(ctx, digest, func() error {
+		c := &s.chunked
+		c.mu.Lock()
+		m := c.manifests[digest]
+		c.mu.Unlock()
+		if m == nil {
+			var err error
+			if m, err = s.buildChunked(digest, fill); err != nil {
+				return err
+			}
+			c.mu.Lock()
+			c.manifests[digest] = m
+			c.mu.Unlock()
+		}
+		if c.files() != nil {
+			return nil
+		}
+		return s.putTogether(ctx, digest, m)
+	})
+}
+
+// buildChunked makes an image in chunks, all or nothing.
+func (s *Store) buildChunked(digest string, fill func(*erofs.Writer) error) (_ *chunk.Manifest, err error) {
+	file := chunk.NewWriter(s.chunked.chunks)
+	w := erofs.NewWriter(file)
+	err = fill(w)
+	if err == nil {
+		_, err = w.Close()
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Abort())
+	}
+	m, _, err := file.Close()
+	if err != nil {
+		return nil, err
+	}
+	// What a manifest lists is on the disk.
+	if err = s.chunked.chunks.Sync(); err == nil {
+		err = s.make(digest+manifestSuffix, func(f *os.File) error {
+			_, err := f.Write(m.Encode())
+			return err
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.chunked.chunks.Release(m))
+	}
+	return m, nil
+}
+
+// putTogether makes the whole file of an image that is in chunks.
+func (s *Store) putTogether(ctx context.Context, digest string, m *chunk.Manifest) error {
+	file := s.chunked.reader.File(m)
+	return s.make(digest+suffix, func(f *os.File) error {
+		buf := make([]byte, chunk.Size)
+		for off := int64(0); off < m.Size; off += chunk.Size {
+			n := min(chunk.Size, m.Size-off)
+			if m.Chunks[off/chunk.Size] == (chunk.Digest{}) {
+				continue // a hole
+			}
+			if _, err := file.Read(ctx, buf[:n], off); err != nil {
+				return fmt.Errorf("image: %w", err)
+			}
+			if _, err := io.NewOffsetWriter(f, off).Write(buf[:n]); err != nil {
+				return fmt.Errorf("image: %w", err)
+			}
+		}
+		return f.Truncate(m.Size)
+	})
+}
+
+// lazyPath returns where an image in chunks is shown as a file, if it is one and
+// can be shown.
+func (s *Store) lazyPath(digest string) (string, bool) {
+	c := &s.chunked
+	c.mu.Lock()
+	m := c.manifests[digest]
+	c.mu.Unlock()
+	if m == nil {
+		return "", false
+	}
+	files := c.files()
+	if files == nil {
+		return "", false
+	}
+	files.Show(digest, c.reader.File(m))
+	return files.Path(digest), true
+}
+
+// removeChunked deletes the chunks of an image that no other has, once no sandbox
+// has it mounted. What a crash keeps from that Open does.
+func (s *Store) removeChunked(digest string) {
+	c := &s.chunked
+	c.mu.Lock()
+	m, files := c.manifests[digest], c.shown
+	delete(c.manifests, digest)
+	c.mu.Unlock()
+	if m == nil {
+		return
+	}
+	release := func() {
+		if err := c.chunks.Release(m); err != nil {
+			s.log.Error("chunks of a removed image are left until the next start", "image", digest, "err", err)
+		}
+	}
+	if files == nil {
+		release()
+		return
+	}
+	files.Hide(digest, release)
+}
+
+func (s *Store) closeChunked(ctx context.Context) error {
+	s.chunked.mu.Lock()
+	files := s.chunked.shown
+	s.chunked.mu.Unlock()
+	if files == nil {
+		return nil
+	}
+	return files.Close(ctx)
+}
