@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	reader "github.com/erofs/go-erofs"
 
 	"lapwing.dev/lapwing/internal/image/erofs"
+	"lapwing.dev/lapwing/internal/sandbox/apart"
 )
 
 // MergedDigest names the image that Merge makes of the given ones: of one, that
@@ -54,7 +54,7 @@ func (s *Store) Merge(ctx context.Context, digests []string) error {
 
 // open opens what is in an image.
 func (s *Store) open(digest string) (tree fs.FS, done func(), err error) {
-	f, err := os.Open(s.Path(digest))
+	f, err := apart.Open(s.Path(digest))
 	if err != nil {
 		return nil, nil, err
 	}

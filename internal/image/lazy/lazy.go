@@ -11,6 +11,7 @@ package lazy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -22,6 +23,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/sandbox/apart"
 )
 
 // Content is what is shown as a file. It never changes.
@@ -78,8 +81,32 @@ func New(log *slog.Logger) (*Files, error) {
 		defer close(f.served)
 		f.server.Serve()
 	}()
+	if err := f.settle(); err != nil {
+		return nil, fmt.Errorf("lazy: FUSE: %w", errors.Join(err, f.root.Close()))
+	}
 	return f, nil
 }
+
+// settle has the kernel ask, once and for all, for what is not implemented: to
+// poll and to flush files. It would ask for the one while Go's runtime adds a file
+// to its poller, and for the other while it starts a process; either keeps all
+// goroutines waiting, those among them that would answer.
+func (f *Files) settle() error {
+	const name = "settle"
+	f.Show(name, empty{})
+	defer f.Hide(name, nil)
+	file, err := apart.Open(f.Path(name)) // polls and closes
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// empty is the content of a file of no bytes.
+type empty struct{}
+
+func (empty) Length() int64                                    { return 0 }
+func (empty) Read(context.Context, []byte, int64) (int, error) { return 0, nil }
 
 // mount makes the file system without a place in any namespace.
 func (f *Files) mount() error {
@@ -128,7 +155,8 @@ func (f *Files) mount() error {
 	return nil
 }
 
-// Path returns where this process can open the file of that name.
+// Path returns where this process can open the file of that name, by package
+// apart: a process that waits for itself cannot be killed.
 func (f *Files) Path(name string) string {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", f.root.Fd(), name)
 }

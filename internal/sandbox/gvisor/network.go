@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/apart"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
@@ -82,7 +83,7 @@ func openInterface(n *sandbox.Network) (_ *os.File, _ *wire.Network, err error) 
 // inNamespace calls f on a thread in the network namespace at path.
 func inNamespace(path string, f func() error) error {
 	result := make(chan error, 1)
-	onOwnThread(func() {
+	apart.Thread(func() {
 		result <- func() error {
 			ns, err := os.Open(path)
 			if err != nil {

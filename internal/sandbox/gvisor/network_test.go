@@ -19,6 +19,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/network"
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/apart"
 )
 
 // testNetwork makes a network namespace with a veth in it, whose other end is in
@@ -33,7 +34,7 @@ func testNetwork(t *testing.T) (sandbox.Network, func(f func() error) error) {
 			t.Fatal(err)
 		}
 		made := make(chan error)
-		onOwnThread(func() {
+		apart.Thread(func() {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				made <- err
 				return

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/apart"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
@@ -101,7 +102,7 @@ func openMount(m sandbox.Mount) (f *os.File, mount wire.Mount, err error) {
 // openImage opens an image. Nothing but its bytes can be reached from the
 // descriptor.
 func openImage(path string) (*os.File, error) {
-	f, err := os.Open(path)
+	f, err := apart.Open(path)
 	if err != nil {
 		return nil, err
 	}

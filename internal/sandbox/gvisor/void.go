@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/sandbox/apart"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
@@ -52,7 +53,7 @@ var voidFiles = []string{
 func newVoid(mountPoint, program string) (*void, error) {
 	v := &void{spawns: make(chan spawn), done: make(chan struct{})}
 	entered := make(chan error)
-	onOwnThread(func() { v.run(mountPoint, program, entered) })
+	apart.Thread(func() { v.run(mountPoint, program, entered) })
 	if err := <-entered; err != nil {
 		return nil, fmt.Errorf("entering the void: %w", err)
 	}

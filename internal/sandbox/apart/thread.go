@@ -1,4 +1,4 @@
-package gvisor
+package apart
 
 import (
 	"runtime"
@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// onOwnThread calls f on a goroutine and thread of its own, which end with f, so
+// Thread calls f on a goroutine and thread of its own, which end with f, so
 // that f may change what belongs to a thread, such as its namespaces.
-func onOwnThread(f func()) {
+func Thread(f func()) {
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
