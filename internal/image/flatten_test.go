@@ -9,8 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -117,10 +115,7 @@ func TestFlattenLaysLayersOverEachOther(t *testing.T) {
 		{"nor do names", [][]string{{"../../a=1", "/b=2", "./c=3"}}, []string{"a=1", "b=2", "c=3"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := Open(t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := newStore(t)
 			var archives [][]byte
 			for _, l := range tt.layers {
 				archives = append(archives, archive(t, l...))
@@ -141,10 +136,7 @@ func TestFlattenLaysLayersOverEachOther(t *testing.T) {
 }
 
 func TestFlattenMakesMountPoints(t *testing.T) {
-	s, err := Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newStore(t)
 	a := archive(t, "tmp->var/tmp", "etc/hosts=mine", "etc/resolv.conf->../run/resolv.conf", "proc/x=1")
 	if err := s.Flatten(t.Context(), flatName, layers(a), MountPoints{Dirs: []string{"/proc", "/tmp", "/dev"}, Files: []string{"/etc/hosts", "/etc/resolv.conf", "/init"}}); err != nil {
 		t.Fatal(err)
@@ -180,17 +172,13 @@ func TestFlattenRefusesAndLeavesNothing(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			s, err := Open(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			s := reopen(t, dir)
 			good := layers(archive(t, "good=1"))
 			if err := s.Flatten(t.Context(), flatName, append(good, tt.layer), MountPoints{}); !tt.want(err) {
 				t.Errorf("got %v", err)
 			}
-			left, err := filepath.Glob(filepath.Join(dir, "*"))
-			if want := []string{filepath.Join(dir, formatFile)}; err != nil || !slices.Equal(left, want) {
-				t.Errorf("%v, %v are left", left, err)
+			if got := append(left(t, s), chunks(t, s)...); len(got) != 0 {
+				t.Errorf("%v are left", got)
 			}
 			if err := s.Flatten(t.Context(), flatName, good, MountPoints{}); err != nil {
 				t.Error(err)
