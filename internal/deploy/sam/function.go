@@ -13,25 +13,21 @@ import (
 // by the same name.
 var same = []string{"FunctionName", "Handler", "Runtime", "Description", "MemorySize", "Timeout", "Role", "Environment", "Layers",
 	"ReservedConcurrentExecutions", "Architectures", "EphemeralStorage", "CodeSigningConfigArn", "RuntimeManagementConfig",
-	"LoggingConfig", "TenancyConfig", "RecursiveLoop", "PackageType"}
+	"LoggingConfig", "TenancyConfig", "RecursiveLoop", "PackageType", "ImageConfig"}
 
 // own lists the properties that are turned into something else.
-var own = []string{"CodeUri", "InlineCode", "Tags", "PropagateTags", "Tracing", "Policies", "RolePath", "AssumeRolePolicyDocument",
+var own = []string{"CodeUri", "InlineCode", "ImageUri", "Tags", "PropagateTags", "Tracing", "Policies", "RolePath", "AssumeRolePolicyDocument",
 	"PermissionsBoundary", "AutoPublishAlias", "AutoPublishAliasAllProperties", "AutoPublishCodeSha256", "VersionDescription",
 	"VersionDeletionPolicy", "ProvisionedConcurrencyConfig", "FunctionUrlConfig", "EventInvokeConfig", "Events", "DeploymentPreference"}
 
 // instead says what to do about what Lapwing lacks.
 var instead = map[string]string{
-	"Events.Api":           "it has no API Gateway; FunctionUrlConfig gives a function an HTTP address",
-	"Events.HttpApi":       "it has no API Gateway; FunctionUrlConfig gives a function an HTTP address",
-	"Events.Schedule":      "it has no schedules; invoke the function from cron or a systemd timer",
-	"Events.ScheduleV2":    "it has no schedules; invoke the function from cron or a systemd timer",
-	"DeadLetterQueue":      "it has neither SQS nor SNS; EventInvokeConfig sends what fails to another function",
-	"VpcConfig":            "functions reach the internet as they are",
-	"ImageUri":             "functions are made from zip packages",
-	"ImageConfig":          "functions are made from zip packages",
-	"SnapStart":            "",
-	"AWS::Serverless::Api": "it has no API Gateway; FunctionUrlConfig gives a function an HTTP address",
+	"Events.Api":        "it has no API Gateway; FunctionUrlConfig gives a function an HTTP address",
+	"Events.HttpApi":    "it has no API Gateway; FunctionUrlConfig gives a function an HTTP address",
+	"Events.Schedule":   "it has no schedules; invoke the function from cron or a systemd timer",
+	"Events.ScheduleV2": "it has no schedules; invoke the function from cron or a systemd timer",
+	"DeadLetterQueue":   "it has neither SQS nor SNS; EventInvokeConfig sends what fails to another function",
+	"VpcConfig":         "functions reach the internet as they are",
 }
 
 func lacks(what, key string) string {
@@ -96,6 +92,10 @@ func (x *expander) deploymentPreference(r template.Resource) {
 }
 
 func (x *expander) functionCode(r template.Resource, props map[string]any) {
+	if r.Properties["PackageType"] == "Image" {
+		x.imageCode(r, props)
+		return
+	}
 	inline, hasInline := r.Properties["InlineCode"]
 	_, hasURI := r.Properties["CodeUri"]
 	switch {
@@ -108,6 +108,17 @@ func (x *expander) functionCode(r template.Resource, props map[string]any) {
 	default:
 		x.fail(x.t.Line("Resources", r.ID), "%s needs CodeUri or InlineCode", r.ID)
 	}
+}
+
+// imageCode is the code of a function from an image, which must be in a registry:
+// what SAM's Metadata says about building it is for Docker.
+func (x *expander) imageCode(r template.Resource, props map[string]any) {
+	uri := r.Properties["ImageUri"]
+	if uri == nil || r.Properties["CodeUri"] != nil || r.Properties["InlineCode"] != nil {
+		x.fail(x.t.Line("Resources", r.ID), "%s has PackageType Image: build the image, push it to Lapwing's registry, and give its ImageUri", r.ID)
+		return
+	}
+	props["Code"] = map[string]any{"ImageUri": uri}
 }
 
 // tagList turns SAM's mapping of tags into CloudFormation's list.

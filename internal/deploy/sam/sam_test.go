@@ -225,6 +225,7 @@ Resources:
   B: {Type: AWS::Serverless::Function, Properties: {CodeUri: 's3://b/k/x.zip', Handler: i.h, Runtime: nodejs22.x}}
   C: {Type: AWS::Serverless::Function, Properties: {CodeUri: {Bucket: b, Key: k, Version: v}, Handler: i.h, Runtime: nodejs22.x}}
   D: {Type: AWS::Serverless::Function, Properties: {InlineCode: 'x', Handler: i.h, Runtime: nodejs22.x}}
+  I: {Type: AWS::Serverless::Function, Properties: {PackageType: Image, ImageUri: 'r/i:1', ImageConfig: {Command: [x]}}}
   E: {Type: AWS::Lambda::Function, Properties: {Code: e/, Runtime: python3.13}}
   L: {Type: AWS::Serverless::LayerVersion, Metadata: {BuildMethod: python3.13}, Properties: {ContentUri: l/}}
 `, &codes)
@@ -242,7 +243,7 @@ Resources:
 	if !reflect.DeepEqual(codes, want) {
 		t.Errorf("got %+v", codes)
 	}
-	for id, want := range map[string]string{"B": `{"S3Bucket":"b","S3Key":"k/x.zip"}`, "C": `{"S3Bucket":"b","S3Key":"k","S3ObjectVersion":"v"}`, "D": `{"ZipFile":"x"}`, "E": `{"Package":"package of e/"}`} {
+	for id, want := range map[string]string{"B": `{"S3Bucket":"b","S3Key":"k/x.zip"}`, "C": `{"S3Bucket":"b","S3Key":"k","S3ObjectVersion":"v"}`, "D": `{"ZipFile":"x"}`, "E": `{"Package":"package of e/"}`, "I": `{"ImageUri":"r/i:1"}`} {
 		if got := plain(t, x.find(t, id).Properties["Code"]); got != want {
 			t.Errorf("%s: got %s", id, got)
 		}
@@ -255,6 +256,7 @@ func TestWhatLapwingLacksIsRefusedWithItsLine(t *testing.T) {
 		"      Events:\n        E: {Type: HttpApi}":        "line 10: Lapwing does not have events of type HttpApi (event E of Fn): it has no API Gateway",
 		"      DeadLetterQueue: {Type: SQS, TargetArn: x}": "line 9: Lapwing does not have the property DeadLetterQueue of AWS::Serverless::Function: it has neither SQS nor SNS",
 		"      SnapStart: {ApplyOn: PublishedVersions}":    "does not have the property SnapStart",
+		"      PackageType: Image":                         "Fn has PackageType Image: build the image, push it",
 		"      Colour: red":                                "does not have the property Colour",
 		"      InlineCode: x":                              "has both InlineCode and CodeUri",
 		"      AutoPublishAlias: live\n      DeploymentPreference: {Type: Linear10PercentEvery1Minute}": "line 10: Lapwing does not have DeploymentPreference of Fn",

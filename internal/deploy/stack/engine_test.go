@@ -338,6 +338,8 @@ Resources:
   D: {Type: AWS::Lambda::Function, Properties: {Role: r, Runtime: x, Handler: h, Code: {ZipFile: x}, Environment: {Variables: [a]}}}
   E: {Type: AWS::Lambda::Alias}
   F: {Type: AWS::IAM::Role, Properties: {AssumeRolePolicyDocument: {}, Policies: [{PolicyName: x}]}}
+  G: {Type: AWS::Lambda::Function, Properties: {Role: r, Runtime: x, PackageType: Image, Code: {ImageUri: x}}}
+  H: {Type: AWS::Lambda::Function, Properties: {Role: r, Runtime: x, Handler: h, Code: {ImageUri: x}}}
 Outputs:
   O: {Value: !GetAtt B.Other}
 `, nil)
@@ -346,7 +348,8 @@ Outputs:
 		"line 7: Lapwing does not have the property Colour of B", "line 8: Lapwing does not have resources of type AWS::SQS::Queue (C)",
 		"line 9: D: Environment Variables must be a mapping", "line 10: E needs the property FunctionName", "line 10: E needs the property Name",
 		"line 10: E needs the property FunctionVersion", "line 11: F: Policies 0 must have PolicyName and PolicyDocument",
-		"line 13: B (Test::Thing) has no attribute Other",
+		"line 12: G: Runtime is not for PackageType Image", "line 13: H: Code has ImageUri with PackageType Image, and only with it",
+		"line 15: B (Test::Thing) has no attribute Other",
 	}
 	if err == nil {
 		t.Fatal("not refused")

@@ -29,21 +29,28 @@ const maxDirect = 45 << 20
 var functionKinds = map[string]kind{"AWS::Lambda::Function": {
 	properties: "FunctionName! Code* Role* Handler Runtime Description Timeout MemorySize Environment Layers Architectures EphemeralStorage" +
 		" DeadLetterConfig TracingConfig LoggingConfig ReservedConcurrentExecutions RecursiveLoop RuntimeManagementConfig" +
-		" CodeSigningConfigArn TenancyConfig! PackageType! Tags",
+		" CodeSigningConfigArn TenancyConfig! PackageType! ImageConfig Tags",
 	attributes: []string{"Arn"}, name: "FunctionName", limit: 64,
 	check: checkFunction, create: createFunction, update: updateFunction, remove: removeFunction, read: readFunction,
 }}
 
 // configuration are the properties that UpdateFunctionConfiguration sets.
 var configuration = []string{"Role", "Handler", "Runtime", "Description", "Timeout", "MemorySize", "Environment", "Layers", "EphemeralStorage",
-	"DeadLetterConfig", "TracingConfig", "LoggingConfig"}
+	"DeadLetterConfig", "TracingConfig", "LoggingConfig", "ImageConfig"}
 
 // defaults are what these are where a template does not say (Lambda API reference,
-// CreateFunction).
-func defaults(name string) map[string]any {
-	return map[string]any{"Description": "", "Timeout": int64(3), "MemorySize": int64(128), "Environment": map[string]any{"Variables": map[string]any{}},
-		"Layers": []any{}, "EphemeralStorage": map[string]any{"Size": int64(512)}, "DeadLetterConfig": map[string]any{"TargetArn": ""},
+// CreateFunction). Functions from images have no layers, and others no
+// ImageConfig.
+func defaults(name string, image bool) map[string]any {
+	m := map[string]any{"Description": "", "Timeout": int64(3), "MemorySize": int64(128), "Environment": map[string]any{"Variables": map[string]any{}},
+		"EphemeralStorage": map[string]any{"Size": int64(512)}, "DeadLetterConfig": map[string]any{"TargetArn": ""},
 		"TracingConfig": map[string]any{"Mode": "PassThrough"}, "LoggingConfig": map[string]any{"LogFormat": "Text", "LogGroup": "/aws/lambda/" + name}}
+	if image {
+		m["ImageConfig"] = map[string]any{}
+	} else {
+		m["Layers"] = []any{}
+	}
+	return m
 }
 
 var errMissing = errors.New("is missing")
@@ -63,14 +70,16 @@ func checkFunction(c *call) error {
 	if err != nil {
 		return err
 	}
-	if in.PackageType == types.PackageTypeImage {
-		return within("PackageType", errors.New("must be Zip: Lapwing makes functions from zip packages"))
+	image := in.PackageType == types.PackageTypeImage
+	for _, name := range []string{"Handler", "Runtime"} {
+		if !image && c.props[name] == nil {
+			return within(name, errMissing)
+		}
 	}
-	if in.Handler == nil && !pending(c.props["Handler"]) {
-		return within("Handler", errMissing)
-	}
-	if in.Runtime == "" && !pending(c.props["Runtime"]) {
-		return within("Runtime", errMissing)
+	for _, name := range []string{"Handler", "Runtime", "Layers"} {
+		if image && c.props[name] != nil {
+			return within(name, errors.New("is not for PackageType Image"))
+		}
 	}
 	if err := bind(c.only("ReservedConcurrentExecutions"), &lambda.PutFunctionConcurrencyInput{}); err != nil {
 		return err
@@ -83,9 +92,15 @@ func checkFunction(c *call) error {
 		return within("Code", errors.New("must be a mapping or a path"))
 	}
 	for name := range code {
-		if !slices.Contains([]string{"S3Bucket", "S3Key", "S3ObjectVersion", "ZipFile", "Package"}, name) {
+		if !slices.Contains([]string{"S3Bucket", "S3Key", "S3ObjectVersion", "ZipFile", "ImageUri", "Package"}, name) {
 			return within("Code", fmt.Errorf("has no %s in Lapwing", name))
 		}
+	}
+	if image != (code["ImageUri"] != nil) {
+		return within("Code", errors.New("has ImageUri with PackageType Image, and only with it"))
+	}
+	if image {
+		return nil
 	}
 	if code["ZipFile"] == nil && code["Package"] == nil && (code["S3Bucket"] == nil || code["S3Key"] == nil) {
 		return within("Code", errors.New("needs ZipFile, or S3Bucket and S3Key"))
@@ -103,7 +118,7 @@ func createFunction(ctx context.Context, c *call) error {
 		return err
 	}
 	defer src.release()
-	in.Code = &types.FunctionCode{ZipFile: src.zip, S3Bucket: src.bucket, S3Key: src.key, S3ObjectVersion: src.version}
+	in.Code = &types.FunctionCode{ZipFile: src.zip, S3Bucket: src.bucket, S3Key: src.key, S3ObjectVersion: src.version, ImageUri: src.image}
 	if _, err := c.Lambda.CreateFunction(ctx, in); err != nil {
 		return err
 	}
@@ -127,7 +142,7 @@ func updateFunction(ctx context.Context, c *call) error {
 			return err
 		}
 		defer src.release()
-		in.ZipFile, in.S3Bucket, in.S3Key, in.S3ObjectVersion = src.zip, src.bucket, src.key, src.version
+		in.ZipFile, in.S3Bucket, in.S3Key, in.S3ObjectVersion, in.ImageUri = src.zip, src.bucket, src.key, src.version, src.image
 		if _, err := c.Lambda.UpdateFunctionCode(ctx, in); err != nil {
 			return err
 		}
@@ -136,7 +151,7 @@ func updateFunction(ctx context.Context, c *call) error {
 		}
 	}
 	if c.has(configuration...) {
-		all := defaults(c.id)
+		all := defaults(c.id, c.str("PackageType") == string(types.PackageTypeImage))
 		for name, v := range c.only(configuration...) {
 			if d, ok := all[name].(map[string]any); ok && name == "LoggingConfig" {
 				if own, ok := v.(map[string]any); ok {
@@ -285,11 +300,11 @@ func readFunction(_ context.Context, c *call) (map[string]string, error) {
 	return map[string]string{"": c.id, "Arn": c.arn("lambda", "function:"+c.id)}, nil
 }
 
-// source is code on its way to Lambda: bytes, or an object in S3.
+// source is code on its way to Lambda: bytes, an object in S3, or an image.
 type source struct {
-	zip                  []byte
-	bucket, key, version *string
-	release              func() // to be called when the code has arrived
+	zip                         []byte
+	bucket, key, version, image *string
+	release                     func() // to be called when the code has arrived
 }
 
 // source gets the code of a function or the content of a layer ready.
@@ -318,8 +333,8 @@ func (c *call) source(ctx context.Context) (*source, error) {
 		}
 		return s, c.load(ctx, s, pack)
 	}
-	return s, bind(map[string]any{"Bucket": from["S3Bucket"], "Key": from["S3Key"], "Version": from["S3ObjectVersion"]},
-		&struct{ Bucket, Key, Version **string }{&s.bucket, &s.key, &s.version})
+	return s, bind(map[string]any{"Bucket": from["S3Bucket"], "Key": from["S3Key"], "Version": from["S3ObjectVersion"], "Image": from["ImageUri"]},
+		&struct{ Bucket, Key, Version, Image **string }{&s.bucket, &s.key, &s.version, &s.image})
 }
 
 // load reads a package, or puts it into S3 if it is too large to go along with a
