@@ -27,8 +27,8 @@ import (
 	"lapwing.dev/lapwing/cmd/lapwing/sdk"
 )
 
-// startTimeout is how long a server may take to start, which is far more than it
-// takes on a slow machine.
+// startTimeout is how long a server may take to start, and to stop, which is far
+// more than it takes on a slow machine.
 const startTimeout = 5 * time.Minute
 
 // Server is one running lapwing.
@@ -213,8 +213,8 @@ func (s *Server) Stop() error {
 	select {
 	case <-s.exited:
 		return s.err
-	case <-time.After(time.Minute):
-		return errors.Join(errors.New("lapwing did not stop within a minute"), s.Kill())
+	case <-time.After(startTimeout):
+		return errors.Join(errors.New("lapwing did not stop in time"), s.Kill())
 	}
 }
 
