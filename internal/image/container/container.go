@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -196,7 +197,44 @@ func (s *Store) Prepare(ctx context.Context, img Image) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	err := again(ctx, func() error { return s.prepare(ctx, img) })
+	if !Is(err, Invalid) || img.Host == "" {
+		return err
+	}
+	// Perhaps it is what we keep that is broken, and not the image.
+	damaged, check := s.dropDamaged(img)
+	if check != nil || !damaged {
+		return errors.Join(err, check)
+	}
 	return again(ctx, func() error { return s.prepare(ctx, img) })
+}
+
+// dropDamaged removes those blobs of an image that do not have their digests any
+// more.
+func (s *Store) dropDamaged(img Image) (damaged bool, err error) {
+	kept, err := s.keptBlobs(img)
+	for blob := range kept {
+		if s.opts.Blobs.Verify(blob) != nil {
+			damaged, err = true, errors.Join(err, s.opts.Blobs.Delete(blob))
+		}
+	}
+	return damaged, err
+}
+
+// keptBlobs are the blobs of an image from a remote registry, as far as its
+// manifest is there.
+func (s *Store) keptBlobs(img Image) (map[state.Digest]bool, error) {
+	d := digest.Digest(img.Digest)
+	blobs := map[state.Digest]bool{state.Digest(d.Encoded()): true}
+	body, err := cachedSource{blobs: s.opts.Blobs}.cached(d)
+	if err != nil {
+		return blobs, nil // it is pulled again when it is needed
+	}
+	m, err := parseManifest(body, mediaTypeOf(body))
+	for _, part := range append(m.Layers, m.Config) {
+		blobs[state.Digest(part.Digest.Encoded())] = true
+	}
+	return blobs, err
 }
 
 func (s *Store) prepare(ctx context.Context, img Image) error {
@@ -247,24 +285,15 @@ func mountPoints() image.MountPoints {
 // be resolved meanwhile; what is prepared must be among them.
 func (s *Store) Collect(ctx context.Context, used []Image) error {
 	kept := map[state.Digest]bool{}
-	cached := cachedSource{blobs: s.opts.Blobs}
 	for _, img := range used {
 		if img.Host == "" {
 			continue
 		}
-		d := digest.Digest(img.Digest)
-		kept[state.Digest(d.Encoded())] = true
-		body, err := cached.cached(d)
-		if err != nil {
-			continue // it is pulled again when it is needed
-		}
-		m, err := parseManifest(body, mediaTypeOf(body))
+		blobs, err := s.keptBlobs(img)
 		if err != nil {
 			return err
 		}
-		for _, part := range append(m.Layers, m.Config) {
-			kept[state.Digest(part.Digest.Encoded())] = true
-		}
+		maps.Copy(kept, blobs)
 	}
 	for blob, err := range s.opts.Blobs.All() {
 		if err == nil {

@@ -32,7 +32,7 @@ func (r reference) identifier() string {
 // Lapwing, whose images are our own registry's.
 func (s *Store) parseURI(uri, here string) (reference, error) {
 	bad := func(err error) (reference, error) { return reference{}, &Error{InvalidURI, err} }
-	if len(uri) > 1024 {
+	if len(uri) > 1024 || strings.Contains(uri, "//") {
 		return bad(nil)
 	}
 	rest, pinned, ok := strings.Cut(uri, "@")
