@@ -1,10 +1,10 @@
 package acceptance_test
 
 import (
-	"archive/tar"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -16,9 +16,8 @@ import (
 	"lapwing.dev/lapwing/test/harness"
 )
 
-func TestFullDiskWhileAnImageIsUnpackedFailsTheFunctionAndLeavesNothing(t *testing.T) {
+func TestFullDiskWhileAnImageIsPulledFailsTheFunctionAndLeavesNothing(t *testing.T) {
 	t.Parallel()
-	const room = 256 << 20
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := os.Mkdir(disk, 0o755); err != nil {
 		t.Fatal(err)
@@ -31,7 +30,8 @@ func TestFullDiskWhileAnImageIsUnpackedFailsTheFunctionAndLeavesNothing(t *testi
 			t.Error(err)
 		}
 	})
-	s, err := harness.Start(filepath.Join(disk, "data"))
+	r := startRegistry(t)
+	s, err := harness.Start(filepath.Join(disk, "data"), "--registries", registriesFile(t, map[string]any{"auths": map[string]any{r.host: login()}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,36 +40,62 @@ func TestFullDiskWhileAnImageIsUnpackedFailsTheFunctionAndLeavesNothing(t *testi
 			t.Errorf("stop: %v\n%s", err, s.Log())
 		}
 	})
-	uri, auth := repository(t, s, "team/app")
+	const room = 32 << 20
+	noise := make([]byte, 2*room) // which does not get smaller by compression
+	rand.NewChaCha8([32]byte{}).Read(noise)
 	small := layerOf(t, named("handler", imageProgram(t)))
-	// It is pushed compressed: what does not fit is what is in it.
-	large := layerOf(t, file{tar.Header{Name: "zeros"}, strings.Repeat("\x00", room)})
-	pushImage(t, uri+":small", auth, imageOf(t, v1.Config{Entrypoint: []string{"/handler"}}, small))
-	pushImage(t, uri+":large", auth, imageOf(t, v1.Config{Entrypoint: []string{"/handler"}}, small, large))
-	if got := createImage(t, s, "small", uri+":small").Configuration; got.State != types.StateActive {
+	settings := v1.Config{Entrypoint: []string{"/handler"}}
+	pushImage(t, r.host+"/small:1", r.auth(), imageOf(t, settings, small))
+	pushImage(t, r.host+"/large:1", r.auth(), imageOf(t, settings, small, layerOf(t, named("noise", string(noise)))))
+	if got := createImage(t, s, "small", r.host+"/small:1").Configuration; got.State != types.StateActive {
 		t.Fatalf("the small image is %s: %s", got.State, aws.ToString(got.StateReason))
+	}
+	askImage(t, s, "small", "", "{}")
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(filler, free(t, disk)-room); err != nil {
+		t.Fatal(err)
 	}
 
 	before := free(t, disk)
-	got := createImage(t, s, "large", uri+":large").Configuration
+	got := createImage(t, s, "large", r.host+"/large:1").Configuration
 	if got.State != types.StateFailed || got.StateReasonCode != types.StateReasonCodeInternalError {
 		t.Errorf("the large image is %s, %s: %s", got.State, got.StateReasonCode, aws.ToString(got.StateReason))
 	}
 	c := lambda.NewFromConfig(s.Config())
-	if _, err := c.UpdateFunctionCode(t.Context(), &lambda.UpdateFunctionCodeInput{FunctionName: aws.String("small"), ImageUri: aws.String(uri + ":large")}); err != nil {
-		t.Fatal(err)
+	update := func() *types.FunctionConfiguration {
+		if _, err := c.UpdateFunctionCode(t.Context(), &lambda.UpdateFunctionCodeInput{FunctionName: aws.String("small"), ImageUri: aws.String(r.host + "/large:1")}); err != nil {
+			t.Fatal(err)
+		}
+		return settled(t, s, "small").Configuration
 	}
-	got = settled(t, s, "small").Configuration
-	if got.State != types.StateActive || got.LastUpdateStatus != types.LastUpdateStatusFailed || got.LastUpdateStatusReasonCode != types.LastUpdateStatusReasonCodeInternalError {
+	if got := update(); got.State != types.StateActive || got.LastUpdateStatus != types.LastUpdateStatusFailed || got.LastUpdateStatusReasonCode != types.LastUpdateStatusReasonCodeInternalError {
 		t.Errorf("the update is %s, %s: %s", got.LastUpdateStatus, got.LastUpdateStatusReasonCode, aws.ToString(got.LastUpdateStatusReason))
 	}
-	if left, err := filepath.Glob(filepath.Join(s.Data, "images/tmp-*")); err != nil || len(left) > 0 {
-		t.Errorf("%v, %v are left", left, err)
-	}
-	if after := free(t, disk); after < before-(16<<20) {
+	nothingHalfWritten(t, s)
+	if after := free(t, disk); after < before-room/2 {
 		t.Errorf("of %d bytes that were free, %d are", before, after)
 	}
 	askImage(t, s, "small", "", "{}")
+
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if got := update(); got.LastUpdateStatus != types.LastUpdateStatusSuccessful {
+		t.Errorf("with room the update is %s, %s: %s", got.LastUpdateStatus, got.LastUpdateStatusReasonCode, aws.ToString(got.LastUpdateStatusReason))
+	}
+	askImage(t, s, "small", "", "{}")
+}
+
+// fill makes a file take so many bytes of its disk.
+func fill(file string, size int64) error {
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fallocate(int(f.Fd()), 0, 0, size), f.Close())
 }
 
 // free returns how many bytes a file system has left.

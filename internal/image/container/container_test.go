@@ -3,6 +3,7 @@ package container
 import (
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -146,7 +147,7 @@ func TestPulledImagesAreKeptMadeAgainAndCollected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images, err := image.Open(t.TempDir())
+	images, err := image.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
