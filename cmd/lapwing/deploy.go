@@ -41,7 +41,8 @@ A file .lapwingignore names what to leave out, in the syntax of .dockerignore.
 
 Or deploy a stack from an AWS SAM or CloudFormation template: show what would
 change, property by property, ask, and make it so. What has left the template is
-removed. What Lapwing does not have is refused before anything is changed. Values
+removed. Where there is no terminal to ask on, what removes or replaces something
+wants --yes. A deployment that stopped goes on with the next. What Lapwing does not have is refused before anything is changed. Values
 of parameters that are not given stay as they were, but for NoEcho ones.
 
 The ARN and the URL of a function, and the outputs of a stack, go to standard

@@ -19,7 +19,7 @@ func functionsCommand(data *string) *cobra.Command {
 		Use:   "functions",
 		Short: "List the functions",
 		Long: `List the functions of the account in this Region. They are made and changed by
-AWS clients: aws lambda create-function, SDKs, templates.`,
+lapwing deploy and by AWS clients: aws lambda create-function, SDKs, Terraform.`,
 		Example: `  lapwing functions
   lapwing functions --json`,
 		Args:              noArgs,
@@ -39,7 +39,7 @@ AWS clients: aws lambda create-function, SDKs, templates.`,
 				return e.Encode(all)
 			}
 			if len(all) == 0 {
-				fmt.Fprintln(cmd.ErrOrStderr(), "There are no functions yet. Create one with: aws lambda create-function (see the README)")
+				fmt.Fprintln(cmd.ErrOrStderr(), "There are no functions yet. Create one with `lapwing deploy FOLDER` or aws lambda create-function (see the README)")
 				return nil
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
