@@ -19,8 +19,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-
-	"lapwing.dev/lapwing/internal/deploy/template"
 )
 
 // Clients are the clients of the services whose resources stacks have.
@@ -180,10 +178,4 @@ func unknownType(typ, id string) string {
 		s += "; if the template has Transform: AWS::Serverless-2016-10-31, it has AWS::Serverless::Function and LayerVersion"
 	}
 	return s
-}
-
-// pending tells whether a property is not known yet.
-func pending(v any) bool {
-	_, ok := v.(template.Pending)
-	return ok
 }
