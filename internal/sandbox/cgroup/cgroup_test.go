@@ -270,6 +270,40 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// As in a container that may use half a processor.
+func TestALimitAboveTheDaemonsOwnIsTheDaemonsOwn(t *testing.T) {
+	tree := openTest(t)
+	outer, err := tree.Create("outer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer outer.Remove()
+	own, ok := outer.(*groupV1)
+	if !ok || slices.Contains(tree.Missing(), "cpu") {
+		t.Skip("needs the cpu controller of version 1")
+	}
+	if err := own.cpu.set(500); err != nil {
+		t.Fatal(err)
+	}
+	inner := &Tree{v1: maps.Clone(tree.v1)}
+	inner.v1["cpu"] = own.guest
+	g, err := inner.Create("inner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, millis := range []int{100, 1000, 6000, 400, 100} {
+		if err := g.SetCPU(millis); err != nil {
+			t.Errorf("limit of %d: %v", millis, err)
+		}
+	}
+	if quota := strings.TrimSpace(contents(t, g.(*groupV1).guest, "cpu.cfs_quota_us")); quota != "10000" {
+		t.Errorf("quota %s, want 10000", quota)
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSweepRemovesWhatAnotherLeft(t *testing.T) {
 	tree := openTest(t)
 	for _, name := range []string{"a", "b"} {

@@ -163,9 +163,15 @@ func (g *groupV1) SetCPU(millis int) error {
 	return nil
 }
 
-// quotaV1 implements cpuLimit.quota. The period is the kernel's default.
+// quotaV1 implements cpuLimit.quota. The period is the kernel's default. Version 1
+// refuses a quota above one that the daemon itself is limited to, which then is
+// the limit.
 func quotaV1(dir string, µs int) error {
-	return write(dir, "cpu.cfs_quota_us", strconv.Itoa(µs))
+	err := write(dir, "cpu.cfs_quota_us", strconv.Itoa(µs))
+	if errors.Is(err, unix.EINVAL) {
+		return write(dir, "cpu.cfs_quota_us", strconv.Itoa(Unlimited))
+	}
+	return err
 }
 
 // sharesV1 implements cpuLimit.share: 1,024 are a whole processor's.
