@@ -236,6 +236,10 @@ func (s *Store) List() ([]string, error) {
 	return slices.Compact(digests), nil
 }
 
+// BytesRead is how much of images that are kept in chunks was read from disk so
+// far, in bytes as they are there, compressed.
+func (s *Store) BytesRead() int64 { return s.chunked.chunks.BytesRead() }
+
 // Close ends what shows images to sandboxes, of which none may be left: it waits
 // for that as long as ctx.
 func (s *Store) Close(ctx context.Context) error { return s.closeChunked(ctx) }

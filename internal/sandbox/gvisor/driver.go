@@ -18,7 +18,11 @@
 //
 // # File systems
 //
-// Mounts are read-only twice: gVisor mounts them so, and the descriptors belong
+// Code comes as EROFS images, files that gVisor maps and reads itself: nothing of
+// the host but their bytes can be reached, and sandboxes share them in the page
+// cache. What a host cannot read of an image ends the sandbox.
+//
+// Other mounts are read-only twice: gVisor mounts them so, and the descriptors belong
 // to detached read-only clones of the host's mounts, from which nothing above
 // can be reached. The sandbox process opens host files as the user nobody, so
 // what a mount is to offer must be readable by everyone. Mounts must not change
