@@ -19,6 +19,7 @@ import (
 func officialClientTests(t *testing.T) (tests []runtimeTest) {
 	t.Helper()
 	tests = append(tests, pythonClientTests(t)...)
+	tests = append(tests, nodeClientTests(t)...)
 	tests = append(tests, program("lambda_runtime", buildRust(t, "function"), []runtimeTest{
 		{name: "echo", event: `{"Echo":{"a":[1,"é"]}}`, want: `{"a":[1,"é"]}`, logs: []string{startLine, endLine, report}},
 		{name: "context", event: `{"Do":"context"}`, check: wantContext},
@@ -49,7 +50,7 @@ func program(name, bootstrap string, tests []runtimeTest) []runtimeTest {
 
 // pythonClientTests are those of the Python runtimes that depend on the client
 // alone, with awslambdaric from PyPI and this host's Python.
-func pythonClientTests(t *testing.T) (tests []runtimeTest) {
+func pythonClientTests(t *testing.T) []runtimeTest {
 	t.Helper()
 	python, err := filepath.EvalSymlinks("/usr/bin/python3")
 	if err != nil {
@@ -65,11 +66,45 @@ func pythonClientTests(t *testing.T) (tests []runtimeTest) {
 	}
 	client := filesBelow(t, dir)
 	client["bootstrap*"] = "#!/bin/sh\nexport PYTHONPATH=/var/task\nexec /usr/bin/python3 -u -B -m awslambdaric \"$_HANDLER\"\n"
-	for _, tt := range pythonTests {
-		if tt.only != "" || tt.json || len(tt.layers) > 0 {
-			continue // what AWS's own bootstrap does around the client
+	return onClient("awslambdaric", client, pythonTests)
+}
+
+// nodeClientTests are those of the Node.js runtimes that depend on the client
+// alone, with aws-lambda-ric from npm and this host's Node.js: the client has
+// native code, which is compiled for one version. It is kept for the next run.
+func nodeClientTests(t *testing.T) []runtimeTest {
+	t.Helper()
+	root, err := harness.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "bin", "tools", "aws-lambda-ric")
+	client := filepath.Join(dir, "node_modules", "aws-lambda-ric")
+	if _, err := os.Stat(filepath.Join(client, "dist", "rapid-client.node")); err != nil {
+		install := exec.Command("npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "--loglevel=error", "aws-lambda-ric@3.3.0")
+		install.Env = append(os.Environ(), "npm_config_nodedir=/usr")
+		if out, err := install.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", install.Args, err, out)
 		}
-		tt.name = "awslambdaric " + tt.name
+	}
+	files := map[string]string{"bootstrap*": "#!/bin/sh\nexec /usr/bin/node /var/task/node_modules/aws-lambda-ric/bin/index.mjs \"$_HANDLER\"\n"}
+	for _, folder := range []string{"bin", "dist"} {
+		for name, body := range filesBelow(t, filepath.Join(client, folder)) {
+			files["node_modules/aws-lambda-ric/"+folder+"/"+name] = body
+		}
+	}
+	return onClient("aws-lambda-ric", files, nodeTests)
+}
+
+// onClient makes tests of a managed runtime those of a runtime interface client
+// that comes with the function. It leaves out what AWS's own bootstrap does
+// around the client.
+func onClient(name string, client map[string]string, managed []runtimeTest) (tests []runtimeTest) {
+	for _, tt := range managed {
+		if tt.only != "" || tt.json || len(tt.layers) > 0 {
+			continue
+		}
+		tt.name = name + " " + tt.name
 		// Only managed runtimes are told where a record of several lines ends.
 		tt.logs = slices.DeleteFunc(slices.Clone(tt.logs), func(l string) bool { return strings.HasPrefix(l, "(?s)") })
 		files := maps.Clone(client)
