@@ -96,9 +96,15 @@ func TestNodeClientOnAnArbitraryImage_Conformance(t *testing.T) {
 	task := filepath.Join(root, "bin", "tools", "node-ric")
 	command(t, filepath.Join(root, "scripts", "npm"), "install", "--prefix", task, "--no-audit", "--no-fund", "--loglevel=error", nodeClient)
 	write(t, filepath.Join(task, "app.js"), "exports.handler = async (event, context) => ({ event, dir: process.cwd(), name: context.functionName });\n")
+	node, err := server.Interpreter(nodeRuntime) // the client is for no older one
+	if err != nil {
+		t.Fatal(err)
+	}
 	uri := pushed(t, "image-node", v1.Config{
-		WorkingDir: "/function", Entrypoint: []string{"/usr/bin/node", "node_modules/.bin/aws-lambda-ric"}, Cmd: []string{"app.handler"},
-	}, append(debianLayers(t, "libstdc++6"), programLayer(t, "node"), directoryLayer(t, task, "function")))
+		// Lambda gives images no _HANDLER, which this client wants since version 4.
+		Entrypoint: []string{"/bin/sh", "-c", `export _HANDLER="$0"; exec node node_modules/.bin/aws-lambda-ric`}, Cmd: []string{"app.handler"},
+		WorkingDir: "/function", Env: []string{"PATH=/usr/bin", "LAMBDA_TASK_ROOT=/function"},
+	}, append(debianLayers(t, "dash", "libstdc++6"), programLayer(t, node), directoryLayer(t, task, "function")))
 	if got := invokeImage(t, "image-node", uri, `{"a":1}`); got != `{"event":{"a":1},"dir":"/function","name":"image-node"}` {
 		t.Errorf("it answers %s", got)
 	}
@@ -183,17 +189,17 @@ var unneeded = []string{"dpkg", "debconf", "perl", "perl-base", "perl-modules", 
 // directoryLayer makes a layer of a directory.
 func directoryLayer(t *testing.T, dir, as string) v1.Layer {
 	t.Helper()
-	return tarLayer(t, "tar", "-C", dir, "--owner=0", "--group=0", "--transform", "s|^\\.|"+as+"|", "-c", ".")
+	return tarLayer(t, "tar", "-C", dir, "--owner=0", "--group=0", "--transform", "flags=rSh;s|^\\.|"+as+"|", "-c", ".")
 }
 
-// programLayer makes a layer of a program of this host and its libraries.
-func programLayer(t *testing.T, name string) v1.Layer {
+// programLayer makes a layer of a program of this host, in /usr/bin, and its
+// libraries, but for the C library's.
+func programLayer(t *testing.T, program string) v1.Layer {
 	t.Helper()
-	path := command(t, "sh", "-c", `readlink -f "$(command -v "$0")"`, name)
-	files := strings.Fields(command(t, "sh", "-c", `ldd "$0" | sed -n 's/.*=> *\(\/[^ ]*\) .*/\1/p' | xargs -n1 readlink -f`, path))
-	links := strings.Fields(command(t, "sh", "-c", `ldd "$0" | sed -n 's/.*=> *\(\/[^ ]*\) .*/\1/p'`, path))
-	args := []string{"-C", "/", "--transform", "flags=rSh;s|^" + strings.TrimPrefix(path, "/") + "$|usr/bin/" + name + "|", "-ch", strings.TrimPrefix(path, "/")}
-	for _, f := range append(files, links...) {
+	libraries := strings.Fields(command(t, "sh", "-c", `ldd "$0" | sed -n 's/.*=> *\(\/[^ ]*\) .*/\1/p'`, program))
+	dir, base := filepath.Split(program)
+	args := []string{"-ch", "--transform", "flags=rSh;s|^" + base + "$|usr/bin/" + base + "|", "-C", dir, base, "-C", "/"}
+	for _, f := range libraries {
 		if !strings.Contains(f, "ld-linux") && !strings.Contains(f, "libc.so") {
 			args = append(args, strings.TrimPrefix(f, "/"))
 		}
