@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/image"
+	"lapwing.dev/lapwing/internal/image/chunk"
 	"lapwing.dev/lapwing/internal/image/erofs"
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -90,4 +91,33 @@ func TestPartsOfAnImageThatCannotBeHadEndTheSandbox(t *testing.T) {
 	} else {
 		t.Log(exit.Err)
 	}
+}
+
+func TestAProgramWhosePagesCannotBeHadEndsTheSandbox(t *testing.T) {
+	program, err := os.ReadFile(guestBinary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, dir := lazyImage(t, fstest.MapFS{"program": {Data: program, Mode: 0o755}})
+	d := newDriver(t)
+	g := newGuest(t, d, func(s *sandbox.Spec) {
+		s.Mounts = []sandbox.Mount{{Source: path, Target: "/var/task", Image: true}}
+	})
+	// What it takes to start the program is there, but not what it then runs.
+	first := chunk.Sum(program[:chunk.Size]).String()
+	chunks, err := filepath.Glob(filepath.Join(dir, "chunks", "*", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range chunks {
+		if filepath.Base(c) != first {
+			if err := os.Remove(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if r, err := g.try("run", "/var/task/program sleep", 0); err == nil && r.Error == "" {
+		t.Error("it ran")
+	}
+	g.ended()
 }
