@@ -42,8 +42,9 @@ A file .lapwingignore names what to leave out, in the syntax of .dockerignore.
 Or deploy a stack from an AWS SAM or CloudFormation template: show what would
 change, property by property, ask, and make it so. What has left the template is
 removed. Where there is no terminal to ask on, what removes or replaces something
-wants --yes. A deployment that stopped goes on with the next. What Lapwing does not have is refused before anything is changed. Values
-of parameters that are not given stay as they were, but for NoEcho ones.
+wants --yes. A deployment that stopped goes on with the next. What Lapwing does
+not have is refused before anything is changed. Values of parameters that are not
+given stay as they were, but for NoEcho ones.
 
 The ARN and the URL of a function, and the outputs of a stack, go to standard
 output, all else to standard error.`,
@@ -153,6 +154,7 @@ func deployer(cmd *cobra.Command, data string, yes bool) (*deploy.Deployer, erro
 	return &deploy.Deployer{
 		Clients:      stack.NewClients(cfg, root.AccountID),
 		Newest:       func(language string) string { return newestRuntime(data, language) },
+		Runtime:      func(id string) error { return runtimeProblem(data, id) },
 		Architecture: architecture,
 		Out:          cmd.OutOrStdout(), Log: cmd.ErrOrStderr(),
 		Confirm: confirm(cmd, yes),
@@ -172,6 +174,17 @@ func newestRuntime(data, language string) (newest string) {
 		}
 	}
 	return newest
+}
+
+// runtimeProblem tells why functions cannot have a runtime here, nil if they can or
+// it cannot be told.
+func runtimeProblem(data, id string) error {
+	r, err := openRuntimes(data)
+	if err != nil {
+		return nil // the server will say
+	}
+	_, err = r.Resolve(id)
+	return err
 }
 
 // confirm returns what asks before a deployment. A function from a folder is not

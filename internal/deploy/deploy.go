@@ -29,6 +29,8 @@ type Deployer struct {
 	// Newest finds the newest runtime of a language that functions can have
 	// here; see source.Builder.
 	Newest func(language string) string
+	// Runtime tells why functions cannot have a runtime here, nil if they can.
+	Runtime func(id string) error
 	// Architecture is that of functions which do not say.
 	Architecture string
 	Out          io.Writer // what was deployed
@@ -55,21 +57,19 @@ func (d *Deployer) builder() *source.Builder {
 	return &source.Builder{Newest: d.Newest, Say: func(s string) { fmt.Fprintf(d.Log, "building: %s\n", s) }}
 }
 
-// carryOut shows a plan, asks for leave, and carries it out. done is false where
-// nothing was done, because there was nothing to do or it is a dry run.
-func (d *Deployer) carryOut(ctx context.Context, p *stack.Plan, save func(context.Context, *stack.State) error, fromTemplate bool) (done bool, err error) {
-	if p.Empty() {
-		fmt.Fprintln(d.Log, "Nothing to change.")
-		return false, nil
+// carryOut shows a plan, asks for leave, and carries it out, unless it is a dry
+// run. An empty plan is carried out too: what no service knows of, such as a
+// DeletionPolicy, is in the state only.
+func (d *Deployer) carryOut(ctx context.Context, p *stack.Plan, save func(context.Context, *stack.State) error, fromTemplate bool) error {
+	if err := d.checkRuntimes(p); err != nil {
+		return err
 	}
 	show(d.Log, p)
 	if d.DryRun {
-		return false, nil
+		return nil
 	}
-	what := Consequences{Changes: len(p.Changes), Template: fromTemplate}
-	what.Loses = slices.ContainsFunc(p.Changes, func(c stack.Change) bool { return c.Action == stack.Remove || c.Action == stack.Replace })
-	if ok, err := d.Confirm(what); err != nil || !ok {
-		return false, cmpErr(err, errDeclined)
+	if err := d.leave(p, fromTemplate); err != nil {
+		return err
 	}
 	steps := 0
 	a := stack.Applier{Clients: d.Clients, Save: save, Report: func(s stack.Step) {
@@ -77,17 +77,41 @@ func (d *Deployer) carryOut(ctx context.Context, p *stack.Plan, save func(contex
 		fmt.Fprintf(d.Log, "%s %s (%s) in %.1f s\n", past[s.Action], s.ID, s.Type, s.Took.Round(100*time.Millisecond).Seconds())
 	}}
 	if err := a.Apply(ctx, p); err != nil {
-		err = fmt.Errorf("%w\n%d of %d changes were made. Deploy again to go on from there", err, steps, len(p.Changes))
-		return false, err
+		return fmt.Errorf("%w\n%d of %d changes were made. Deploy again to go on from there", err, steps, len(p.Changes))
 	}
-	return true, nil
+	return nil
 }
 
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
+// checkRuntimes finds out before anything is changed that a function is to get a
+// runtime which is not there.
+func (d *Deployer) checkRuntimes(p *stack.Plan) error {
+	var problems []error
+	for _, c := range p.Changes {
+		for _, diff := range c.Properties {
+			id, isText := diff.New.(string)
+			if c.Type != "AWS::Lambda::Function" || diff.Path != "Runtime" || !isText {
+				continue
+			}
+			if err := d.Runtime(id); err != nil {
+				problems = append(problems, fmt.Errorf("%s cannot have its runtime, and nothing was changed: %w", c.ID, err))
+			}
+		}
 	}
-	return otherwise
+	return errors.Join(problems...)
+}
+
+// leave asks whether a plan may be carried out.
+func (d *Deployer) leave(p *stack.Plan, fromTemplate bool) error {
+	if p.Empty() {
+		return nil
+	}
+	what := Consequences{Changes: len(p.Changes), Template: fromTemplate}
+	what.Loses = slices.ContainsFunc(p.Changes, func(c stack.Change) bool { return c.Action == stack.Remove || c.Action == stack.Replace })
+	ok, err := d.Confirm(what)
+	if err == nil && !ok {
+		err = errDeclined
+	}
+	return err
 }
 
 var past = map[stack.Action]string{stack.Create: "created", stack.Update: "updated", stack.Replace: "replaced", stack.Remove: "removed", stack.Forget: "left as it is:"}
@@ -102,6 +126,9 @@ var marks = map[stack.Action]string{stack.Create: "+", stack.Update: "~", stack.
 
 // show prints a plan, property by property.
 func show(w io.Writer, p *stack.Plan) {
+	if p.Empty() {
+		fmt.Fprintln(w, "Nothing to change.")
+	}
 	for _, c := range p.Changes {
 		fmt.Fprintf(w, "%s %s %s (%s)", marks[c.Action], c.Action, c.ID, c.Type)
 		if c.PhysicalID != "" && c.PhysicalID != c.ID {

@@ -79,7 +79,7 @@ func (d *Deployer) FromFolder(ctx context.Context, f Folder) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := d.carryOut(ctx, plan, func(context.Context, *stack.State) error { return nil }, false); err != nil || d.DryRun {
+	if err := d.carryOut(ctx, plan, func(context.Context, *stack.State) error { return nil }, false); err != nil || d.DryRun {
 		return err
 	}
 	fmt.Fprintf(d.Out, "%s\n", d.arn(f.Name))

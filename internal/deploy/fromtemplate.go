@@ -68,17 +68,14 @@ func (d *Deployer) FromTemplate(ctx context.Context, s Stack) error {
 	}
 	fmt.Fprintf(d.Log, "Stack %s\n", s.Name)
 	remember(state, t, scope, s.Parameters)
-	done, err := d.carryOut(ctx, plan, store.Save, true)
-	if err != nil || d.DryRun {
+	if err := d.carryOut(ctx, plan, store.Save, true); err != nil || d.DryRun {
 		return err
 	}
-	if done {
-		if state.Outputs, err = plan.Outputs(); err != nil {
-			return in(s.Path, err)
-		}
-		if err := store.Save(ctx, state); err != nil {
-			return err
-		}
+	if state.Outputs, err = plan.Outputs(); err != nil {
+		return in(s.Path, err)
+	}
+	if err := store.Save(ctx, state); err != nil {
+		return err
 	}
 	d.printOutputs(state.Outputs)
 	return nil
@@ -241,7 +238,7 @@ func (d *Deployer) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.carryOut(ctx, plan, store.Save, true); err != nil || d.DryRun {
+	if err := d.carryOut(ctx, plan, store.Save, true); err != nil || d.DryRun {
 		return err
 	}
 	return store.Delete(ctx, state)

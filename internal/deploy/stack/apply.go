@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 
 	"lapwing.dev/lapwing/internal/deploy/template"
@@ -85,14 +86,18 @@ func (a *Applier) step(ctx context.Context, p *Plan, r template.Resource, settle
 		return nil
 	}
 	k := kinds[r.Type]
-	known := rec != nil // an earlier deployment began or made it
+	// An earlier deployment began or made it, or would have: nobody else has a name
+	// that is made here.
+	known := rec != nil || k.name != "" && settled[k.name] == nil
+	replaced := (*Record)(nil)
 	if change.Action == Replace {
 		if name, _ := settled[k.name].(string); name != "" && name == rec.PhysicalID {
 			return fmt.Errorf("it must be replaced, and its name %s is taken by the one that is there: give it another %s", name, k.name)
 		}
 		rec.Replaced = true
-		rec, known = nil, false
+		replaced, rec, known = rec, nil, k.name != "" && settled[k.name] == nil
 	}
+	begun := rec != nil
 	if rec == nil {
 		rec = &Record{ID: r.ID, Type: r.Type, Generation: st.nextGeneration(r.ID)}
 		st.Resources = append(st.Resources, rec)
@@ -104,12 +109,22 @@ func (a *Applier) step(ctx context.Context, p *Plan, r template.Resource, settle
 	rec.Retain, rec.RetainReplaced, rec.Unfinished = r.Retain, r.RetainReplaced, true
 	if change.Action != Update {
 		rec.PhysicalID = k.physicalName(st, r.ID, rec.Generation, settled)
+		rec.Properties = st.record(settled).(map[string]any) // for its removal
 	}
 	if err := a.Save(ctx, st); err != nil {
 		return err
 	}
 	c := &call{Clients: a.Clients, id: rec.PhysicalID, props: settled, old: old, changed: changed}
 	err := a.make(ctx, k, c, change.Action, known)
+	if err != nil && !begun && !c.made && isRefusal(err) {
+		// Nothing was made. What has the name is somebody else's, and must
+		// neither be taken over nor removed.
+		st.drop(rec)
+		if replaced != nil {
+			replaced.Replaced = false
+		}
+		return errors.Join(err, a.Save(ctx, st))
+	}
 	if err != nil {
 		return err
 	}
@@ -161,7 +176,7 @@ func (a *Applier) make(ctx context.Context, k kind, c *call, action Action, know
 func (a *Applier) cleanUp(ctx context.Context, p *Plan) error {
 	st := p.state
 	for _, rec := range slices.Backward(slices.Clone(st.Resources)) {
-		if !rec.Replaced && p.desiredResource(rec.ID) != nil {
+		if !rec.Replaced && p.desired.find(rec.ID) != nil {
 			continue
 		}
 		begin, action := time.Now(), Remove
@@ -270,6 +285,13 @@ func isConflict(err error) bool {
 		return true
 	}
 	return false
+}
+
+// isRefusal tells of an answer that a call did nothing, other than one that did
+// not come or says that something went wrong half-way.
+func isRefusal(err error) bool {
+	answer, ok := errors.AsType[*awshttp.ResponseError](err)
+	return ok && answer.HTTPStatusCode() >= 400 && answer.HTTPStatusCode() < 500
 }
 
 // errNotEmpty says what to do about a bucket that cannot be removed.

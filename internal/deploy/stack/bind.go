@@ -124,17 +124,12 @@ func text(v any) (string, bool) {
 }
 
 // document is a policy document as IAM takes it. A template may give it as a
-// mapping or as JSON text. The version, which SAM's own examples leave out, is the
-// one that Lapwing's IAM has.
+// mapping or as JSON text.
 func document(v any) (string, error) {
 	if s, ok := v.(string); ok {
 		return s, nil
 	}
-	v = reveal(v)
-	if m, ok := v.(map[string]any); ok && m["Version"] == nil {
-		m["Version"] = "2012-10-17"
-	}
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(reveal(v))
 	return string(b), err
 }
 

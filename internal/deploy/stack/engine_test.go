@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"lapwing.dev/lapwing/internal/deploy/template"
 )
@@ -40,10 +43,13 @@ func (w *world) put(c *call, mustExist bool) error {
 	}
 	_, there := w.things[c.id]
 	if there && !mustExist {
-		return &smithy.GenericAPIError{Code: "ResourceConflictException"}
+		return refusal("ResourceConflictException")
 	}
 	if !there && mustExist {
-		return &smithy.GenericAPIError{Code: "ResourceNotFoundException"}
+		return refusal("ResourceNotFoundException")
+	}
+	if c.str("Note") == "refused" {
+		return refusal("InvalidParameterValueException")
 	}
 	m := map[string]string{}
 	if mustExist {
@@ -65,6 +71,12 @@ func (w *world) put(c *call, mustExist bool) error {
 	return nil
 }
 
+// refusal is an answer of a service, with status 400.
+func refusal(code string) error {
+	return &awshttp.ResponseError{ResponseError: &smithyhttp.ResponseError{
+		Response: &smithyhttp.Response{Response: &http.Response{StatusCode: http.StatusBadRequest}}, Err: &smithy.GenericAPIError{Code: code}}}
+}
+
 func (w *world) kind() kind {
 	return kind{
 		properties: "Name! Size On! Note", attributes: []string{"Arn"}, name: "Name", limit: 60,
@@ -76,7 +88,7 @@ func (w *world) kind() kind {
 				return err
 			}
 			if w.things[c.id] == nil {
-				return &smithy.GenericAPIError{Code: "ResourceNotFoundException"}
+				return refusal("ResourceNotFoundException")
 			}
 			delete(w.things, c.id)
 			return nil
@@ -244,9 +256,62 @@ func TestWhatSomebodyDeletedIsMadeAgain(t *testing.T) {
 func TestWhatIsNotOfTheStackIsNotTakenOver(t *testing.T) {
 	p := newPlay(t)
 	p.w.things["x"] = map[string]string{"Note": "somebody's"}
-	_, err := p.deploy("Resources: {A: {Type: Test::Thing, Properties: {Name: x}}}", nil)
-	if code(err) != "ResourceConflictException" || p.w.things["x"]["Note"] != "somebody's" {
-		t.Errorf("got %v, and there is %v", err, p.w.things)
+	taken := "Resources: {A: {Type: Test::Thing, Properties: {Name: x}}}"
+	for range 2 { // nor by a second attempt
+		_, err := p.deploy(taken, nil)
+		if code(err) != "ResourceConflictException" || p.w.things["x"]["Note"] != "somebody's" {
+			t.Errorf("got %v, and there is %v", err, p.w.things)
+		}
+	}
+	if got := p.must("", nil); len(got) != 0 || p.w.things["x"] == nil {
+		t.Errorf("removed: %v, and there is %v", got, p.w.things)
+	}
+	// Nor by one that had another name before, and can go back to it.
+	before := "Resources: {A: {Type: Test::Thing, Properties: {Name: mine}}}"
+	p.must(before, nil)
+	if _, err := p.deploy(taken, nil); code(err) != "ResourceConflictException" {
+		t.Errorf("got %v", err)
+	}
+	if got := p.must(before, nil); len(got) != 0 || len(p.w.things) != 2 {
+		t.Errorf("did %v, and there is %v", got, p.w.things)
+	}
+}
+
+func TestWhatWasRefusedIsNotOfTheStack(t *testing.T) {
+	p := newPlay(t)
+	p.w.things["x"] = map[string]string{}
+	if _, err := p.deploy("Resources: {A: {Type: Test::Thing, Properties: {Name: y, Note: refused}}}", nil); code(err) != "InvalidParameterValueException" {
+		t.Errorf("got %v", err)
+	}
+	p.w.things["y"] = map[string]string{} // by somebody else
+	if got := p.must("", nil); len(got) != 0 || len(p.w.things) != 2 {
+		t.Errorf("removed %v, and there is %v", got, p.w.things)
+	}
+}
+
+// Whoever removes something gets the properties that it was to have.
+func TestWhatWasBegunCanBeRemoved(t *testing.T) {
+	p := newPlay(t)
+	p.w.left = 3 // two states and the call
+	if _, err := p.deploy("Resources: {A: {Type: Test::Thing, Properties: {Note: x}}}", nil); !errors.Is(err, errKilled) {
+		t.Fatalf("got %v", err)
+	}
+	p.w.left = -1
+	st := &State{}
+	if err := json.Unmarshal(p.saved, st); err != nil || len(st.Resources) != 1 || st.Resources[0].Properties["Note"] != "x" {
+		t.Fatalf("%v: %s", err, p.saved)
+	}
+	if got := p.must("", nil); len(got) != 1 || len(p.w.things) != 0 {
+		t.Errorf("removed %v, and there is %v", got, p.w.things)
+	}
+}
+
+func TestPoliciesOfDeletionAreKeptWithoutAnotherChange(t *testing.T) {
+	p := newPlay(t)
+	p.must("Resources: {A: {Type: Test::Thing}}", nil)
+	p.must("Resources: {A: {Type: Test::Thing, DeletionPolicy: Retain}}", nil)
+	if got := p.must("", nil); len(got) != 1 || len(p.w.things) != 1 {
+		t.Errorf("did %v, and there is %v", got, p.w.things)
 	}
 }
 

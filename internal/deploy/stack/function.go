@@ -102,6 +102,9 @@ func checkFunction(c *call) error {
 	if image {
 		return nil
 	}
+	if runtime := c.str("Runtime"); code["ZipFile"] != nil && runtime != "" && !strings.HasPrefix(runtime, "nodejs") && !strings.HasPrefix(runtime, "python") {
+		return within("Code", errors.New("has ZipFile, a text, which is for Node.js and Python only: put the code into a folder"))
+	}
 	if code["ZipFile"] == nil && code["Package"] == nil && (code["S3Bucket"] == nil || code["S3Key"] == nil) {
 		return within("Code", errors.New("needs ZipFile, or S3Bucket and S3Key"))
 	}
@@ -122,6 +125,7 @@ func createFunction(ctx context.Context, c *call) error {
 	if _, err := c.Lambda.CreateFunction(ctx, in); err != nil {
 		return err
 	}
+	c.made = true
 	active := lambda.NewFunctionActiveV2Waiter(c.Lambda, func(o *lambda.FunctionActiveV2WaiterOptions) {
 		o.MinDelay, o.MaxDelay = 50*time.Millisecond, time.Second
 	})

@@ -79,6 +79,9 @@ type call struct {
 	props, old map[string]any
 	// changed are the names of properties that changed, nil for all.
 	changed map[string]bool
+	// made tells that create has made the resource, though perhaps not finished
+	// it. A create of one call needs not say so.
+	made bool
 }
 
 // has tells whether one of the properties is new or changed.

@@ -69,7 +69,8 @@ func NewPlan(state *State, desired *Desired) (*Plan, error) {
 	if err := desired.Check(); err != nil {
 		return nil, err
 	}
-	if err := p.sort(); err != nil {
+	var err error
+	if p.order, err = desired.sort(); err != nil {
 		return nil, err
 	}
 	moving := map[string]bool{} // what gets new attributes
@@ -87,7 +88,7 @@ func NewPlan(state *State, desired *Desired) (*Plan, error) {
 		}
 	}
 	for _, old := range slices.Backward(state.Resources) {
-		if !old.Replaced && p.desiredResource(old.ID) != nil {
+		if !old.Replaced && p.desired.find(old.ID) != nil {
 			continue
 		}
 		action := Remove
@@ -99,12 +100,13 @@ func NewPlan(state *State, desired *Desired) (*Plan, error) {
 	return p, nil
 }
 
-func (p *Plan) desiredResource(id string) *template.Resource {
-	i := slices.IndexFunc(p.desired.Resources, func(r template.Resource) bool { return r.ID == id })
+// find returns the resource of a name, nil if there is none.
+func (d *Desired) find(id string) *template.Resource {
+	i := slices.IndexFunc(d.Resources, func(r template.Resource) bool { return r.ID == id })
 	if i < 0 {
 		return nil
 	}
-	return &p.desired.Resources[i]
+	return &d.Resources[i]
 }
 
 // name resolves a reference to the name of a resource.
@@ -121,11 +123,9 @@ func (d *Desired) name(id, attribute string) (string, string) {
 // resource finds what a reference is to, and checks that it can have the attribute.
 func (d *Desired) resource(id, attribute string) (r *template.Resource, attr string, err error) {
 	name, attr := d.name(id, attribute)
-	i := slices.IndexFunc(d.Resources, func(r template.Resource) bool { return r.ID == name })
-	if i < 0 {
+	if r = d.find(name); r == nil {
 		return nil, "", fmt.Errorf("there is no parameter or resource %s", id)
 	}
-	r = &d.Resources[i]
 	k, known := kinds[r.Type]
 	if attr != "" && known && !slices.Contains(k.attributes, attr) {
 		return nil, "", fmt.Errorf("%s (%s) has no attribute %s", id, r.Type, attr)
@@ -210,8 +210,8 @@ func walk(path string, old, wanted any, list *[]Difference) {
 }
 
 // Check refuses what no plan can be made of: types and properties that are not
-// there, names that are taken twice, references to nothing. All of it comes back
-// as template.Problems.
+// there, names that are taken twice, references to nothing and in circles. All of
+// it comes back as template.Problems.
 func (d *Desired) Check() error {
 	var problems template.Problems
 	add := func(text string, path ...string) {
@@ -254,6 +254,10 @@ func (d *Desired) Check() error {
 			}
 		}
 	}
+	_, err := d.sort()
+	if circles, ok := errors.AsType[template.Problems](err); ok {
+		problems = append(problems, circles...)
+	}
 	return problems.OrNil()
 }
 
@@ -271,7 +275,7 @@ func (d *Desired) line(path ...string) int {
 
 // sort orders the resources so that each comes after those it refers to, and
 // otherwise as in the template.
-func (p *Plan) sort() error {
+func (d *Desired) sort() (order []template.Resource, err error) {
 	const visiting, done = 1, 2
 	state := map[string]int{}
 	var problems template.Problems
@@ -280,30 +284,30 @@ func (p *Plan) sort() error {
 		if state[r.ID] == done {
 			return
 		}
-		line := p.desired.line("Resources", r.ID)
+		line := d.line("Resources", r.ID)
 		if state[r.ID] == visiting {
 			problems = append(problems, template.Problem{Line: line, Text: fmt.Sprintf("resource %s depends on itself, through others", r.ID)})
 			return
 		}
 		state[r.ID] = visiting
-		for _, name := range p.desired.needs(r) {
-			if other := p.desiredResource(name); other != nil {
+		for _, name := range d.needs(r) {
+			if other := d.find(name); other != nil {
 				visit(other)
 			}
 		}
 		for _, name := range r.DependsOn {
-			to, _ := p.desired.name(name, "")
-			if p.desiredResource(to) == nil && !p.desired.left(name) {
+			to, _ := d.name(name, "")
+			if d.find(to) == nil && !d.left(name) {
 				problems = append(problems, template.Problem{Line: line, Text: fmt.Sprintf("%s depends on %s, which is not there", r.ID, name)})
 			}
 		}
 		state[r.ID] = done
-		p.order = append(p.order, *r)
+		order = append(order, *r)
 	}
-	for i := range p.desired.Resources {
-		visit(&p.desired.Resources[i])
+	for i := range d.Resources {
+		visit(&d.Resources[i])
 	}
-	return problems.OrNil()
+	return order, problems.OrNil()
 }
 
 // needs lists the resources that must be there before r.

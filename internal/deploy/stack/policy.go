@@ -32,6 +32,7 @@ var policyKinds = map[string]kind{
 			if _, err := c.IAM.CreatePolicy(ctx, in); err != nil {
 				return err
 			}
+			c.made = true
 			c.id = c.policyARN()
 			return c.attach(ctx)
 		},
@@ -73,6 +74,7 @@ func checkPolicy(c *call) error {
 
 // putPolicy writes a policy into its roles and users.
 func putPolicy(ctx context.Context, c *call) error {
+	c.made = true // for the first of several
 	doc, err := c.document("PolicyDocument")
 	if err != nil {
 		return err

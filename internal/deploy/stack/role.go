@@ -32,6 +32,7 @@ var roleKinds = map[string]kind{"AWS::IAM::Role": {
 		if _, err := c.IAM.CreateRole(ctx, in); err != nil {
 			return err
 		}
+		c.made = true
 		return c.syncRole(ctx)
 	},
 	update: updateRole,

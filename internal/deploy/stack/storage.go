@@ -28,6 +28,7 @@ var storageKinds = map[string]kind{
 			if err := createBucket(ctx, c.S3, c.id, c.Region); err != nil {
 				return err
 			}
+			c.made = true
 			return configureBucket(ctx, c)
 		},
 		update: configureBucket,
@@ -60,6 +61,7 @@ var storageKinds = map[string]kind{
 			if _, err := c.Logs.CreateLogGroup(ctx, &cloudwatchlogs.CreateLogGroupInput{LogGroupName: &c.id, Tags: tags}); err != nil {
 				return err
 			}
+			c.made = true
 			if c.props["RetentionInDays"] == nil {
 				return nil
 			}

@@ -27,7 +27,7 @@ var versionKinds = map[string]kind{
 			if err != nil {
 				return err
 			}
-			c.id = aws.ToString(out.FunctionArn)
+			c.id, c.made = aws.ToString(out.FunctionArn), true
 			return c.provision(ctx, c.id)
 		},
 		remove: func(ctx context.Context, c *call) error {
@@ -51,6 +51,7 @@ var versionKinds = map[string]kind{
 			if _, err := c.Lambda.CreateAlias(ctx, in); err != nil {
 				return err
 			}
+			c.made = true
 			return c.provision(ctx, c.id)
 		},
 		update: updateAlias,
