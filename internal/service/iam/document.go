@@ -322,15 +322,18 @@ func checkResource(resource string) error {
 	return nil
 }
 
-// checkIdentityPolicy checks the document of a policy for users and roles.
+// checkIdentityPolicy checks the document of an inline policy of a user or role.
+// As in SAM's own examples its Version may be missing: then it is 2008-10-17.
 func checkIdentityPolicy(text string) error {
 	d, err := parseDocument(text)
 	if err != nil {
 		return err
 	}
-	if d.Version != "2012-10-17" {
-		return malformed("Policy document must be version 2012-10-17 or greater.")
-	}
+	return d.checkIdentity()
+}
+
+// checkIdentity checks what policies for users and roles have in common.
+func (d *document) checkIdentity() error {
 	for _, s := range d.Statement {
 		if s.Principal != nil || s.NotPrincipal != nil {
 			return malformed("Policy document should not specify a principal.")
@@ -353,9 +356,17 @@ func checkIdentityPolicy(text string) error {
 	return nil
 }
 
-// checkManagedPolicy checks the document of a managed policy.
+// checkManagedPolicy checks the document of a managed policy, which must have the
+// current Version.
 func checkManagedPolicy(text string) error {
-	if err := checkIdentityPolicy(text); err != nil {
+	d, err := parseDocument(text)
+	if err != nil {
+		return err
+	}
+	if d.Version != "2012-10-17" {
+		return malformed("Policy document must be version 2012-10-17 or greater.")
+	}
+	if err := d.checkIdentity(); err != nil {
 		return err
 	}
 	if documentSize(text) > maxPolicySize {

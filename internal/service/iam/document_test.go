@@ -86,6 +86,15 @@ func TestIdentityPolicies(t *testing.T) {
 	}
 }
 
+func TestInlinePoliciesNeedNoVersion(t *testing.T) {
+	for name, text := range map[string]string{"none": `{"Statement":` + good + `}`, "old": strings.Replace(policyWith(good), "2012", "2008", 1)} {
+		if err := checkIdentityPolicy(text); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	wantMalformed(t, checkIdentityPolicy(strings.Replace(policyWith(good), "2012", "2013", 1)), "Syntax errors in policy.")
+}
+
 func wantMalformed(t *testing.T, err error, message string) {
 	t.Helper()
 	e, ok := errors.AsType[*aws.Error](err)
@@ -100,7 +109,7 @@ func wantMalformed(t *testing.T, err error, message string) {
 
 func TestAWSManagedPoliciesAreWellFormed(t *testing.T) {
 	for arn, p := range awsManaged {
-		if err := checkIdentityPolicy(p.Versions[0].Document); err != nil {
+		if err := checkManagedPolicy(p.Versions[0].Document); err != nil {
 			t.Errorf("%s: %v", arn, err)
 		}
 		if p.Path+p.Name == "" || !strings.HasSuffix(arn, "policy"+p.Path+p.Name) || p.Description == "" || p.Created.IsZero() || p.Updated.Before(p.Created) {
