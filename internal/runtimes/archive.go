@@ -110,6 +110,18 @@ func (u *unpacker) file(tr *tar.Reader, h *tar.Header, name string) error {
 	return errors.Join(err, f.Close())
 }
 
+// replace makes a file of ours in the place of whatever an archive has put
+// there: a link is removed and not followed.
+func (u *unpacker) replace(name string, data []byte) error {
+	if err := u.root.MkdirAll(path.Dir(name), 0o755); err != nil {
+		return err
+	}
+	if err := u.root.RemoveAll(name); err != nil {
+		return err
+	}
+	return u.root.WriteFile(name, data, 0o644)
+}
+
 // decompress returns a reader of what r holds, by the suffix of its name.
 func decompress(name string, r io.Reader) (io.ReadCloser, error) {
 	switch path.Ext(name) {

@@ -43,9 +43,8 @@ func (l javaVM) version(s spec, program string, _ func(...string) (string, error
 }
 
 func (javaVM) recorded(_ spec, prefix string) string {
-	text, _ := os.ReadFile(filepath.Join(prefix, "release"))
-	if m := javaVersion.FindSubmatch(text); m != nil {
-		return string(m[1])
+	if m := javaVersion.FindStringSubmatch(recordIn(filepath.Join(prefix, "release"))); m != nil {
+		return m[1]
 	}
 	return ""
 }

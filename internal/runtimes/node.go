@@ -3,7 +3,6 @@ package runtimes
 import (
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -35,8 +34,7 @@ func (nodeJS) version(_ spec, _ string, ask func(...string) (string, error)) (st
 var nodeVersionHeader = regexp.MustCompile(`(?m)^#define NODE_(MAJOR|MINOR|PATCH)_VERSION (\d+)$`)
 
 func (nodeJS) recorded(_ spec, prefix string) string {
-	text, _ := os.ReadFile(filepath.Join(prefix, "include/node/node_version.h"))
-	return joinMatches(nodeVersionHeader, string(text))
+	return joinMatches(nodeVersionHeader, recordIn(filepath.Join(prefix, "include/node/node_version.h")))
 }
 
 // joinMatches joins what three matches of a header's pattern have in their

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -186,10 +187,34 @@ func unpackImage(image v1.Image, dir string) error {
 	if _, err := io.Copy(io.Discard, flat); err != nil {
 		return err
 	}
+	if err := checkImageDirs(u.root); err != nil {
+		return err
+	}
 	own := etcFiles(nil)
 	for _, name := range []string{"passwd", "group", "hosts", "resolv.conf"} {
-		if err := (tree{name: own[name]}).write(filepath.Join(dir, "etc")); err != nil {
+		if err := u.replace("etc/"+name, own[name].data); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// imageDirs are the directories of an image that appear in the sandbox.
+var imageDirs = []string{"usr", "etc", "var", "var/lang", "var/runtime"}
+
+// checkImageDirs makes sure that those of an unpacked image are directories: a
+// link in the place of one would make a part of this host appear in sandboxes.
+func checkImageDirs(root *os.Root) error {
+	for _, name := range imageDirs {
+		info, err := root.Lstat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("its /%s is not a directory", name)
 		}
 	}
 	return nil
@@ -207,13 +232,13 @@ func imageVersion(s spec, root string) (string, error) {
 		}
 	}
 	if s.language == nil {
-		text, _ := os.ReadFile(filepath.Join(root, "usr/lib/os-release"))
-		m := osVersion.FindSubmatch(text)
+		text := recordIn(filepath.Join(root, "usr/lib/os-release"))
+		m := osVersion.FindStringSubmatch(text)
 		want := strings.TrimPrefix(s.id, "provided.al")
-		if m == nil || !strings.Contains(string(text), `ID="amzn"`) || string(m[1]) != want {
+		if m == nil || !strings.Contains(text, `ID="amzn"`) || m[1] != want {
 			return "", fmt.Errorf("it is not Amazon Linux %s", want)
 		}
-		return string(m[1]), nil
+		return m[1], nil
 	}
 	if info, err := os.Stat(filepath.Join(root, runtimeDir, "bootstrap")); err != nil || info.Mode()&0o111 == 0 {
 		return "", errors.New("it has no program /var/runtime/bootstrap: it is not laid out like AWS's base images")

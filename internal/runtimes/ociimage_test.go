@@ -234,6 +234,46 @@ func TestImagesThatAreNoRuntimeAreRefused(t *testing.T) {
 	}
 }
 
+// An image's links can lead to any place of this host, where nothing may be
+// written and which no sandbox may see.
+func TestAnImagesLinksLeadNowhere(t *testing.T) {
+	host := t.TempDir()
+	secret := filepath.Join(host, "passwd")
+	if err := os.WriteFile(secret, []byte("the host's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		links map[string]string // the others of the image below them are left out
+		want  string            // "" where the image is taken
+	}{
+		"etc":           {map[string]string{"etc": host}, "its /etc is not a directory"},
+		"usr":           {map[string]string{"usr": host}, "its /usr is not a directory"},
+		"var/lang":      {map[string]string{"var/lang": host}, "its /var/lang is not a directory"},
+		"var/runtime":   {map[string]string{"var/runtime": host}, "its /var/runtime is not a directory"},
+		"etc by itself": {map[string]string{"etc/a": ".", "etc/a/passwd": secret}, ""},
+		"version":       {map[string]string{"var/lang/include/node/node_version.h": "/dev/zero"}, `has Node.js ""`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := baseImage()
+			for path, dest := range tt.links {
+				maps.DeleteFunc(files, func(other, _ string) bool { return strings.HasPrefix(other, path+"/") && tt.links[other] == "" })
+				files[path] = "->" + dest
+			}
+			r := openTest(t)
+			err := r.AddImage(t.Context(), "nodejs22.x", inLayout(t, makeImage(t, files, nil)), nil)
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("%v, want %q", err, tt.want)
+			}
+			if text, err := os.ReadFile(secret); string(text) != "the host's" {
+				t.Errorf("the host's file is %q now, %v", text, err)
+			}
+			if here, err := os.ReadDir(host); len(here) != 1 {
+				t.Errorf("the host's directory has %v, %v", here, err)
+			}
+		})
+	}
+}
+
 // Versions are read from files alone: nothing of an image runs on the host.
 func TestVersionsAreRecordedInFiles(t *testing.T) {
 	for id, tt := range map[string]struct{ path, text, want string }{
@@ -242,6 +282,7 @@ func TestVersionsAreRecordedInFiles(t *testing.T) {
 		"java25":     {"release", "JAVA_VERSION=\"25\"\n", "25"},
 		"ruby3.4":    {"lib/libruby.so.3.4.7", "", "3.4.7"},
 		"ruby3.3":    {"lib/ruby/3.3.0/json.rb", "", "3.3"},
+		"ruby3.2":    {"lib/libruby.so.3.2.1-gdb.py", "", ""},
 		"dotnet8":    {"bin/shared/Microsoft.NETCore.App/8.0.11/x.dll", "", "8.0.11"},
 		"dotnet10":   {"bin/shared/Microsoft.NETCore.App/8.0.11/x.dll", "", ""},
 	} {

@@ -32,9 +32,9 @@ func (cPython) version(_ spec, _ string, ask func(...string) (string, error)) (s
 var pythonVersionHeader = regexp.MustCompile(`(?m)^#define PY_VERSION\s+"([\d.]+)"`)
 
 func (cPython) recorded(s spec, prefix string) string {
-	text, _ := os.ReadFile(filepath.Join(prefix, "include/python"+s.release+"/patchlevel.h"))
-	if m := pythonVersionHeader.FindSubmatch(text); m != nil {
-		return string(m[1])
+	text := recordIn(filepath.Join(prefix, "include/python"+s.release+"/patchlevel.h"))
+	if m := pythonVersionHeader.FindStringSubmatch(text); m != nil {
+		return m[1]
 	}
 	return ""
 }

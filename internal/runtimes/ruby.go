@@ -34,7 +34,9 @@ var rubyLibrary = regexp.MustCompile(`\.so\.([\d.]+)$`)
 func (cRuby) recorded(s spec, prefix string) string {
 	libraries, _ := filepath.Glob(filepath.Join(prefix, "lib*/libruby*.so."+s.release+".*"))
 	for _, path := range libraries {
-		return rubyLibrary.FindStringSubmatch(path)[1]
+		if m := rubyLibrary.FindStringSubmatch(path); m != nil {
+			return m[1] // beside it may be what belongs to debuggers
+		}
 	}
 	if info, err := os.Stat(filepath.Join(prefix, "lib/ruby", s.release+".0")); err == nil && info.IsDir() {
 		return s.release

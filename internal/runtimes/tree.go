@@ -165,3 +165,17 @@ func syncDir(path string) error {
 	err = f.Sync()
 	return errors.Join(err, f.Close())
 }
+
+// maxRecord limits a file that tells a version.
+const maxRecord = 1 << 20
+
+// recordIn returns what a small file below an interpreter's prefix or an image
+// holds, or "": it may be anything, a link to a device among it.
+func recordIn(path string) string {
+	info, err := os.Stat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxRecord {
+		return ""
+	}
+	text, _ := os.ReadFile(path) // unreadable tells as little as absent
+	return string(text)
+}
