@@ -41,7 +41,9 @@ const (
 	readTimeout = time.Minute
 	// maxRead is the size of the largest read, in bytes.
 	maxRead = 512 << 10
-	// forever is how long the kernel may keep what it knows of a file.
+	// forever is how long the kernel may keep what it knows of a file. Names it
+	// asks for each time: to tell it that one is gone is to wait for whoever is
+	// looking for one, which here can be this process.
 	forever = 365 * 24 * time.Hour
 )
 
@@ -191,11 +193,6 @@ func (f *Files) Hide(name string, gone func()) {
 		}
 	}
 	f.mu.Unlock()
-	if hidden != nil {
-		// What the kernel remembers of the name it forgets; the error says that
-		// there was nothing.
-		f.server.EntryNotify(fuse.FUSE_ROOT_ID, name)
-	}
 	gone()
 }
 
@@ -231,7 +228,6 @@ func (f *Files) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, ou
 		return fuse.ENOENT
 	}
 	out.NodeId = shown.node
-	out.SetEntryTimeout(forever)
 	out.SetAttrTimeout(forever)
 	shown.attr(&out.Attr)
 	return fuse.OK
@@ -264,7 +260,7 @@ func (f *Files) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return fuse.EROFS
 	}
 	shown.opens++
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return fuse.OK
 }
 
@@ -291,29 +287,19 @@ func (f *Files) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 // remembers, and asks no more.
 func (f *Files) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
-// Read implements fuse.RawFileSystem.
-func (f *Files) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+// Read implements fuse.RawFileSystem. The kernel tells when a process that waits
+// gets a signal, of which Go's runtime sends many, and it tells no less when the
+// cgroup is frozen. An error then would be the end of a process that waits in a
+// page fault. So every read is finished, within readTimeout.
+func (f *Files) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	shown := f.node(in.NodeId)
 	if shown == nil {
 		return nil, fuse.ENOENT
 	}
 	ctx, stop := context.WithTimeout(context.Background(), readTimeout)
 	defer stop()
-	// A process that is killed while it waits wants no answer any more.
-	go func() {
-		select {
-		case <-cancel:
-			stop()
-		case <-ctx.Done():
-		}
-	}()
 	n, err := shown.content.Read(ctx, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
 	if err != nil {
-		select {
-		case <-cancel:
-			return nil, fuse.EINTR
-		default:
-		}
 		f.log.Error("part of an image cannot be had", "offset", in.Offset, "err", err)
 		return nil, fuse.EIO
 	}

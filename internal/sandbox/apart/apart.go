@@ -18,7 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open opens a file for reading. A path through /proc/self/fd is this process's.
+// Open opens a regular file for reading, and refuses anything else: even to ask
+// what a file is can be a wait. A path through /proc/self/fd is this process's.
 func Open(path string) (*os.File, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -64,6 +65,13 @@ func open(path string, socket int) error {
 		return err
 	}
 	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errors.New("not a regular file")
+	}
 	// Go's poller will ask the same, and must not wait for the answer.
 	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0); err != nil {
 		return err

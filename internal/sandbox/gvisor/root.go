@@ -89,7 +89,8 @@ func fillRoot(root string, mounts []wire.Mount, symlinks []sandbox.Symlink) erro
 func openMount(m sandbox.Mount) (f *os.File, mount wire.Mount, err error) {
 	mount = wire.Mount{Target: m.Target, Image: m.Image}
 	if m.Image {
-		f, err = openImage(m.Source)
+		// Nothing but its bytes can be reached from the descriptor.
+		f, err = apart.Open(m.Source)
 	} else {
 		f, mount.File, err = openTree(m.Source)
 	}
@@ -97,19 +98,6 @@ func openMount(m sandbox.Mount) (f *os.File, mount wire.Mount, err error) {
 		return nil, wire.Mount{}, fmt.Errorf("mount of %s: %w", m.Source, err)
 	}
 	return f, mount, nil
-}
-
-// openImage opens an image. Nothing but its bytes can be reached from the
-// descriptor.
-func openImage(path string) (*os.File, error) {
-	f, err := apart.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, errors.Join(errors.New("not a regular file"), err, f.Close())
-	}
-	return f, nil
 }
 
 // openTree opens the root of a read-only clone of the mount at path, detached
