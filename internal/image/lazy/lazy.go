@@ -54,6 +54,7 @@ type Files struct {
 	root               *os.File // of the mount
 	server             *fuse.Server
 	served             chan struct{} // closed when serving has ended
+	unserve            func()        // see apart.Serve
 
 	mu    sync.Mutex
 	last  uint64 // node
@@ -81,6 +82,7 @@ func New(log *slog.Logger) (*Files, error) {
 	}
 	go func() {
 		defer close(f.served)
+		defer f.unserve()
 		f.server.Serve()
 	}()
 	if err := f.settle(); err != nil {
@@ -116,7 +118,9 @@ func (f *Files) mount() error {
 	if err != nil {
 		return fmt.Errorf("/dev/fuse: %w", err)
 	}
+	f.unserve = apart.Serve(device)
 	fail := func(what string, err error) error {
+		f.unserve()
 		unix.Close(device)
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -151,6 +155,7 @@ func (f *Files) mount() error {
 		Logger: log.New(io.Discard, "", 0),
 	})
 	if err != nil {
+		f.unserve()
 		f.root.Close()
 		return fmt.Errorf("serving: %w", err) // NewServer has closed the device
 	}

@@ -193,6 +193,7 @@ func TestWhoeverKillsTheServerEndsItAndAllWhoWait(t *testing.T) {
 		}
 		defer alive.Close()
 		server := helper("server", theirs)
+		server.Stderr = os.Stderr // no pipe, which readers would hold open
 		err = server.Start()
 		theirs.Close()
 		if err != nil {

@@ -5,18 +5,55 @@
 // A thread that waits for an answer cannot be killed, and while it is there, so
 // are the descriptors that it shares with the threads that would answer. A process
 // killed at that moment would stay for ever, with its locks. So files are opened by
-// a thread that shares no descriptors: with the others of the process /dev/fuse is
-// closed, and the kernel ends the wait.
+// a thread that shares no descriptors, and has none through which this process
+// answers (Serve): with the others of the process /dev/fuse is closed, and the
+// kernel ends the wait.
+//
+// All else the thread keeps: Go's runtime may use its poller on any thread, and
+// where that is closed it ends the process.
 package apart
 
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
+
+var (
+	servedMu sync.Mutex
+	served   = map[int]bool{}
+)
+
+// Serve tells that this process answers through a descriptor for files that it
+// serves, until done is called.
+func Serve(fd int) (done func()) {
+	servedMu.Lock()
+	defer servedMu.Unlock()
+	served[fd] = true
+	return func() {
+		servedMu.Lock()
+		defer servedMu.Unlock()
+		delete(served, fd)
+	}
+}
+
+// leave gives the calling thread descriptors of its own, without those of Serve.
+func leave() error {
+	servedMu.Lock()
+	defer servedMu.Unlock()
+	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
+		return err
+	}
+	for fd := range served {
+		if err := unix.Close(fd); err != nil && !errors.Is(err, unix.EBADF) {
+			return err
+		}
+	}
+	return nil
+}
 
 // Open opens a regular file for reading, and refuses anything else: even to ask
 // what a file is can be a wait. A path through /proc/self/fd is this process's.
@@ -51,15 +88,9 @@ func Open(path string) (*os.File, error) {
 
 // open opens the file on a thread that is given up, and sends its descriptor.
 func open(path string, socket int) error {
-	err := errors.Join(
-		unix.Unshare(unix.CLONE_FILES),
-		unix.CloseRange(uint(socket)+1, math.MaxUint32, 0),
-		closeBelow(socket),
-	)
-	if err != nil {
+	if err := leave(); err != nil {
 		return err
 	}
-	defer unix.Close(socket)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -77,11 +108,4 @@ func open(path string, socket int) error {
 		return err
 	}
 	return unix.Sendmsg(socket, []byte{0}, unix.UnixRights(fd), nil, 0)
-}
-
-func closeBelow(fd int) error {
-	if fd == 0 {
-		return nil
-	}
-	return unix.CloseRange(0, uint(fd)-1, 0)
 }
