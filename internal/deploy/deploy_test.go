@@ -78,3 +78,11 @@ func TestTemplatesAsSAMMakesThem(t *testing.T) {
 		}
 	}
 }
+
+func TestFunctionsOfLongNamesHaveRolesOfTheirOwn(t *testing.T) {
+	long := strings.Repeat("a", 63)
+	one, other := roleName(long+"b"), roleName(long+"c")
+	if one == other || len(one) > 64 || len(other) > 64 || roleName("hello") != "hello-role" {
+		t.Errorf("got %s, %s, %s", one, other, roleName("hello"))
+	}
+}

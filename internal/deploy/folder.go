@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,6 +55,9 @@ func (d *Deployer) FromFolder(ctx context.Context, f Folder) (err error) {
 		if f.Name, err = nameOf(f.Path, functionName, "function"); err != nil {
 			return err
 		}
+	}
+	if !functionName.MatchString(f.Name) {
+		return fmt.Errorf("%q cannot be the name of a function: letters, digits, hyphens and underscores, 64 at most", f.Name)
 	}
 	live, err := d.live(ctx, f.Name)
 	if err != nil {
@@ -130,10 +135,16 @@ func (d *Deployer) live(ctx context.Context, name string) (*liveFunction, error)
 	return l, d.liveURL(ctx, l, name)
 }
 
-// roleName is the role that is made for a function.
+// roleName is the role that is made for a function. Those of functions whose
+// names are too long for that are told apart by a hash.
 func roleName(function string) string {
-	const suffix, most = "-role", 64
-	return function[:min(len(function), most-len(suffix))] + suffix
+	const suffix, most = "-role", 64 // IAM's limit
+	if len(function)+len(suffix) <= most {
+		return function + suffix
+	}
+	sum := sha256.Sum256([]byte(function))
+	hash := "-" + hex.EncodeToString(sum[:4])
+	return function[:most-len(suffix)-len(hash)] + hash + suffix
 }
 
 func (d *Deployer) liveRole(ctx context.Context, l *liveFunction, name string) error {

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -353,7 +354,8 @@ func (c *call) load(ctx context.Context, s *source, pack archive.Package) (err e
 		return err
 	}
 	defer f.Close()
-	bucket, key := "lapwing-stacks-"+c.Account+"-"+c.Region, "packages/"+filepath.Base(pack.Path)
+	// The key is of this deployment alone: another one may be uploading, too.
+	bucket, key := "lapwing-stacks-"+c.Account+"-"+c.Region, "packages/"+strings.ToLower(rand.Text())+".zip"
 	if err := createBucket(ctx, c.S3, bucket, c.Region); err != nil && !isConflict(err) {
 		return err
 	}

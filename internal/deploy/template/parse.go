@@ -29,7 +29,8 @@ const (
 	maxBytes     = 1 << 20
 	maxResources = 500
 	maxDepth     = 100
-	maxValues    = 100_000 // after aliases are written out
+	maxValues    = 100_000  // after aliases are written out
+	maxPaths     = 64 << 20 // bytes of the paths to all values
 )
 
 // Template is a template as it was written, with short tags in their long forms
@@ -138,6 +139,7 @@ type reader struct {
 	lines    map[string]int
 	problems Problems
 	values   int
+	paths    int // bytes
 }
 
 func (r *reader) fail(line int, format string, args ...any) {
@@ -152,7 +154,9 @@ func join(path, key string) string {
 }
 
 func (r *reader) value(n *yaml.Node, path string, depth int) any {
-	if r.values++; r.values > maxValues || depth > maxDepth {
+	r.values++
+	r.paths += len(path)
+	if r.values > maxValues || depth > maxDepth || r.paths > maxPaths {
 		if len(r.problems) == 0 {
 			r.fail(n.Line, "the template holds too much: at most %d values, %d deep", maxValues, maxDepth)
 		}

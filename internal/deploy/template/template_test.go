@@ -280,8 +280,11 @@ func TestAliasesAreWrittenOutButNotWithoutEnd(t *testing.T) {
 	for i := range 40 {
 		bomb += fmt.Sprintf("  a%d: &a%d [*a%d, *a%d, *a%d]\n", i+1, i+1, i, i, i)
 	}
-	if _, err := Parse([]byte(bomb + rest)); err == nil || !strings.Contains(err.Error(), "holds too much") {
-		t.Errorf("got %v", err)
+	long := "Metadata:\n  a: &a [" + strings.Repeat("x,", 1000) + "x]\n  ? " + strings.Repeat("k", 100_000) + "\n  : [*a, *a]\n"
+	for _, bomb := range []string{bomb, long} {
+		if _, err := Parse([]byte(bomb + rest)); err == nil || !strings.Contains(err.Error(), "holds too much") {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
