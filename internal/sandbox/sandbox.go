@@ -30,7 +30,7 @@ var (
 )
 
 // Mount places a host directory, a file or what is in an image into the sandbox,
-// always read-only. The driver makes the mount points; /tmp, /dev, /proc and /sys
+// always read-only. The driver makes the mount points, unless the root is an image; /tmp, /dev, /proc and /sys
 // are its own. Who writes anywhere but to /tmp is told that the file system is
 // read-only (EROFS).
 type Mount struct {
@@ -64,8 +64,9 @@ type Spec struct {
 	Hostname string
 
 	// Root is the absolute host path of an EROFS image, as for Mount.Image,
-	// that is the root. Empty means an empty directory with Symlinks in it, for
-	// which there is no place in an image.
+	// that is the root. It must have what is mounted on: RootDirs, RootFiles and
+	// the targets of Mounts. Empty means an empty directory with Symlinks in it,
+	// for which there is no place in an image.
 	Root     string
 	Mounts   []Mount
 	Symlinks []Symlink

@@ -170,6 +170,17 @@ func imageOf(tb testing.TB, tree fs.FS) (path string) {
 	return f.Name()
 }
 
+// withMountPoints adds what every sandbox mounts on to the tree of a root.
+func withMountPoints(tree fstest.MapFS) fstest.MapFS {
+	for _, dir := range sandbox.RootDirs {
+		tree[strings.TrimPrefix(dir, "/")] = &fstest.MapFile{Mode: fs.ModeDir | 0o755}
+	}
+	for _, file := range sandbox.RootFiles {
+		tree[strings.TrimPrefix(file, "/")] = &fstest.MapFile{Mode: 0o644}
+	}
+	return tree
+}
+
 func TestImagesAreMounted(t *testing.T) {
 	d := newDriver(t)
 	code := imageOf(t, fstest.MapFS{
@@ -178,11 +189,12 @@ func TestImagesAreMounted(t *testing.T) {
 		"large":     {Data: bytes.Repeat([]byte("0123456789abcdef"), 100_000), Mode: 0o644},
 		"private":   {Mode: 0o600},
 	})
-	// A root that lacks most mount points.
-	root := imageOf(t, fstest.MapFS{
-		"etc/own":  {Data: []byte("own"), Mode: 0o644},
-		"tmp/gone": {Mode: 0o644},
-	})
+	root := imageOf(t, withMountPoints(fstest.MapFS{
+		"etc/own":      {Data: []byte("own"), Mode: 0o644},
+		"etc/one-file": {Mode: 0o644},
+		"tmp/gone":     {Mode: 0o644},
+		"var/task":     {Mode: fs.ModeDir | 0o755},
+	}))
 	g := newGuest(t, d, func(s *sandbox.Spec) {
 		s.Root = root
 		s.Mounts = []sandbox.Mount{{Source: code, Target: "/var/task", Image: true}, {Source: guestBinary, Target: "/etc/one-file"}}

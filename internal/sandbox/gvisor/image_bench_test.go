@@ -166,7 +166,7 @@ func BenchmarkLargeImage(b *testing.B) {
 	store := open(dir)
 	began := time.Now()
 	err := store.Build(b.Context(), digest, func(w *erofs.Writer) error {
-		if err := addHost(w, "usr/"); err != nil {
+		if err := errors.Join(addHost(w, "usr/"), w.AddFS(withMountPoints(fstest.MapFS{}))); err != nil {
 			return err
 		}
 		for i := range files {

@@ -44,7 +44,9 @@ func lazyImage(t *testing.T, tree fs.FS) (path, dir string) {
 var large = strings.Repeat("0123456789abcdef", 500_000)
 
 func TestALazyImageIsReadAsFarAsItIsWanted(t *testing.T) {
-	path, _ := lazyImage(t, fstest.MapFS{"large": {Data: []byte(large), Mode: 0o644}, "small": {Data: []byte("small"), Mode: 0o644}})
+	path, _ := lazyImage(t, withMountPoints(fstest.MapFS{
+		"large": {Data: []byte(large), Mode: 0o644}, "small": {Data: []byte("small"), Mode: 0o644}, "var/task": {Mode: fs.ModeDir | 0o755},
+	}))
 	d := newDriver(t)
 	g := newGuest(t, d, func(s *sandbox.Spec) {
 		s.Root = path

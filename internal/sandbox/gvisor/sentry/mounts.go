@@ -19,7 +19,6 @@ import (
 // than that descriptor. The driver hands the descriptors over when it starts the
 // sandbox process, so that little is answered by goroutines here, and a sandbox
 // is one process instead of two.
-
 //
 // Images need nothing of this: gVisor maps the file and finds everything in it.
 
@@ -65,8 +64,7 @@ func serveMount(server *lisafs.Server, mount *mountRoot) (int, error) {
 func mountConfs(req *wire.Request, mounts []specs.Mount) []specutils.GoferMountConf {
 	root := specutils.GoferMountConf{Lower: specutils.Lisafs}
 	if req.RootImage {
-		// The mount points that the image lacks are made in memory above it.
-		root = specutils.GoferMountConf{Lower: specutils.Erofs, Upper: specutils.MemoryOverlay}
+		root.Lower = specutils.Erofs
 	}
 	confs := []specutils.GoferMountConf{root}
 	for _, m := range mounts {

@@ -262,7 +262,7 @@ func guestSpec(req *wire.Request) *specs.Spec {
 	caps := []string{"CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_SYS_RESOURCE"}
 	spec := &specs.Spec{
 		Hostname: req.Hostname,
-		Root:     &specs.Root{Path: "/", Readonly: !req.RootImage}, // see protectRoot
+		Root:     &specs.Root{Path: "/", Readonly: true},
 		Process: &specs.Process{
 			Args:            []string{wire.Init},
 			Env:             []string{"PATH=/usr/local/bin:/usr/bin:/bin"},

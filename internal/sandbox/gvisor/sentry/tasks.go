@@ -1,7 +1,6 @@
 package sentry
 
 import (
-	"os"
 	"sync"
 	"sync/atomic"
 
@@ -46,10 +45,6 @@ func settle(t *kernel.Task) {
 	if err := removeShm(t); err != nil {
 		log.Warningf("Removing /dev/shm: %v", err)
 	}
-	if err := protectRoot(t); err != nil {
-		log.Warningf("Making the root read-only: %v", err)
-		os.Exit(1) // rather no guest than one that may write there
-	}
 	if err := recoverPlainly(t); err != nil {
 		log.Warningf("Choosing how TCP recovers from losses: %v", err)
 	}
@@ -61,14 +56,6 @@ func settle(t *kernel.Task) {
 func recoverPlainly(t *kernel.Task) error {
 	const withoutRACK = 0
 	return t.Kernel().RootNetworkNamespace().Stack().SetTCPRecovery(withoutRACK)
-}
-
-// protectRoot makes the root read-only. One that is an image with mount points in
-// memory above it could not be so from the start: gVisor makes them in it.
-func protectRoot(t *kernel.Task) error {
-	root := t.FSContext().RootDirectory()
-	defer root.DecRef(t)
-	return t.Kernel().VFS().SetMountReadOnly(root.Mount(), true)
 }
 
 // removeShm removes /dev/shm, which gVisor always makes and Lambda does not have:
