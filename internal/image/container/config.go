@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -77,6 +78,37 @@ func (r registries) candidates(host string) (list []candidate) {
 		}
 	}
 	return append(list, candidate{host: host, plain: slices.Contains(r.Insecure, host), auth: r.auth(host)})
+}
+
+// named are the hosts, with their ports, that the file names. They may have any
+// address.
+func (r registries) named() map[string]bool {
+	named := map[string]bool{}
+	add := func(entry string) {
+		if !strings.Contains(entry, "://") { // by the port that either scheme implies
+			named[hostPort(&url.URL{Scheme: "http", Host: entry})] = true
+			entry = "https://" + entry
+		}
+		if u, err := url.Parse(entry); err == nil && u.Host != "" {
+			named[hostPort(u)] = true
+		}
+		if entry == "https://docker.io" {
+			named[name.DefaultRegistry+":443"] = true
+		}
+	}
+	for host := range r.Auths {
+		add(host)
+	}
+	for host, mirrors := range r.Mirrors {
+		add(host)
+		for _, m := range mirrors {
+			add(m)
+		}
+	}
+	for _, host := range r.Insecure {
+		add(host)
+	}
+	return named
 }
 
 func (r registries) auth(host string) authn.Authenticator {

@@ -151,7 +151,7 @@ func TestPulledImagesAreKeptMadeAgainAndCollected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(Options{AccountID: account, Architecture: "x86_64", Images: images, Blobs: blobs})
+	s := New(Options{AccountID: account, Architecture: "x86_64", Images: images, Blobs: blobs, ConfigFile: naming(t, srv.URL)})
 	img, err := s.Resolve(t.Context(), uri, "")
 	if err != nil {
 		t.Fatal(err)

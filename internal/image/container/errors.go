@@ -15,6 +15,7 @@ const (
 	NotFound     Kind = "no such image"
 	AccessDenied Kind = "access denied"
 	Unreachable  Kind = "registry cannot be reached"
+	NotPermitted Kind = "address that the operator must permit"
 	Unsupported  Kind = "unsupported media type"
 	Invalid      Kind = "invalid image"
 	TooLarge     Kind = "image too large"

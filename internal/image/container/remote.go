@@ -14,12 +14,10 @@ import (
 	oci "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// How long a remote registry may keep us waiting.
+// How often, and with which pauses, a registry that cannot be reached is tried.
 const (
-	headerTimeout = 30 * time.Second // for the header of a response
-	stallTimeout  = 60 * time.Second // for the next bytes of a layer
-	pullAttempts  = 3
-	retryPause    = 2 * time.Second
+	pullAttempts = 3
+	retryPause   = 2 * time.Second // times the attempts so far
 )
 
 // remoteSource reads from a remote registry, or a mirror that has the image.
@@ -113,56 +111,10 @@ func remoteError(ctx context.Context, err error) error {
 			return &Error{NotFound, err}
 		}
 	}
-	if _, ok := errors.AsType[*Error](err); ok {
-		return err
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
 	}
 	return &Error{Unreachable, err}
-}
-
-var errStalled = errors.New("the registry sends nothing any more")
-
-// guardedTransport ends responses that stall.
-type guardedTransport struct{ http.RoundTripper }
-
-func newTransport() http.RoundTripper {
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.ResponseHeaderTimeout = headerTimeout
-	return guardedTransport{t}
-}
-
-// RoundTrip implements http.RoundTripper.
-func (g guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithCancelCause(r.Context())
-	res, err := g.RoundTripper.RoundTrip(r.WithContext(ctx))
-	if err != nil {
-		cancel(nil)
-		return nil, err
-	}
-	timer := time.AfterFunc(stallTimeout, func() { cancel(errStalled) })
-	res.Body = &guardedBody{res.Body, timer, func() { timer.Stop(); cancel(nil) }}
-	return res, nil
-}
-
-type guardedBody struct {
-	io.ReadCloser
-	timer *time.Timer
-	end   func()
-}
-
-// Read implements io.Reader.
-func (b *guardedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err == nil {
-		b.timer.Reset(stallTimeout)
-	}
-	return n, err
-}
-
-// Close implements io.Closer.
-func (b *guardedBody) Close() error {
-	err := b.ReadCloser.Close()
-	b.end()
-	return err
 }
 
 // remoteSource returns the source of an image in a remote registry.
@@ -171,7 +123,7 @@ func (s *Store) remoteSource(ref reference) (*remoteSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &remoteSource{config.candidates(ref.host), ref.repository, s.opts.Transport}, nil
+	return &remoteSource{config.candidates(ref.host), ref.repository, namedTransport{s.opts.Transport, config.named()}}, nil
 }
 
 // again runs pull until it works, or fails for another reason than that a

@@ -39,6 +39,9 @@ const (
 	codeInvalidImage  = "InvalidImage"
 	codeInternalError = "InternalError"
 
+	// permit says what to do when a registry's address is not permitted.
+	permit = "The operator of this server permits such a registry by naming its host in registries.json (auths, mirrors or insecure)."
+
 	imageDeleted = "The function is trying to use a deleted image."
 	imageDenied  = "Lambda does not have permission to access the ECR image. Check the ECR permissions."
 )
@@ -169,6 +172,8 @@ func (c *code) resolve(ctx context.Context, uri string) (container.Image, error)
 			return known, nil
 		}
 		err = invalidParameter("Source image %s cannot be pulled: its registry cannot be reached. Check the network and the registry configuration.", uri)
+	case container.NotPermitted:
+		err = invalidParameter("Source image %s cannot be pulled: %s. %s", uri, e.Reason(), permit)
 	case container.NotFound:
 		err = invalidParameter("Source image %s does not exist. Provide a valid source image.", uri)
 	case container.AccessDenied:
@@ -242,6 +247,8 @@ func (s *Service) deployImage(ctx context.Context, img *container.Image) outcome
 		return outcome{codeImageDeleted, imageDeleted}
 	case container.AccessDenied:
 		return outcome{codeImageDenied, imageDenied}
+	case container.NotPermitted:
+		return outcome{codeImageDenied, "The image " + img.Resolved + " cannot be pulled: " + e.Reason() + ". " + permit}
 	case container.Unreachable:
 		return outcome{codeInternalError, "The registry of the image " + img.Resolved + " cannot be reached."}
 	case container.Unsupported:
