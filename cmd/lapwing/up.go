@@ -60,7 +60,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.IntVar(&o.concurrency, "concurrency", invoke.DefaultAccountLimit, "`NUMBER` of concurrent executions of the account")
 	f.DurationVar(&o.idle, "idle-timeout", invoke.DefaultIdleTimeout, "`TIME` that an execution environment waits for work")
 	f.BoolVar(&o.egress, "egress", true, "let functions reach the internet through this host")
-	f.StringVar(&o.registries, "registries", "", "`FILE` with logins and mirrors of container registries, as docker's config.json (default registries.json in the data directory, if there)")
+	f.StringVar(&o.registries, "registries", "", "`FILE` with logins and mirrors of container registries, and those at private addresses, as docker's config.json (default registries.json in the data directory, if there)")
 	f.StringVar(&o.otlp, "otlp", "", "`URL` of an OpenTelemetry collector for spans, e.g. http://127.0.0.1:4318 (or set OTEL_EXPORTER_OTLP_ENDPOINT)")
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
