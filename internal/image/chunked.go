@@ -27,6 +27,8 @@ type chunked struct {
 	// files shows them; it gives nil where the host cannot.
 	files func() *lazy.Files
 
+	lost chan string // digests, see Store.Lost
+
 	mu        sync.Mutex
 	shown     *lazy.Files // what files has given
 	manifests map[string]*chunk.Manifest
@@ -36,7 +38,7 @@ type chunked struct {
 // are to be made again.
 func (s *Store) openChunked(further []chunk.Source) error {
 	c := &s.chunked
-	c.manifests = map[string]*chunk.Manifest{}
+	c.manifests, c.lost = map[string]*chunk.Manifest{}, make(chan string, 256)
 	paths, err := filepath.Glob(filepath.Join(s.dir, "*"+manifestSuffix))
 	if err != nil {
 		return err
@@ -60,6 +62,16 @@ func (s *Store) openChunked(further []chunk.Source) error {
 	}
 	if c.chunks, err = chunk.OpenStore(filepath.Join(s.dir, chunkDir), all...); err != nil {
 		return err
+	}
+	for digest, m := range c.manifests {
+		if len(further) > 0 || c.chunks.Whole(m) {
+			continue
+		}
+		s.log.Error("an image lacks chunks and is to be made again", "image", digest)
+		delete(c.manifests, digest)
+		if err := errors.Join(os.Remove(s.manifest(digest)), c.chunks.Release(m)); err != nil {
+			return err
+		}
 	}
 	c.reader = chunk.NewReader(c.chunks, further...)
 	c.files = sync.OnceValue(func() *lazy.Files {
@@ -168,21 +180,80 @@ func (s *Store) lazyPath(digest string) (string, bool) {
 	if files == nil {
 		return "", false
 	}
-	files.Show(digest, c.reader.File(m))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.manifests[digest] != m { // removed meanwhile, and not to be shown again
+		return "", false
+	}
+	files.Show(digest, &shownImage{c.reader.File(m), s, digest})
 	return files.Path(digest), true
 }
+
+// shownImage is an image that is read as it is wanted. It is given up when a part
+// of it is nowhere to be had.
+type shownImage struct {
+	*chunk.File
+	store  *Store
+	digest string
+}
+
+// Read implements lazy.Content.
+func (i *shownImage) Read(ctx context.Context, b []byte, off int64) (int, error) {
+	n, err := i.File.Read(ctx, b, off)
+	if errors.Is(err, chunk.ErrMissing) || errors.Is(err, chunk.ErrDamaged) {
+		i.store.lose(i.digest, i.Manifest)
+	}
+	return n, err
+}
+
+// lose removes an image that cannot be read, unless that was done or the image
+// made again, and tells so through Lost.
+func (s *Store) lose(digest string, m *chunk.Manifest) {
+	c := &s.chunked
+	c.mu.Lock()
+	found := c.manifests[digest] == m
+	var err error
+	if found {
+		// Before Build can write another.
+		err = os.Remove(s.manifest(digest))
+		delete(c.manifests, digest)
+	}
+	c.mu.Unlock()
+	if !found {
+		return
+	}
+	s.log.Error("an image is damaged and is to be made again", "image", digest, "err", err)
+	s.hide(digest, m)
+	select {
+	case c.lost <- digest:
+	default: // it is made again at the next start
+	}
+}
+
+// Lost gives the digests of images that Build made and that turned out to be
+// damaged. They are removed; Build makes them again.
+func (s *Store) Lost() <-chan string { return s.chunked.lost }
 
 // removeChunked deletes the chunks of an image that no other has, once no sandbox
 // has it mounted. What a crash keeps from that Open does.
 func (s *Store) removeChunked(digest string) {
 	c := &s.chunked
 	c.mu.Lock()
-	m, files := c.manifests[digest], c.shown
+	m := c.manifests[digest]
 	delete(c.manifests, digest)
 	c.mu.Unlock()
-	if m == nil {
-		return
+	if m != nil {
+		s.hide(digest, m)
 	}
+}
+
+// hide gives up the chunks of an image that is not in the manifests any more, once
+// no sandbox has it mounted.
+func (s *Store) hide(digest string, m *chunk.Manifest) {
+	c := &s.chunked
+	c.mu.Lock()
+	files := c.shown
+	c.mu.Unlock()
 	release := func() {
 		if err := c.chunks.Release(m); err != nil {
 			s.log.Error("chunks of a removed image are left until the next start", "image", digest, "err", err)

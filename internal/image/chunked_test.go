@@ -262,3 +262,49 @@ func TestWithoutFUSEAnImageIsPutTogether(t *testing.T) {
 		t.Errorf("left: %v", got)
 	}
 }
+
+func TestADamagedImageIsToldAndCanBeMadeAgain(t *testing.T) {
+	needRoot(t)
+	const n = 3 << 20
+	for what, damage := range map[string]func(string) error{
+		"missing": os.Remove,
+		"damaged": func(path string) error { return os.WriteFile(path, []byte("LWC\x01\x00 rotten"), 0o600) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newStore(t)
+			if err := s.Build(t.Context(), imageA, add(n, 1)); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range chunks(t, s) {
+				if err := damage(path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := os.ReadFile(s.Path(imageA)); err == nil {
+				t.Error("read what is not there")
+			}
+			if got := <-s.Lost(); got != imageA || s.Has(imageA) {
+				t.Errorf("lost %s, there: %v", got, s.Has(imageA))
+			}
+			if err := s.Build(t.Context(), imageA, add(n, 1)); err != nil {
+				t.Fatal(err)
+			}
+			hold(t, s, imageA, n, 1)
+		})
+	}
+}
+
+func TestAnImageThatLacksChunksIsNotThereAfterAStart(t *testing.T) {
+	needRoot(t)
+	s := newStore(t)
+	if err := s.Build(t.Context(), imageA, add(3<<20, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(chunks(t, s)[1]); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s.dir)
+	if s.Has(imageA) || len(chunks(t, s)) > 0 {
+		t.Errorf("%d chunks are left", len(chunks(t, s)))
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -37,6 +38,7 @@ type Store struct {
 
 	mu   sync.Mutex
 	uses map[Digest]int
+	lost map[Digest]bool // used and not there when the store was opened
 }
 
 // OpenStore opens the chunks in dir, which it makes if it is missing, and deletes
@@ -45,10 +47,11 @@ func OpenStore(dir string, manifests ...*Manifest) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("chunk: %w", err)
 	}
-	s := &Store{dir: dir, uses: map[Digest]int{}}
+	s := &Store{dir: dir, uses: map[Digest]int{}, lost: map[Digest]bool{}}
 	for _, m := range manifests {
 		for _, d := range m.Chunks {
 			s.uses[d]++
+			s.lost[d] = d != (Digest{})
 		}
 	}
 	if err := s.sweep(); err != nil {
@@ -207,10 +210,17 @@ func (s *Store) sweep() error {
 			return err
 		}
 		if d, err := parseDigest(e.Name()); err == nil && s.uses[d] > 0 {
+			delete(s.lost, d)
 			return nil
 		}
 		return os.Remove(path)
 	})
+}
+
+// Whole tells whether all chunks of a manifest were there when the store was
+// opened with it. What they hold is checked when they are read.
+func (s *Store) Whole(m *Manifest) bool {
+	return !slices.ContainsFunc(m.Chunks, func(d Digest) bool { return s.lost[d] })
 }
 
 // Sync brings all that was put to disk.

@@ -286,3 +286,31 @@ func (s *Service) restoreImages(ctx context.Context) error {
 	}
 	return nil
 }
+
+// remakeImages makes images again that turn out to be damaged while functions use
+// them. Environments that have one end, and none starts until it is there.
+func (s *Service) remakeImages() {
+	for {
+		var root string
+		select {
+		case <-s.ctx.Done():
+			return
+		case root = <-s.opts.Images.Lost():
+		}
+		for _, img := range s.code.images() {
+			if img.Root == root {
+				s.deployImage(s.ctx, &img) // tells what it cannot do
+				break
+			}
+		}
+		for _, e := range s.entries.list("") {
+			uses := false
+			e.configurations(func(c *configuration, _ *status) { uses = uses || c.Image != nil && c.Image.Root == root })
+			if uses {
+				unlock := s.lock(e.key)
+				s.reload(e.key) // where the image is
+				unlock()
+			}
+		}
+	}
+}

@@ -218,6 +218,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.wg.Go(s.runLifecycle)
 	s.wg.Go(s.code.collect)
+	s.wg.Go(s.remakeImages)
 	return s, nil
 }
 
