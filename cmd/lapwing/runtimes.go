@@ -120,6 +120,9 @@ A server that is running uses what was added at once.`,
 			if image != "" && from != "" {
 				return usageError{errors.New("--image and --from exclude each other")}
 			}
+			if err := knownRuntimes(args); err != nil {
+				return err
+			}
 			r, err := openRuntimes(*data)
 			if err != nil {
 				return err
@@ -131,7 +134,7 @@ A server that is running uses what was added at once.`,
 				}
 				return tellAdded(cmd, r, args[0])
 			case from != "":
-				if err := r.AddPath(args[0], from); err != nil {
+				if err := r.AddPath(cmd.Context(), args[0], from); err != nil {
 					return err
 				}
 				return tellAdded(cmd, r, args[0])
@@ -147,6 +150,17 @@ A server that is running uses what was added at once.`,
 	cmd.Flags().StringVar(&image, "image", "", "`REFERENCE` of an OCI image in a registry, or the path of an OCI layout or of an archive of 'docker save'")
 	cmd.Flags().StringVar(&from, "from", "", "`PATH` of an interpreter of this host")
 	return cmd
+}
+
+// knownRuntimes refuses ids that are not known before anything is done for the
+// others.
+func knownRuntimes(ids []string) error {
+	for _, id := range ids {
+		if !slices.Contains(runtimes.IDs(), id) {
+			return &runtimes.UnknownError{ID: id}
+		}
+	}
+	return nil
 }
 
 // addRuntime adds what a runtime lacks.
@@ -219,12 +233,15 @@ environments that use one keep it until they end.`,
 		Args:              someArgs("RUNTIME"),
 		ValidArgsFunction: completeRuntimes(data),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := knownRuntimes(args); err != nil {
+				return err
+			}
 			r, err := openRuntimes(*data)
 			if err != nil {
 				return err
 			}
 			for _, id := range args {
-				if err := r.Remove(id); err != nil {
+				if err := r.Remove(cmd.Context(), id); err != nil {
 					return err
 				}
 			}

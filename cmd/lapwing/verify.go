@@ -76,10 +76,8 @@ its logs are not touched. A check that fails makes the exit code 1.
 // verifyTargets returns the runtimes to verify: those named, even if they are
 // missing, or all that are there.
 func verifyTargets(all []runtimes.Listing, ids []string) (targets []verify.Target, err error) {
-	for _, id := range ids {
-		if !slices.ContainsFunc(all, func(l runtimes.Listing) bool { return l.ID == id }) {
-			return nil, &runtimes.UnknownError{ID: id}
-		}
+	if err := knownRuntimes(ids); err != nil {
+		return nil, err
 	}
 	for _, l := range all {
 		usable := l.Status != runtimes.StatusMissing && l.Status != runtimes.StatusUnhealthy

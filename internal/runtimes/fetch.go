@@ -19,6 +19,11 @@ type Progress struct {
 	Done, Total int64  // bytes; Total is 0 where it is not known
 }
 
+// stallTimeout is how long a registry may send nothing.
+const stallTimeout = time.Minute
+
+var errStalled = fmt.Errorf("nothing has come for %v", stallTimeout)
+
 // fetcher downloads from package registries.
 type fetcher struct {
 	client   *http.Client
@@ -30,14 +35,16 @@ func newFetcher(progress func(Progress)) *fetcher {
 		progress = func(Progress) {}
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone() // with the proxy of the environment
-	transport.ResponseHeaderTimeout = time.Minute
+	transport.ResponseHeaderTimeout = stallTimeout
 	return &fetcher{client: &http.Client{Transport: transport}, progress: progress}
 }
 
-// get opens a URL. The caller closes the body.
+// get opens a URL. The caller closes the body, which fails where it stalls.
 func (f *fetcher) get(ctx context.Context, url string, header http.Header) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
 	for key, values := range header {
@@ -45,13 +52,40 @@ func (f *fetcher) get(ctx context.Context, url string, header http.Header) (*htt
 	}
 	resp, err := f.client.Do(req)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
+	resp.Body = &stallingBody{resp.Body, ctx, cancel, time.AfterFunc(stallTimeout, func() { cancel(errStalled) })}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()
 		return nil, fmt.Errorf("GET %s: %s", url, resp.Status)
 	}
 	return resp, nil
+}
+
+// stallingBody is a body whose request ends where nothing comes for stallTimeout.
+type stallingBody struct {
+	io.ReadCloser
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+}
+
+func (b *stallingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.timer.Reset(stallTimeout)
+	}
+	if err != nil && !errors.Is(err, io.EOF) && b.ctx.Err() != nil {
+		err = context.Cause(b.ctx)
+	}
+	return n, err
+}
+
+func (b *stallingBody) Close() error {
+	b.timer.Stop()
+	b.cancel(nil)
+	return b.ReadCloser.Close()
 }
 
 // bytes downloads a document of at most limit bytes.

@@ -1,6 +1,7 @@
 package runtimes
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ const pathDir = "path"
 // AddPath makes the interpreter at a path of this host a runtime's, in the place
 // of whatever served it but an image. It must be of exactly the runtime's
 // release, and is asked for its version: whoever calls this trusts it.
-func (r *Registry) AddPath(id, path string) error {
+func (r *Registry) AddPath(ctx context.Context, id, path string) error {
 	s, ok := lookup(id)
 	if !ok {
 		return &UnknownError{id}
@@ -23,7 +24,7 @@ func (r *Registry) AddPath(id, path string) error {
 	if s.language == nil {
 		return fmt.Errorf("add %s: it needs no interpreter", id)
 	}
-	return r.adding(s, func() error {
+	return r.adding(ctx, s, nil, func() error {
 		path, err := filepath.Abs(path)
 		if err != nil {
 			return err

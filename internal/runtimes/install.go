@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -82,7 +83,7 @@ func (r *Registry) Add(ctx context.Context, id string, progress func(Progress)) 
 	if err != nil && !r.onHost(s) {
 		return fmt.Errorf("add %s: %w", id, err)
 	}
-	return r.adding(s, func() error {
+	return r.adding(ctx, s, progress, func() error {
 		f := newFetcher(progress)
 		if l, ok := s.language.(companion); ok {
 			if err := l.add(ctx, r, f); err != nil {
@@ -114,12 +115,12 @@ func (r *Registry) onHost(s spec) bool {
 
 // adding runs fill, which adds to the directory of a runtime, while nobody else
 // does.
-func (r *Registry) adding(s spec, fill func() error) error {
+func (r *Registry) adding(ctx context.Context, s spec, progress func(Progress), fill func() error) error {
 	id, dir := s.id, r.addedDir(s)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("add %s: %w", id, err)
 	}
-	unlock, err := lock(filepath.Join(r.dir, "added", ".lock"))
+	unlock, err := lock(ctx, filepath.Join(r.dir, "added", ".lock"), progress)
 	if err != nil {
 		return fmt.Errorf("add %s: %w", id, err)
 	}
@@ -190,12 +191,12 @@ func (r *Registry) check(s spec, m manifest, dir string) error {
 
 // Remove removes every added interpreter of a runtime. Sandboxes that still
 // run on one must be gone. It is no error if there is none.
-func (r *Registry) Remove(id string) error {
+func (r *Registry) Remove(ctx context.Context, id string) error {
 	s, ok := lookup(id)
 	if !ok {
 		return &UnknownError{id}
 	}
-	unlock, err := lock(filepath.Join(r.dir, "added", ".lock"))
+	unlock, err := lock(ctx, filepath.Join(r.dir, "added", ".lock"), nil)
 	if err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
@@ -209,8 +210,12 @@ func (r *Registry) Remove(id string) error {
 	return nil
 }
 
-// lock takes an exclusive lock between processes.
-func lock(path string) (unlock func(), err error) {
+// lockPoll is the pause between attempts to take a lock that another process has.
+const lockPoll = 100 * time.Millisecond
+
+// lock takes an exclusive lock between processes, and tells progress, which may
+// be nil, where it has to wait for it.
+func lock(ctx context.Context, path string, progress func(Progress)) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
@@ -218,11 +223,26 @@ func lock(path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+	for {
+		switch err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+		case err == nil:
+			return func() { f.Close() }, nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		if progress != nil {
+			progress(Progress{Step: "wait for another 'lapwing runtimes' to end"})
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(lockPoll):
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // findAdded returns what was added for a runtime, or an error that is

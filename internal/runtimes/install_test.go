@@ -171,7 +171,7 @@ func TestAddNodeFromNPM(t *testing.T) {
 	if rt2, err := again.Resolve("nodejs22.x"); err != nil || rt2.VersionARN("x") != rt.VersionARN("x") {
 		t.Errorf("after a restart: %+v, %v", rt2, err)
 	}
-	if err := r.Remove("nodejs22.x"); err != nil {
+	if err := r.Remove(t.Context(), "nodejs22.x"); err != nil {
 		t.Fatal(err)
 	}
 	if rt, err := r.Resolve("nodejs22.x"); err == nil && rt.Version == "nodejs:22.99.1" {

@@ -39,7 +39,7 @@ func (l javaVM) version(s spec, program string, _ func(...string) (string, error
 	if v := l.recorded(s, home); v != "" {
 		return v, nil
 	}
-	return "", fmt.Errorf("%s/release names no version", home)
+	return "", fmt.Errorf("it is no program of a JDK: %s names no version", filepath.Join(home, "release"))
 }
 
 func (javaVM) recorded(_ spec, prefix string) string {

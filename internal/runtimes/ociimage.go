@@ -56,7 +56,7 @@ func (r *Registry) AddImage(ctx context.Context, id, reference string, progress 
 	if progress == nil {
 		progress = func(Progress) {}
 	}
-	return r.adding(s, func() error {
+	return r.adding(ctx, s, progress, func() error {
 		progress(Progress{Step: "look up image " + reference})
 		image, err := openImage(ctx, reference)
 		if err != nil {

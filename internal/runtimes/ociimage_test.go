@@ -172,7 +172,7 @@ func TestTheImageThatWasAddedLastCounts(t *testing.T) {
 			t.Fatalf("%+v, %v; want 22.%s.1", rt, err, minor)
 		}
 	}
-	if err := r.Remove("nodejs22.x"); err != nil {
+	if err := r.Remove(t.Context(), "nodejs22.x"); err != nil {
 		t.Fatal(err)
 	}
 	if r.findImage(mustLookup(t, "nodejs22.x")) != "" {
@@ -316,16 +316,16 @@ func TestANamedInterpreterServesItsReleaseOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The test program says that it is 22.99.1.
-	if err := r.AddPath("nodejs24.x", node); err == nil || !strings.Contains(err.Error(), "is Node.js 22.99.1, and nodejs24.x needs 24") {
+	if err := r.AddPath(t.Context(), "nodejs24.x", node); err == nil || !strings.Contains(err.Error(), "is Node.js 22.99.1, and nodejs24.x needs 24") {
 		t.Errorf("as 24: %v", err)
 	}
-	if err := r.AddPath("nodejs22.x", node); err != nil {
+	if err := r.AddPath(t.Context(), "nodejs22.x", node); err != nil {
 		t.Fatal(err)
 	}
 	if rt, err := r.Resolve("nodejs22.x"); err != nil || rt.Version != "nodejs:22.99.1" {
 		t.Errorf("%+v, %v", rt, err)
 	}
-	if err := r.AddPath("provided.al2023", node); err == nil {
+	if err := r.AddPath(t.Context(), "provided.al2023", node); err == nil {
 		t.Error("a provided runtime takes an interpreter")
 	}
 }
