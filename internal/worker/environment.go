@@ -268,18 +268,24 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 // run hands the event to the runtime and waits until the runtime is ready for
 // the next one. A failure is the function's, an error the platform's.
 func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
-	if e.ready {
+	told := false // of the start: once, however many runtimes it takes
+	if e.ready && e.in.conn.Exited() == nil {
 		e.log.start(began, req.RequestID)
+		told = true
 		fail, err := e.deliver(ctx, began, req, r)
 		if !errors.Is(err, host.ErrExited) {
 			return fail, err
 		}
+	}
+	if e.ready {
 		// The runtime ended after its last invocation and has not seen this
 		// one, which a new runtime gets.
 		e.reset(crashFailure())
 	}
 	fail, err := e.suppressedInit(ctx)
-	e.log.start(time.Now(), req.RequestID)
+	if !told {
+		e.log.start(time.Now(), req.RequestID)
+	}
 	if fail != nil || err != nil {
 		return fail, err
 	}

@@ -177,8 +177,10 @@ func TestWhatEndedBetweenInvocationsIsReplacedWithinTheNext(t *testing.T) {
 	defer env.Close()
 	e := env.(*environment)
 	e.unpark()
+	runs := 0
 	run := func(payload string) (string, *failure) {
 		t.Helper()
+		runs++
 		req := &invoke.Request{Version: v, RequestID: requestID, Payload: []byte(payload), Tail: true}
 		r := &response{req: req, call: new(invoke.Call)}
 		fail, err := e.run(t.Context(), time.Now(), req, r)
@@ -205,6 +207,11 @@ func TestWhatEndedBetweenInvocationsIsReplacedWithinTheNext(t *testing.T) {
 		t.Fatal(err)
 	}
 	counts()
+	starts := func() int { return strings.Count(b.logs.text(), "START RequestId: ") }
+	waitFor(t, func() bool { return starts() >= runs })
+	if got := starts(); got != runs {
+		t.Errorf("START is told %d times of %d invocations", got, runs)
+	}
 }
 
 func TestExtensionIsToldWhyTheEnvironmentEnds(t *testing.T) {
