@@ -187,8 +187,8 @@ func runtimeProblem(data, id string) error {
 	return err
 }
 
-// confirm returns what asks before a deployment. A function from a folder is not
-// asked about; it loses nothing.
+// confirm returns what asks before a deployment. A function from a folder is
+// asked about only if something is lost.
 func confirm(cmd *cobra.Command, yes bool) func(deploy.Consequences) (bool, error) {
 	return func(c deploy.Consequences) (bool, error) {
 		if yes || !c.Template && !c.Loses {

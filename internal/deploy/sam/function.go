@@ -106,7 +106,8 @@ func (x *expander) functionCode(r template.Resource, props map[string]any) {
 	case hasURI:
 		props["Code"] = x.location(r, "CodeUri")
 	default:
-		x.fail(x.t.Line("Resources", r.ID), "%s needs CodeUri or InlineCode", r.ID)
+		// As for `sam build`: templates of `sam init` leave it out.
+		props["Code"] = x.code(r, "CodeUri", ".")
 	}
 }
 

@@ -214,6 +214,13 @@ func TestPoliciesBecomeThoseOfTheRole(t *testing.T) {
 	}
 }
 
+func TestCodeIsBesideTheTemplateIfNothingSaysWhere(t *testing.T) {
+	x := mustExpand(t, "Transform: AWS::Serverless-2016-10-31\nResources: {F: {Type: AWS::Serverless::Function, Properties: {Runtime: nodejs22.x, Handler: index.handler}}}")
+	if got := plain(t, x.find(t, "F").Properties["Code"]); got != `{"Package":"package of ."}` {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestCodeIsPackagedAsItsResourceSays(t *testing.T) {
 	var codes []Code
 	x, err := expand(t, `
@@ -269,7 +276,6 @@ func TestWhatLapwingLacksIsRefusedWithItsLine(t *testing.T) {
 		"      Policies: [{S3ReadPolicy: {BucketName: b, Other: x}}]":                                   "S3ReadPolicy has no parameter Other",
 		"      Policies: [3]": "a policy is the name or ARN of a managed one",
 		"      Role: r\n      Policies: AmazonS3ReadOnlyAccess":             "Fn has a Role, which its Policies would not change",
-		"  G: {Type: AWS::Serverless::Function, Properties: {}}":            "line 9: G needs CodeUri or InlineCode",
 		"  G: {Type: AWS::Serverless::LayerVersion, Properties: {Size: 1}}": "does not have the property Size of AWS::Serverless::LayerVersion",
 		"Globals: {Api: {}}":               "Lapwing has Globals of Function and LayerVersion, not of Api",
 		"Globals: {Function: {Events: 1}}": "Events cannot be in Globals of Function",
