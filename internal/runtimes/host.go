@@ -2,6 +2,7 @@ package runtimes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -15,8 +16,8 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox"
 )
 
-// probeTimeout bounds the question for an interpreter's version.
-const probeTimeout = 10 * time.Second
+// probeTimeout bounds the question for an interpreter's version, on a busy host.
+const probeTimeout = time.Minute
 
 // versionPattern finds the version in the path of an interpreter that a
 // version manager keeps: .../versions/node/v22.1.0/bin/node.
@@ -87,7 +88,12 @@ func probe(s spec, path string) (string, error) {
 		defer cancel()
 		cmd := exec.CommandContext(ctx, path, args...)
 		cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8"}
-		return output(cmd)
+		cmd.WaitDelay = time.Second
+		text, err := output(cmd)
+		if err != nil && ctx.Err() != nil {
+			return "", fmt.Errorf("it has not told its version: %w", ctx.Err())
+		}
+		return text, err
 	})
 }
 
@@ -112,7 +118,9 @@ func (p probes) version(s spec, path string) (string, error) {
 		return got.version, got.err
 	}
 	version, err := probe(s, path)
-	p[key] = probeResult{info, version, err}
+	if !errors.Is(err, context.DeadlineExceeded) { // which says more of the host than of the program
+		p[key] = probeResult{info, version, err}
+	}
 	return version, err
 }
 
