@@ -215,7 +215,7 @@ func TestPoliciesBecomeThoseOfTheRole(t *testing.T) {
 }
 
 func TestCodeIsBesideTheTemplateIfNothingSaysWhere(t *testing.T) {
-	x := mustExpand(t, "Transform: AWS::Serverless-2016-10-31\nResources: {F: {Type: AWS::Serverless::Function, Properties: {Runtime: nodejs22.x, Handler: index.handler}}}")
+	x := mustExpand(t, "Resources: {F: {Type: AWS::Serverless::Function, Properties: {Runtime: nodejs22.x, Handler: index.handler}}}")
 	if got := plain(t, x.find(t, "F").Properties["Code"]); got != `{"Package":"package of ."}` {
 		t.Errorf("got %s", got)
 	}
