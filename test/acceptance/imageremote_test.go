@@ -158,7 +158,7 @@ func TestImagesThatCannotBeUsedFailWithTheReason(t *testing.T) {
 		c := ecr.NewFromConfig(s.Config())
 		refuses(t, s, uri+":2", "InvalidParameterValueException", "Source image "+uri+":2 does not exist. Provide a valid source image.")
 		refuses(t, s, stranger.host+"/good:1", "AccessDeniedException", "Lambda does not have permission to access the ECR image. Check the ECR permissions.")
-		refuses(t, s, unnamed.host+"/good:1", "InvalidParameterValueException", "Source image "+unnamed.host+"/good:1 cannot be pulled: "+unnamed.host+" is a loopback, link-local or private address. "+
+		refuses(t, s, unnamed.host+"/good:1", "InvalidParameterValueException", "Source image "+unnamed.host+"/good:1 cannot be pulled: "+unnamed.host+" has a loopback, link-local or private address. "+
 			"The operator of this server permits such a registry by naming its host in registries.json (auths, mirrors or insecure).")
 		_, err := c.PutImage(t.Context(), &ecr.PutImageInput{RepositoryName: aws.String("good"), ImageTag: aws.String("index"), ImageManifest: aws.String(
 			`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`)})

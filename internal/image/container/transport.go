@@ -29,20 +29,26 @@ const (
 func newTransport() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ResponseHeaderTimeout = headerTimeout
-	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+	t.DialContext = func(ctx context.Context, network, host string) (net.Conn, error) {
 		d := net.Dialer{Timeout: dialTimeout}
 		if ctx.Value(anyAddress{}) == nil {
 			d.Control = func(_, address string, _ syscall.RawConn) error {
 				to, err := netip.ParseAddrPort(address)
 				if err == nil && !public(to.Addr()) {
-					err = &Error{NotPermitted, errors.New(address + " is a loopback, link-local or private address")}
+					err = notPermitted(host)
 				}
 				return err
 			}
 		}
-		return d.DialContext(ctx, network, address)
+		return d.DialContext(ctx, network, host)
 	}
 	return guardedTransport{t, t.Proxy}
+}
+
+// notPermitted does not tell the address: the names of the own network are not
+// for whoever may create functions.
+func notPermitted(host string) error {
+	return fail(NotPermitted, "%s has a loopback, link-local or private address", host)
 }
 
 // anyAddress is the key of contexts in which any address may be connected to.
@@ -115,7 +121,7 @@ func (g guardedTransport) check(r *http.Request) (*http.Request, error) {
 		return r, err
 	}
 	if a, err := netip.ParseAddr(r.URL.Hostname()); err == nil && !public(a) {
-		return nil, &Error{NotPermitted, errors.New(r.URL.Host + " is a loopback, link-local or private address")}
+		return nil, notPermitted(r.URL.Host)
 	}
 	return r.WithContext(context.WithValue(r.Context(), anyAddress{}, true)), nil
 }
