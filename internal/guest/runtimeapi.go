@@ -36,12 +36,10 @@ const nextPath = "/2018-06-01/runtime/invocation/next"
 
 // serve routes a request of the function.
 func (g *guest) serve(r *http1.Request) http1.Response {
-	if r.Pipelined && r.Path != nextPath {
-		g.link.flush() // next itself has something to send as a rule
-	}
 	if r.Path == nextPath {
 		return only(r, "GET", g.next)
 	}
+	g.link.flush() // what waits for a call of next, which as a rule has something to send
 	rest, ok := strings.CutPrefix(r.Path, "/2018-06-01/")
 	if !ok {
 		return g.serveExtensionAPIs(r)

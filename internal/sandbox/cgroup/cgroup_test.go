@@ -286,7 +286,7 @@ func TestALimitAboveTheDaemonsOwnIsTheDaemonsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	inner := &Tree{v1: maps.Clone(tree.v1)}
-	inner.v1["cpu"] = own.guest
+	inner.v1["cpu"] = own.cpu.guest
 	g, err := inner.Create("inner")
 	if err != nil {
 		t.Fatal(err)
@@ -296,7 +296,7 @@ func TestALimitAboveTheDaemonsOwnIsTheDaemonsOwn(t *testing.T) {
 			t.Errorf("limit of %d: %v", millis, err)
 		}
 	}
-	if quota := strings.TrimSpace(contents(t, g.(*groupV1).guest, "cpu.cfs_quota_us")); quota != "10000" {
+	if quota := strings.TrimSpace(contents(t, g.(*groupV1).cpu.guest, "cpu.cfs_quota_us")); quota != "10000" {
 		t.Errorf("quota %s, want 10000", quota)
 	}
 	if err := g.Remove(); err != nil {

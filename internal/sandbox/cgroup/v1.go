@@ -46,9 +46,8 @@ func openV1(name string, found map[string]hierarchy) (*Tree, error) {
 // groupV1 is a Group in version 1 hierarchies.
 type groupV1 struct {
 	dirs   map[string]string // by controller
-	guest  string            // in the directory of cpu, if there is that
-	cpu    cpuLimit
-	freeze *os.File // freezer.state
+	cpu    cpuLimit          // where there is that controller
+	freeze *os.File          // freezer.state
 	peak   peak
 }
 
@@ -67,11 +66,10 @@ func createV1(t *Tree, name string) (_ Group, err error) {
 		g.dirs[c] = dir
 	}
 	if dir := g.dirs["cpu"]; dir != "" {
-		g.guest = filepath.Join(dir, guestGroup)
-		if err := os.Mkdir(g.guest, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		g.cpu = cpuLimit{whole: dir, guest: filepath.Join(dir, guestGroup), burst: "cpu.cfs_burst_us", quota: quotaV1, share: sharesV1}
+		if err := os.Mkdir(g.cpu.guest, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("cgroup: %w", err)
 		}
-		g.cpu = cpuLimit{whole: dir, guest: g.guest, burst: "cpu.cfs_burst_us", quota: quotaV1, share: sharesV1}
 	}
 	g.freeze, err = os.OpenFile(filepath.Join(g.dirs["freezer"], "freezer.state"), os.O_RDWR, 0)
 	if err != nil {
@@ -91,7 +89,7 @@ func (g *groupV1) StartFD() int { return -1 }
 func (g *groupV1) Add(pid int) error {
 	for _, dir := range g.unique() {
 		if dir == g.dirs["cpu"] {
-			dir = g.guest
+			dir = g.cpu.guest
 		}
 		if err := write(dir, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 			return fmt.Errorf("cgroup: adding a process: %w", err)
@@ -101,10 +99,10 @@ func (g *groupV1) Add(pid int) error {
 }
 
 func (g *groupV1) AddKernel(pid int) error {
-	if g.guest == "" {
+	if g.cpu.whole == "" {
 		return nil // nothing is limited
 	}
-	if err := write(g.dirs["cpu"], "cgroup.procs", strconv.Itoa(pid)); err != nil {
+	if err := write(g.cpu.whole, "cgroup.procs", strconv.Itoa(pid)); err != nil {
 		return fmt.Errorf("cgroup: moving the guest's kernel: %w", err)
 	}
 	return nil
@@ -299,8 +297,8 @@ func (g *groupV1) Remove() error {
 	for _, dir := range g.unique() {
 		errs = append(errs, killAll(dir))
 	}
-	if g.guest != "" {
-		errs = append(errs, killAll(g.guest), removeDir(g.guest))
+	if g.cpu.guest != "" {
+		errs = append(errs, killAll(g.cpu.guest), removeDir(g.cpu.guest))
 	}
 	for _, dir := range g.unique() {
 		errs = append(errs, removeDir(dir))

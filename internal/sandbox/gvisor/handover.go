@@ -229,9 +229,6 @@ func check(spec *sandbox.Spec) error {
 	if len(spec.Mounts) > wire.MaxMounts {
 		return bad("%d mounts", len(spec.Mounts))
 	}
-	if spec.Root != "" && (!path.IsAbs(spec.Root) || len(spec.Symlinks) > 0) {
-		return bad("root %q with %d symbolic links", spec.Root, len(spec.Symlinks))
-	}
 	if n := spec.Network; n != (sandbox.Network{}) {
 		switch {
 		case n.NamespacePath == "" || n.Interface == "":
