@@ -53,6 +53,14 @@ type Version struct {
 	// ActiveTracing is TracingConfig Mode Active: the function's invocations
 	// are traced though the caller does not say so.
 	ActiveTracing bool
+
+	// SnapStart is set for a published version of a function with SnapStart
+	// ApplyOn PublishedVersions: its snapshot is made when it is published, and
+	// what runs in it may know that it is restored from one.
+	SnapStart bool
+	// SnapshotsOff is the owner's switch: environments of the version are never
+	// started from a snapshot.
+	SnapshotsOff bool
 }
 
 // Image is a container image to be run.
