@@ -14,10 +14,15 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 )
 
 // ErrNoCapacity reports that the host lacks the resources for one more sandbox.
 var ErrNoCapacity = errors.New("sandbox: host has no capacity left")
+
+// ErrUnfit is wrapped by errors of Sandbox.Snapshot where what runs in the sandbox
+// holds something that no snapshot can keep. The text says what, for users.
+var ErrUnfit = errors.New("sandbox: cannot be kept in a snapshot")
 
 // Init is the path of lapwing-init in every sandbox.
 const Init = "/lapwing-init"
@@ -96,8 +101,23 @@ type Driver interface {
 	// Create starts a sandbox and returns when lapwing-init runs in it. The
 	// context bounds the start only. On error nothing is left behind.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
+	// Restore makes a sandbox from a snapshot. The spec is the one that the
+	// sandbox of the snapshot was created with, but for ID, Hostname, the values
+	// of Network, CPUMillis and BoostMillis: its mounts have the same content in
+	// the same order. It returns when the guest program runs again, which finds
+	// a new host connection. On error nothing is left behind. A driver without
+	// snapshots returns errors.ErrUnsupported.
+	Restore(ctx context.Context, spec Spec, s Snapshot) (Sandbox, error)
 	// Close destroys all sandboxes of this driver and waits for them.
 	Close() error
+}
+
+// Snapshot is the stored state of a sandbox: two files, open for reading where a
+// sandbox is restored. All clones map Memory and copy what they write, so it must
+// not change while any of them lives. Whoever can write to either owns the clones.
+type Snapshot struct {
+	State  *os.File
+	Memory *os.File
 }
 
 // Sandbox is one running sandbox.
@@ -117,6 +137,12 @@ type Sandbox interface {
 	// its program and libraries, which is not limited. Unlike Stats it costs
 	// next to nothing while the use does not rise.
 	PeakMemoryMB() (int, error)
+	// Snapshot stops the sandbox for good and writes its state to the two files
+	// of s, which are empty and open for writing. Memory becomes a sparse file.
+	// The host connection ends. Whether it succeeds or not, the sandbox is then
+	// good for nothing but Destroy. A driver without snapshots returns
+	// errors.ErrUnsupported.
+	Snapshot(ctx context.Context, s Snapshot) error
 	// Done is closed when the sandbox has ended; Exit then tells why.
 	Done() <-chan struct{}
 	Exit() Exit
