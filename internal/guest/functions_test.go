@@ -38,6 +38,12 @@ var functions = map[string]func(){
 	"extension":            extensionMain,
 	"extension-init-error": extensionInitError,
 	"log-exit":             logExit,
+	"restore":              restored,
+	"restore-calls":        restoreCalls,
+	"restore-error":        func() { restoreError("/2018-06-01/runtime/restore/error") },
+	"restore-init-error":   func() { restoreError("/2018-06-01/runtime/init/error") },
+	"restore-exit":         func() { get("/runtime/restore/next"); os.Exit(65) },
+	"restore-die":          restoreDie,
 }
 
 const runtimeAPI = "http://" + Address + "/2018-06-01"

@@ -68,6 +68,7 @@ type guest struct {
 	// runtimeInit is set once the host knows that the runtime has initialised,
 	// but extensions have not.
 	runtimeInit bool
+	restoring   restoring
 	fatal       string // the first fatal error that an extension reported
 	event       *event
 	waiters     []*waiter // of the runtime, the newest last
@@ -181,6 +182,8 @@ func (g *guest) hostLoop(r *proto.Reader) error {
 			err = g.handleReset(f)
 		case proto.TypeEvent:
 			err = g.handleEvent(f)
+		case proto.TypeRestore:
+			err = g.handleRestore(f)
 		default:
 			err = fmt.Errorf("guest: unknown frame type %d", f.Type)
 		}
@@ -201,6 +204,7 @@ func (g *guest) handleStart(f proto.Frame) error {
 		return errors.New("guest: second start without a reset")
 	}
 	g.start = s
+	g.restoring.begin(s)
 	g.mu.Unlock()
 	g.tasks.Go(g.startProcesses)
 	return nil
@@ -265,7 +269,7 @@ func (g *guest) handleReset(f proto.Frame) error {
 // initialisation, the end of an invocation, the delivery of the next. g.mu is
 // held.
 func (g *guest) settle() {
-	if g.state != stateReady || g.ending {
+	if g.state != stateReady && g.state != stateRestoreReady || g.ending {
 		return
 	}
 	g.closed = true // from the runtime's first call of next on
@@ -274,15 +278,16 @@ func (g *guest) settle() {
 		return
 	}
 	switch {
-	case !g.initOver:
-		if len(g.extensions) > 0 {
-			g.runtimeDone() // first, as on Lambda
+	case g.state == stateRestoreReady:
+		if !g.restoring.told {
+			g.restoring.told = true
+			g.endOfInit()
+			g.link.json(proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: g.unfit()})
 		}
+	case !g.initOver:
+		g.endOfInit()
 		g.initOver = true
-		g.flushLogs()
-		g.telemetry.CloseSubscriptions()
-		g.reportExtensions()
-		g.link.raw(proto.AppendData(nil, proto.TypeInitDone, 0))
+		g.link.json(proto.TypeInitDone, proto.InitDone{Subscribed: g.telemetry.Wanted()})
 	case g.event != nil && g.event.ended:
 		g.flushLogs()
 		g.link.json(proto.TypeInvokeDone, proto.InvokeDone{RequestID: g.event.inv.RequestID})
@@ -290,6 +295,16 @@ func (g *guest) settle() {
 		g.requestID.Store(nil)
 	}
 	g.deliver()
+}
+
+// endOfInit does what is to be done at the end of initialisation. g.mu is held.
+func (g *guest) endOfInit() {
+	if len(g.extensions) > 0 {
+		g.runtimeDone() // first, as on Lambda
+	}
+	g.flushLogs()
+	g.telemetry.CloseSubscriptions()
+	g.reportExtensions()
 }
 
 // runtimeDone tells the host that the runtime has done its part, while

@@ -90,6 +90,15 @@ type sandbox struct {
 // empty, is mounted at /opt.
 func startSandbox(t testing.TB, opt string) *sandbox {
 	t.Helper()
+	s, conn := bootSandbox(t, opt)
+	s.Conn = host.New(conn, s.logs)
+	return s
+}
+
+// bootSandbox is startSandbox without the host's end of the connection, which
+// the test makes of what is returned.
+func bootSandbox(t testing.TB, opt string) (*sandbox, net.Conn) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: the guest is process 1 of a PID namespace")
 	}
@@ -116,13 +125,12 @@ func startSandbox(t testing.TB, opt string) *sandbox {
 		t.Fatal(err)
 	}
 	s := &sandbox{logs: new(logs), cmd: cmd}
-	s.Conn = host.New(conn, s.logs)
 	t.Cleanup(func() {
 		s.Close()
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	return s
+	return s, conn
 }
 
 // role returns what starts one of the functions below as the runtime.

@@ -160,6 +160,7 @@ func (g *guest) runtimeEnv() []string {
 			env = append(env, k+"="+v)
 		}
 	}
+	env = append(env, g.restoring.variables(g.start)...)
 	slices.Sort(env)
 	return append(env, "AWS_LAMBDA_RUNTIME_API="+Address)
 }
@@ -306,6 +307,7 @@ func (g *guest) wakeWaiters() {
 		w.ch <- nil
 	}
 	g.waiters = nil
+	g.restoring.giveUp()
 }
 
 // endLogs waits for the ends of the log pipes, and passes on what is there.

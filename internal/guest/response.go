@@ -225,10 +225,19 @@ func (g *guest) initError(r *http1.Request) http1.Response {
 	g.drainLogs()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.state != stateStarted || g.initOver {
+	switch {
+	case g.state == stateRestoring: // Lambda takes errors of restored runtimes here too
+		return g.initFailed(r, stateRestoreError, body)
+	case g.state != stateStarted || g.initOver:
 		return badTransition(g.state, stateInitError)
 	}
-	g.state = stateInitError
+	return g.initFailed(r, stateInitError, body)
+}
+
+// initFailed passes on the error that ended initialisation, or what follows a
+// restore. g.mu is held.
+func (g *guest) initFailed(r *http1.Request, to runtimeState, body []byte) http1.Response {
+	g.state = to
 	g.initOver = true
 	meta := errorMeta(r, "")
 	if meta.ContentType == causeContentType {

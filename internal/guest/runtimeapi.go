@@ -21,6 +21,9 @@ const (
 	stateResponse      runtimeState = "InvocationResponse"
 	stateErrorResponse runtimeState = "InvocationErrorResponse"
 	stateResponseSent  runtimeState = "RuntimeResponseSentState"
+	stateRestoreReady  runtimeState = "RestoreReady"
+	stateRestoring     runtimeState = "Restoring"
+	stateRestoreError  runtimeState = "RuntimeRestoreErrorState"
 )
 
 func (s runtimeState) String() string {
@@ -41,8 +44,13 @@ func (g *guest) serve(r *http1.Request) http1.Response {
 	}
 	g.link.flush() // what waits for a call of next, which as a rule has something to send
 	rest, ok := strings.CutPrefix(r.Path, "/2018-06-01/")
-	if !ok {
+	switch {
+	case r.Path == credentialsPath:
+		return only(r, "GET", g.serveCredentials)
+	case !ok:
 		return g.serveExtensionAPIs(r)
+	case strings.HasPrefix(rest, "runtime/restore/"):
+		return g.serveRestore(r)
 	}
 	switch rest {
 	case "runtime/init/error":
@@ -90,7 +98,7 @@ func (g *guest) askForEvent(r *http1.Request) (*waiter, http1.Response) {
 		return nil, failure(500, "InternalServerError", "Internal Server Error")
 	}
 	switch g.state {
-	case stateStarted, stateReady, stateResponseSent:
+	case stateStarted, stateReady, stateResponseSent, stateRestoring:
 		g.state = stateReady
 	case stateRunning:
 		// The runtime lost its event: it is given again, as Lambda does.

@@ -42,7 +42,7 @@ type Handler interface {
 
 // RuntimeDone tells how the runtime has finished.
 type RuntimeDone struct {
-	RequestID string        // empty: its initialisation
+	RequestID string        // empty: its initialisation, or what follows Restore
 	Err       *RuntimeError // of an invocation
 	Timing    Timing        // of an invocation
 }
@@ -105,7 +105,14 @@ func ExitMessage(e *proto.RuntimeExit) string {
 
 // InitResult tells how the initialisation of a runtime ended.
 type InitResult struct {
-	Err *RuntimeError // nil where the runtime is ready
+	Err *RuntimeError // nil where the runtime is ready, or Restorable
+	// Restorable is set where the runtime waits to be restored, as it was asked
+	// to: a snapshot can be taken now, and Restore lets it go on.
+	Restorable bool
+	// Unfit says, in a sentence for users, why no snapshot must be taken of a
+	// runtime that waits to be restored: its clones would share what they must
+	// not. The function has its say in it: the text is printable, no more.
+	Unfit string
 }
 
 // Outcome tells how an invocation ended.
@@ -130,8 +137,9 @@ type Conn struct {
 
 	events outbox
 
-	ready chan struct{} // closed at Hello
-	done  chan struct{} // closed when the connection has ended
+	ready   chan struct{} // closed at Hello
+	greeted bool          // Hello has come; of the reading goroutine
+	done    chan struct{} // closed when the connection has ended
 
 	mu    sync.Mutex // guards the fields below
 	life  *life
@@ -142,25 +150,31 @@ type Conn struct {
 // life is what a connection knows of one runtime, from the sandbox's start or a
 // reset to the next. Conn.mu guards it.
 type life struct {
-	begun   bool          // Start was called
-	started chan struct{} // closed when Start was written
-	inited  chan struct{} // closed when init is over; result is set then
-	result  InitResult
-	inv     *invocation
-	exit    *proto.RuntimeExit
+	begun      bool          // Start was called
+	started    chan struct{} // closed when Start was written, or Restore on a new connection
+	restorable bool          // the runtime was asked to be
+	parked     chan struct{} // closed when the runtime waits to be restored; unfit is set then
+	unfit      string
+	restored   bool          // Restore was called
+	inited     chan struct{} // closed when init, or what follows Restore, is over; result is set then
+	result     InitResult
+	inv        *invocation
+	exit       *proto.RuntimeExit
 
 	runtimeReady bool // RuntimeDone was called for the initialisation
 	subscribed   bool // an extension has subscribed to telemetry
 }
 
 func newLife() *life {
-	return &life{started: make(chan struct{}), inited: make(chan struct{})}
+	return &life{started: make(chan struct{}), parked: make(chan struct{}), inited: make(chan struct{})}
 }
 
 // initOver tells whether initialisation has ended.
-func (l *life) initOver() bool {
+func (l *life) initOver() bool { return closed(l.inited) }
+
+func closed(ch <-chan struct{}) bool {
 	select {
-	case <-l.inited:
+	case <-ch:
 		return true
 	default:
 		return false
@@ -169,14 +183,32 @@ func (l *life) initOver() bool {
 
 // New returns a Conn on conn, which it owns from now on.
 func New(conn net.Conn, h Handler) *Conn {
-	c := &Conn{conn: conn, h: h, ready: make(chan struct{}), done: make(chan struct{}), life: newLife()}
-	c.events.flush = c.flushEvents
-	c.events.wanted.Store(true)
+	c := newConn(conn, h, newLife())
 	go c.read()
 	return c
 }
 
-// Ready is closed when lapwing-init has said hello.
+// Resume returns a Conn on conn, which it owns from now on, for a sandbox that
+// was made from a snapshot: its runtime waits for Restore. The guest may say
+// hello anew, but need not, as nothing may have told it of the new connection.
+func Resume(conn net.Conn, h Handler) *Conn {
+	l := newLife()
+	l.begun = true
+	close(l.parked)
+	c := newConn(conn, h, l)
+	close(c.ready)
+	go c.read()
+	return c
+}
+
+func newConn(conn net.Conn, h Handler, l *life) *Conn {
+	c := &Conn{conn: conn, h: h, ready: make(chan struct{}), done: make(chan struct{}), life: l}
+	c.events.flush = c.flushEvents
+	c.events.wanted.Store(true)
+	return c
+}
+
+// Ready is closed when the guest has said hello, or was resumed.
 func (c *Conn) Ready() <-chan struct{} { return c.ready }
 
 // Done is closed when the connection has ended.
@@ -212,13 +244,14 @@ func (c *Conn) Close() error {
 }
 
 // Start starts the runtime and waits until it asks for its first event, fails
-// to initialise, or exits. It can be called once, and once more after each
-// Reset. An error means that the connection failed or ctx ended.
+// to initialise, or exits; or, where it was asked to be restorable, until it
+// waits for Restore. It can be called once, and once more after each Reset. An
+// error means that the connection failed or ctx ended.
 func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
 	c.mu.Lock()
 	l := c.life
 	again := l.begun
-	l.begun = true
+	l.begun, l.restorable = true, s.Restorable
 	c.mu.Unlock()
 	if again {
 		return InitResult{}, errors.New("host: the runtime has been started before")
@@ -227,17 +260,52 @@ func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
 		return InitResult{}, err
 	}
 	close(l.started)
+	return c.await(ctx, l, l.parked)
+}
+
+// Restore lets a runtime go on that waits to be restored, and waits until it
+// asks for its first event, reports an error (Runtime.AfterRestoreError, where
+// a hook failed) or exits. It can be called once: on a connection of Resume, or
+// after a Start whose result was Restorable, of which no snapshot was taken. An
+// error means that the connection failed or ctx ended.
+func (c *Conn) Restore(ctx context.Context, r proto.Restore) (InitResult, error) {
+	c.mu.Lock()
+	l := c.life
+	waits := closed(l.parked) && !l.restored
+	if waits {
+		l.restored, l.runtimeReady = true, false
+	}
+	c.mu.Unlock()
+	if !waits {
+		return InitResult{}, errors.New("host: no runtime waits to be restored")
+	}
+	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeRestore, r), nil); err != nil {
+		return InitResult{}, err
+	}
+	if !closed(l.started) {
+		close(l.started)
+	}
+	return c.await(ctx, l, nil)
+}
+
+// await waits for the end of initialisation, or for parked.
+func (c *Conn) await(ctx context.Context, l *life, parked <-chan struct{}) (InitResult, error) {
 	select {
 	case <-l.inited:
-		return l.result, nil
+	case <-parked:
 	case <-ctx.Done():
 		return InitResult{}, context.Cause(ctx)
 	case <-c.done:
-		if l.initOver() { // what was read before the end counts
-			return l.result, nil
+		if !l.initOver() && !closed(parked) { // what was read before the end counts
+			return InitResult{}, c.Err()
 		}
-		return InitResult{}, c.Err()
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l.initOver() {
+		return l.result, nil
+	}
+	return InitResult{Restorable: true, Unfit: l.unfit}, nil
 }
 
 // Invoke hands one event to the runtime and passes its response to w. It

@@ -68,7 +68,7 @@ func (c *Conn) handle(f proto.Frame) error {
 	switch f.Type {
 	case proto.TypeExtension, proto.TypeSubscription:
 		return c.handleExtension(f)
-	case proto.TypeRuntimeDone, proto.TypeInitDone, proto.TypeInvokeDone:
+	case proto.TypeRuntimeDone, proto.TypeSnapshotReady, proto.TypeInitDone, proto.TypeInvokeDone:
 		done, err := c.life.runtimeDone(f)
 		if err != nil {
 			return err
@@ -111,14 +111,14 @@ func (c *Conn) handleExtension(f proto.Frame) error {
 // finished; it returns what to tell of it, where that is news. Conn.mu is held.
 func (l *life) runtimeDone(f proto.Frame) (*RuntimeDone, error) {
 	var d proto.InvokeDone
-	if f.Type != proto.TypeInitDone {
+	if f.Type == proto.TypeRuntimeDone || f.Type == proto.TypeInvokeDone {
 		if err := f.Decode(&d); err != nil {
 			return nil, err
 		}
 	}
 	if d.RequestID == "" && f.Type != proto.TypeInvokeDone {
 		again := l.runtimeReady
-		if l.initOver() || again && f.Type == proto.TypeRuntimeDone {
+		if l.initOver() || closed(l.parked) && !l.restored || again && f.Type == proto.TypeRuntimeDone {
 			return nil, violation("initialisation ended twice")
 		}
 		if l.runtimeReady = true; again {
@@ -156,7 +156,14 @@ func (c *Conn) handleResetDone() error {
 func (l *life) handle(f proto.Frame) error {
 	switch f.Type {
 	case proto.TypeInitDone:
+		var d proto.InitDone
+		if err := f.Decode(&d); err != nil {
+			return err
+		}
+		l.subscribed = l.subscribed || d.Subscribed // before the snapshot, which this end knows nothing of
 		return l.endInit(InitResult{})
+	case proto.TypeSnapshotReady:
+		return l.handleSnapshotReady(f)
 	case proto.TypeInitError:
 		return l.handleInitError(f)
 	case proto.TypeRuntimeExit:
@@ -200,13 +207,14 @@ func (c *Conn) handleHello(f proto.Frame) error {
 	if h.Version != proto.Version {
 		return violation("version %d, want %d", h.Version, proto.Version)
 	}
-	select {
-	case <-c.ready:
+	if c.greeted {
 		return violation("second hello")
-	default:
-		close(c.ready)
-		return nil
 	}
+	c.greeted = true
+	if !closed(c.ready) {
+		close(c.ready)
+	}
+	return nil
 }
 
 // endInit records the end of initialisation.
@@ -216,6 +224,23 @@ func (l *life) endInit(r InitResult) error {
 	}
 	l.result = r
 	close(l.inited)
+	return nil
+}
+
+// handleSnapshotReady records that the runtime waits to be restored.
+func (l *life) handleSnapshotReady(f proto.Frame) error {
+	var r proto.SnapshotReady
+	if err := f.Decode(&r); err != nil {
+		return err
+	}
+	if !l.restorable || l.initOver() || closed(l.parked) {
+		return violation("snapshot ready out of place")
+	}
+	if !proto.ValidUnfit(r.Unfit) {
+		return violation("reason of %d bytes against a snapshot", len(r.Unfit))
+	}
+	l.unfit = r.Unfit
+	close(l.parked)
 	return nil
 }
 

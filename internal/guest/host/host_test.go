@@ -56,7 +56,7 @@ func data(n int) []byte {
 
 var (
 	hello       = proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
-	initDone    = proto.AppendData(nil, proto.TypeInitDone, 0)
+	initDone    = proto.AppendJSON(nil, proto.TypeInitDone, proto.InitDone{})
 	start       = proto.AppendJSON(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
 	end         = proto.AppendJSON(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
 	runtimeDone = proto.AppendJSON(nil, proto.TypeRuntimeDone, proto.InvokeDone{RequestID: id})

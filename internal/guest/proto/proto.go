@@ -25,7 +25,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two ends come from one
 // binary, so a difference is a fault.
-const Version = 3
+const Version = 4
 
 const (
 	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
@@ -58,12 +58,13 @@ const (
 	TypeShutdown Type = 4 // JSON Shutdown
 	TypeReset    Type = 5 // JSON Reset
 	TypeEvent    Type = 6 // meta Event, body its record: for the subscribers of telemetry
+	TypeRestore  Type = 7 // JSON Restore: the answer to TypeSnapshotReady
 )
 
 // Frames from guest to host.
 const (
 	TypeHello         Type = 64 // JSON Hello: lapwing-init is up
-	TypeInitDone      Type = 65 // empty: the runtime asked for its first event
+	TypeInitDone      Type = 65 // JSON InitDone: the runtime asked for its first event
 	TypeInitError     Type = 66 // meta ErrorMeta, body as the runtime posted it
 	TypeResponseStart Type = 67 // JSON ResponseStart
 	TypeResponseData  Type = 68 // raw bytes, at most MaxChunk
@@ -76,6 +77,7 @@ const (
 	TypeRuntimeDone   Type = 75 // JSON InvokeDone: as InitDone and InvokeDone, but extensions are not ready yet
 	TypeExtension     Type = 76 // JSON Extension: at the end of Init, one for each
 	TypeSubscription  Type = 77 // JSON Subscription: an extension has subscribed to telemetry
+	TypeSnapshotReady Type = 78 // JSON SnapshotReady: the runtime waits to be restored
 )
 
 // Start tells the guest which runtime to start. It is sent once, and once more
@@ -105,6 +107,66 @@ type Start struct {
 	// JSONLogs tells that the function's log format is JSON: subscribers of
 	// telemetry then get log lines as objects.
 	JSONLogs bool `json:"jsonLogs,omitempty"`
+	// Restorable lets the runtime stop before its first event, in a call of
+	// /runtime/restore/next: then a snapshot can be taken. Where the variable
+	// AWS_LAMBDA_INITIALIZATION_TYPE does not say snap-start, only a bootstrap
+	// of Lapwing's own does, which the guest tells by RestorableVariable.
+	Restorable bool `json:"restorable,omitempty"`
+	// Credentials, where they are set, are not in Env but served at the URL that
+	// the guest adds to the environment.
+	Credentials *Credentials `json:"credentials,omitempty"`
+}
+
+// RestorableVariable is the variable that tells a bootstrap of Lapwing's own to
+// stop in a call of /runtime/restore/next. It takes it out of the environment
+// before the function's code is loaded.
+const RestorableVariable = "_LAPWING_RESTORABLE"
+
+// Credentials are temporary credentials of the function's role, in the form in
+// which the container credentials endpoint serves them.
+type Credentials struct {
+	AccessKeyID     string    `json:"AccessKeyId"`
+	SecretAccessKey string    `json:"SecretAccessKey"`
+	SessionToken    string    `json:"Token"`
+	Expiration      time.Time `json:"Expiration"`
+}
+
+// SnapshotReady tells that the runtime waits in a call of /runtime/restore/next,
+// extensions have nothing to do, and all that they wrote has been sent.
+type SnapshotReady struct {
+	// Unfit says why the state that the runtime is in must not be cloned, in a
+	// sentence for users; it can go on in place. See ValidUnfit.
+	Unfit string `json:"unfit,omitempty"`
+}
+
+// MaxUnfit is the greatest length of SnapshotReady.Unfit.
+const MaxUnfit = 512
+
+// ValidUnfit tells whether s may be a SnapshotReady.Unfit: printable ASCII, and
+// not too long.
+func ValidUnfit(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return len(s) <= MaxUnfit
+}
+
+// Restore lets a runtime go on that waits to be restored: once it has adopted
+// what follows it asks for its first event. It is sent on a new connection, in
+// each sandbox made from the snapshot, or on the same one, where none was taken.
+type Restore struct {
+	// Env holds the variables whose values differ from those of Start.
+	Env map[string]string `json:"env,omitempty"`
+	// Credentials take the place of those of Start.
+	Credentials *Credentials `json:"credentials,omitempty"`
+}
+
+// InitDone tells that the runtime is ready for its first event.
+type InitDone struct {
+	// Subscribed is set where an extension has subscribed to telemetry.
+	Subscribed bool `json:"subscribed,omitempty"`
 }
 
 // Invocation is the meta of TypeInvoke: the headers of /invocation/next.
