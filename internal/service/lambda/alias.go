@@ -34,6 +34,9 @@ func (s *Service) CreateAlias(ctx context.Context, in *api.CreateAliasInput) (*a
 	if err != nil {
 		return nil, err
 	}
+	if err := e.checkUsable(version, weights); err != nil {
+		return nil, err
+	}
 	exists := conflict("Alias already exists: %s", qualify(e.arn, name))
 	if _, ok := e.aliases[name]; ok {
 		return nil, exists
@@ -100,6 +103,11 @@ func (s *Service) UpdateAlias(ctx context.Context, in *api.UpdateAliasInput) (*a
 	}
 	if record.Weights, err = e.checkRouting(record.Version, routing); err != nil {
 		return nil, err
+	}
+	if in.FunctionVersion != nil || in.RoutingConfig != nil {
+		if err := e.checkUsable(record.Version, record.Weights); err != nil {
+			return nil, err
+		}
 	}
 	if err := e.checkMove(&record); err != nil {
 		return nil, err
@@ -201,6 +209,16 @@ func (e *entry) checkRouting(version string, routing *api.AliasRoutingConfigurat
 		return nil, functionNotFound(qualify(e.arn, version))
 	}
 	return weights, nil
+}
+
+// checkUsable refuses to lead an alias to a version that failed, as AWS does.
+func (e *entry) checkUsable(version string, weights map[string]float64) error {
+	for _, number := range append(slices.Collect(maps.Keys(weights)), version) {
+		if v := e.published(number); v != nil && v.Value.State == api.StateFailed {
+			return conflict("The operation cannot be performed at this time. The function is currently in the following state: '%s', StateReasonCode: '%s'", v.Value.State, v.Value.StateCode)
+		}
+	}
+	return nil
 }
 
 // javaDouble writes a number as AWS's messages do: always with a fraction.

@@ -16,7 +16,7 @@ const timeLayout = "2006-01-02T15:04:05.000-0700"
 // asked for.
 func (s *Service) describe(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
 	st := v.status
-	out := summarize(key, v, arn)
+	out := s.summarize(key, v, arn)
 	out.State, out.StateReasonCode = st.State, st.StateCode
 	out.StateReason = optional(st.StateReason)
 	out.LastUpdateStatus, out.LastUpdateStatusReasonCode = st.Update, st.UpdateCode
@@ -26,7 +26,7 @@ func (s *Service) describe(key functionKey, v resolvedVersion, arn string) *api.
 }
 
 // summarize is a version as lists show it: without its life cycle.
-func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
+func (s *Service) summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConfiguration {
 	c, st := v.config, v.status
 	out := &api.FunctionConfiguration{
 		FunctionName: aws.Ptr(key.name),
@@ -48,7 +48,7 @@ func summarize(key functionKey, v resolvedVersion, arn string) *api.FunctionConf
 		Architectures:    []api.Architecture{c.Architecture},
 		EphemeralStorage: &api.EphemeralStorage{Size: aws.Ptr(int32(c.EphemeralMB))},
 		TracingConfig:    &api.TracingConfigResponse{Mode: cmp.Or(c.Tracing, api.TracingModePassThrough)},
-		SnapStart:        &api.SnapStartResponse{ApplyOn: api.SnapStartApplyOnNone, OptimizationStatus: api.SnapStartOptimizationStatusOff},
+		SnapStart:        s.describeSnapStart(key, v),
 		LoggingConfig: &api.LoggingConfig{
 			LogFormat: c.Logging.Format, ApplicationLogLevel: c.Logging.ApplicationLevel,
 			SystemLogLevel: c.Logging.SystemLevel, LogGroup: aws.Ptr(c.Logging.Group),

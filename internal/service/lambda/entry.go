@@ -40,6 +40,7 @@ type route struct {
 type target struct {
 	version  *function.Version
 	state    api.State
+	why      api.StateReasonCode // of the state
 	code     codePackage
 	isolated bool // an environment serves one tenant only
 }
@@ -141,6 +142,7 @@ func (s *Service) find(ref reference) (*entry, error) {
 func (s *Service) reload(key functionKey) *entry {
 	item, ok := s.functions.Get(key.String())
 	if !ok {
+		s.forgetReplaced(s.entries.get(key), nil)
 		s.entries.put(key, nil)
 		s.opts.Invoker.Configure(functionARN(key.region, s.opts.AccountID, key.name), invoke.Limits{})
 		return nil
@@ -164,6 +166,7 @@ func (s *Service) reload(key functionKey) *entry {
 	}
 	s.buildRoutes(e)
 	s.buildURLs(e)
+	s.forgetReplaced(s.entries.get(key), e)
 	s.entries.put(key, e)
 	s.opts.Invoker.Configure(e.arn, e.limits())
 	return e
@@ -176,10 +179,12 @@ func (s *Service) buildRoutes(e *entry) {
 	if f.Serving != nil {
 		serving = f.Serving
 	}
-	newTarget := func(number string, c *configuration, state api.State) *target {
-		return &target{s.functionVersion(e.key, number, c), state, c.Code, c.Tenancy != ""}
+	newTarget := func(number string, c *configuration, st *status) *target {
+		v := s.functionVersion(e.key, number, c)
+		v.SnapshotsOff = f.Tags[snapshotsTag] == "off"
+		return &target{v, st.State, st.StateCode, c.Code, c.Tenancy != ""}
 	}
-	latest := newTarget(function.Latest, serving, f.State)
+	latest := newTarget(function.Latest, serving, &f.status)
 	e.routes[""] = &route{invokedARN: e.arn, target: latest}
 	e.routes[function.Latest] = &route{invokedARN: qualify(e.arn, function.Latest), target: latest}
 	for i := range e.versions {
@@ -187,7 +192,7 @@ func (s *Service) buildRoutes(e *entry) {
 		number := strconv.Itoa(v.Number)
 		e.routes[number] = &route{
 			invokedARN: qualify(e.arn, number),
-			target:     newTarget(number, &v.Config, v.State),
+			target:     newTarget(number, &v.Config, &v.status),
 		}
 	}
 	for name, a := range e.aliases {

@@ -228,7 +228,7 @@ func (c *code) images() (used []container.Image) {
 // deployImage makes an image ready.
 func (s *Service) deployImage(ctx context.Context, img *container.Image) outcome {
 	if s.opts.Containers == nil {
-		return outcome{codeInternalError, "Container images are not supported by this server."}
+		return outcome{code: codeInternalError, reason: "Container images are not supported by this server."}
 	}
 	err := s.opts.Containers.Prepare(ctx, *img)
 	if !s.code.referenced()[img.Root] { // the function was deleted meanwhile
@@ -240,21 +240,21 @@ func (s *Service) deployImage(ctx context.Context, img *container.Image) outcome
 	s.log.Error("container image cannot be used", "image", img.Resolved, "err", err)
 	e, refused := errors.AsType[*container.Error](err)
 	if !refused {
-		return outcome{codeInternalError, "Lambda could not prepare the container image: the host has a fault, which its log tells of."}
+		return outcome{code: codeInternalError, reason: "Lambda could not prepare the container image: the host has a fault, which its log tells of."}
 	}
 	switch e.Kind {
 	case container.NotFound:
-		return outcome{codeImageDeleted, imageDeleted}
+		return outcome{code: codeImageDeleted, reason: imageDeleted}
 	case container.AccessDenied:
-		return outcome{codeImageDenied, imageDenied}
+		return outcome{code: codeImageDenied, reason: imageDenied}
 	case container.NotPermitted:
-		return outcome{codeImageDenied, "The image " + img.Resolved + " cannot be pulled: " + e.Reason() + ". " + permit}
+		return outcome{code: codeImageDenied, reason: "The image " + img.Resolved + " cannot be pulled: " + e.Reason() + ". " + permit}
 	case container.Unreachable:
-		return outcome{codeInternalError, "The registry of the image " + img.Resolved + " cannot be reached."}
+		return outcome{code: codeInternalError, reason: "The registry of the image " + img.Resolved + " cannot be reached."}
 	case container.Unsupported:
-		return outcome{codeInvalidImage, "The image manifest, config or layer media type for the source image " + img.URI + " is not supported."}
+		return outcome{code: codeInvalidImage, reason: "The image manifest, config or layer media type for the source image " + img.URI + " is not supported."}
 	}
-	return outcome{codeInvalidImage, "The source image " + img.URI + " is not valid: " + e.Reason()}
+	return outcome{code: codeInvalidImage, reason: "The source image " + img.URI + " is not valid: " + e.Reason()}
 }
 
 // restoreImages lets functions whose image is not unpacked any more go through

@@ -104,7 +104,7 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 		return nil, err
 	}
 	if t.state != api.StateActive {
-		return nil, conflict("The operation cannot be performed at this time. The function is currently in the following state: %s", t.state)
+		return nil, t.notReady()
 	}
 	request := aws.RequestFrom(ctx)
 	traceID := s.traceOf(ctx, t.version).String()
@@ -141,6 +141,16 @@ func (s *Service) route(ref reference) (*route, *target, error) {
 		return nil, nil, functionNotFound(ref.qualified())
 	}
 	return r, r.choose(s.opts.Rand), nil
+}
+
+// notReady refuses to run a version that is not Active. AWS has an error of its
+// own for one with SnapStart that was Active before (Lambda developer guide,
+// "Troubleshooting SnapStart errors").
+func (t *target) notReady() error {
+	if t.version.SnapStart && t.why == api.StateReasonCodeRestoring {
+		return byUser(api.NewSnapStartNotReadyException("Lambda is initializing your function. It will be ready to invoke once your function state becomes ACTIVE."))
+	}
+	return conflict("The operation cannot be performed at this time. The function is currently in the following state: %s", t.state)
 }
 
 // checkTenant insists on a tenant where the function isolates them, and only

@@ -128,7 +128,13 @@ func (s *Service) settle(key functionKey) error {
 	}
 	decide(&e.function.Value.status, &e.function.Value.Config)
 	for i := range e.versions {
-		decide(&e.versions[i].Value.status, &e.versions[i].Value.Config)
+		v := &e.versions[i].Value
+		switch {
+		case !v.Config.snapStart():
+			decide(&v.status, &v.Config)
+		case v.inProgress():
+			s.publish(e, v)
+		}
 	}
 	if len(outcomes) == 0 || s.ctx.Err() != nil {
 		return nil
@@ -142,7 +148,10 @@ func (s *Service) settle(key functionKey) error {
 }
 
 // outcome is how a deployment ended: well, if code is empty.
-type outcome struct{ code, reason string }
+type outcome struct {
+	code, reason string // as the API shows them
+	detail       string // more for the function's owner
+}
 
 // deploy makes ready what environments of a configuration need.
 func (s *Service) deploy(region string, c *configuration) outcome {
@@ -151,10 +160,10 @@ func (s *Service) deploy(region string, c *configuration) outcome {
 	}
 	if err := s.code.prepare(s.ctx, c); err != nil {
 		s.log.Error("code package cannot be unpacked", "digest", c.Code.Digest, "err", err)
-		return outcome{codeInvalidZip, "Lambda could not unzip the deployment package."}
+		return outcome{code: codeInvalidZip, reason: "Lambda could not unzip the deployment package."}
 	}
 	if _, err := s.checkPinned(region, c); err != nil {
-		return outcome{codeInvalidRuntime, err.Error()}
+		return outcome{code: codeInvalidRuntime, reason: err.Error()}
 	}
 	return outcome{}
 }
@@ -162,6 +171,7 @@ func (s *Service) deploy(region string, c *configuration) outcome {
 func (o outcome) apply(st *status) {
 	if o.code != "" {
 		st.fail(o.code, o.reason)
+		st.Detail = o.detail
 	} else {
 		st.succeed()
 	}
@@ -176,7 +186,7 @@ func (s *Service) conclude(ctx context.Context, key functionKey, outcomes map[st
 	}
 	for _, v := range e.versions {
 		o, ok := outcomes[v.Value.Config.Deployment]
-		if !ok || !v.Value.inProgress() {
+		if !ok || !v.Value.inProgress() || v.Value.Config.snapStart() {
 			continue
 		}
 		o.apply(&v.Value.status)

@@ -208,6 +208,9 @@ func (e *entry) checkTarget(qualifier string) error {
 	if err := e.checkOnce(qualifier, version); err != nil {
 		return err
 	}
+	if err := e.checkNoSnapStart(version); err != nil {
+		return err
+	}
 	if v := e.published(version); v.Value.State != api.StateActive {
 		return conflict("The operation cannot be performed at this time. The function is currently in the following state: %s", v.Value.State)
 	}
@@ -228,6 +231,15 @@ func (e *entry) checkOnce(qualifier, version string) error {
 	return nil
 }
 
+// checkNoSnapStart refuses provisioned concurrency for a version that starts from
+// its snapshot: AWS has one or the other.
+func (e *entry) checkNoSnapStart(version string) error {
+	if v := e.published(version); v != nil && v.Value.Config.snapStart() {
+		return snapStartRefuses("Provisioned Concurrency")
+	}
+	return nil
+}
+
 // checkMove refuses to let an alias that has provisioned concurrency point to a
 // version that cannot have it.
 func (e *entry) checkMove(a *aliasRecord) error {
@@ -239,6 +251,9 @@ func (e *entry) checkMove(a *aliasRecord) error {
 	}
 	for _, version := range append(slices.Collect(maps.Keys(a.Weights)), a.Version) {
 		if err := e.checkOnce(a.Name, version); err != nil {
+			return err
+		}
+		if err := e.checkNoSnapStart(version); err != nil {
 			return err
 		}
 	}

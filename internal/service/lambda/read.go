@@ -57,6 +57,9 @@ func (s *Service) GetFunctionConfiguration(ctx context.Context, in *api.GetFunct
 	if err != nil {
 		return nil, err
 	}
+	if err := s.tellDetails(ctx, ref.functionKey, v); err != nil {
+		return nil, internal(err)
+	}
 	return s.describe(ref.functionKey, v, ref.qualified()), nil
 }
 
@@ -94,7 +97,7 @@ func (s *Service) ListFunctions(ctx context.Context, in *api.ListFunctionsInput)
 	rows, next := pageOf(rows, in.MaxItems, maxPage)
 	out := &api.ListFunctionsOutput{Functions: []*api.FunctionConfiguration{}}
 	for _, r := range rows {
-		out.Functions = append(out.Functions, summarize(r.e.key, r.v, r.arn))
+		out.Functions = append(out.Functions, s.summarize(r.e.key, r.v, r.arn))
 	}
 	if next != nil {
 		out.NextMarker = encodeMarker(next.e.key.name, next.v)

@@ -74,6 +74,9 @@ type status struct {
 	Update       api.LastUpdateStatus           `json:"update,omitempty"`
 	UpdateReason string                         `json:"updateReason,omitempty"`
 	UpdateCode   api.LastUpdateStatusReasonCode `json:"updateCode,omitempty"`
+
+	// Detail is what there is to say of a failure beyond the API's reason.
+	Detail string `json:"detail,omitempty"`
 }
 
 // creating is the reason that Lambda shows while a function or an update is on
@@ -102,6 +105,7 @@ func (s *status) succeed() {
 	s.Revision = newID()
 	s.State, s.StateReason, s.StateCode = api.StateActive, "", ""
 	s.Update, s.UpdateReason, s.UpdateCode = api.LastUpdateStatusSuccessful, "", ""
+	s.Detail = ""
 }
 
 // fail ends creation or update with an error.
@@ -109,7 +113,9 @@ func (s *status) fail(code, reason string) {
 	s.Revision = newID()
 	if s.State == api.StatePending {
 		s.State, s.StateReason, s.StateCode = api.StateFailed, reason, api.StateReasonCode(code)
-		return
+		if s.Update != api.LastUpdateStatusInProgress {
+			return
+		}
 	}
 	s.Update, s.UpdateReason, s.UpdateCode = api.LastUpdateStatusFailed, reason, api.LastUpdateStatusReasonCode(code)
 }
@@ -152,6 +158,8 @@ type configuration struct {
 	// Tenancy is how the function's tenants are isolated, if at all. It never
 	// changes.
 	Tenancy api.TenantIsolationMode `json:"tenancy,omitempty"`
+	// SnapStart is for published versions; empty means None.
+	SnapStart api.SnapStartApplyOn `json:"snapStart,omitempty"`
 }
 
 type environment struct {
@@ -209,6 +217,7 @@ func (s *Service) functionVersion(key functionKey, number string, c *configurati
 			SystemLevel: string(c.Logging.SystemLevel), Group: c.Logging.Group,
 		},
 		ActiveTracing: c.Tracing == api.TracingModeActive,
+		SnapStart:     c.snapStart() && number != function.Latest,
 	}
 	if c.Image != nil {
 		v.Image = s.functionImage(c)

@@ -135,6 +135,7 @@ func (s *Service) writeRuntimeManagement(ctx context.Context, e *entry, version 
 	s.reload(e.key)
 	if err == nil {
 		s.opts.Invoker.Retire(e.arn, version)
+		s.steps.add(e.key) // the snapshot that was being made is of another runtime
 	}
 	return err
 }

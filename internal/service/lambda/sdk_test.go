@@ -67,7 +67,7 @@ func (echo) Allocation(*function.Version) invoke.AllocationStatus {
 }
 
 // connect starts the service behind HTTP and returns the AWS SDK's client of it.
-func connect(t *testing.T) *sdk.Client {
+func connect(t *testing.T, change ...func(*lambda.Options)) *sdk.Client {
 	t.Helper()
 	t.Parallel()
 	dir := t.TempDir()
@@ -84,14 +84,18 @@ func connect(t *testing.T) *sdk.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := lambda.New(t.Context(), lambda.Options{
+	opts := lambda.Options{
 		AccountID: account, Region: region, Architecture: "x86_64",
 		Store: store, Images: images, Invoker: echo{},
 		RuntimeVersion: func(region, id string) (string, error) {
 			return "arn:aws:lambda:" + region + "::runtime:" + strings.Repeat("0", 32), nil
 		},
 		Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	service, err := lambda.New(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,6 +90,8 @@ type Options struct {
 	Objects Objects
 	// Containers may be nil: then container images are refused.
 	Containers Containers
+	// Snapshots may be nil: then SnapStart is refused.
+	Snapshots Snapshots
 	// RuntimeVersion returns the ARN, in a Region, of the runtime version that
 	// serves a runtime id on this host, or an error that says what to install.
 	RuntimeVersion func(region, id string) (arn string, err error)
@@ -143,10 +145,11 @@ type Service struct {
 
 	code code
 
-	ctx    context.Context // ends when the service closes
-	cancel context.CancelFunc
-	steps  *steps
-	wg     sync.WaitGroup
+	ctx          context.Context // ends when the service closes
+	cancel       context.CancelFunc
+	steps        *steps
+	preparations *preparations
+	wg           sync.WaitGroup
 }
 
 var _ api.API = (*Service)(nil)
@@ -179,7 +182,7 @@ func New(ctx context.Context, opts Options) (*Service, error) {
 	s := &Service{
 		opts: opts, log: opts.Logger, seed: maphash.MakeSeed(),
 		entries: entries{all: map[functionKey]*entry{}, urls: map[string]*function.URL{}},
-		steps:   newSteps(),
+		steps:   newSteps(), preparations: newPreparations(runtime.NumCPU()),
 	}
 	var err error
 	if s.functions, err = state.Collect[functionRecord](ctx, opts.Store, "lambda-functions"); err != nil {

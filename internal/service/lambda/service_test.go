@@ -179,7 +179,7 @@ func TestCreateRefusesWhatLambdaRefuses(t *testing.T) {
 		{"key", func(in *api.CreateFunctionInput) { in.KMSKeyArn = aws.Ptr("arn") }, codeInvalid, "KMSKeyArn is not supported"},
 		{"SnapStart", func(in *api.CreateFunctionInput) {
 			in.SnapStart = &api.SnapStart{ApplyOn: api.SnapStartApplyOnPublishedVersions}
-		}, codeInvalid, "SnapStart ApplyOn PublishedVersions is not supported"},
+		}, codeInvalid, "SnapStart ApplyOn PublishedVersions is not supported by Lapwing where it makes no snapshots."},
 		{"code signing", func(in *api.CreateFunctionInput) { in.CodeSigningConfigArn = aws.Ptr("arn") }, "CodeSigningConfigNotFoundException", "The code signing configuration cannot be found. Check that the provided configuration is not deleted: arn."},
 		{"durable", func(in *api.CreateFunctionInput) { in.DurableConfig = &api.DurableConfig{} }, codeInvalid, "DurableConfig is not supported"},
 	} {

@@ -44,12 +44,12 @@ type options struct {
 	Layers      []string // nil: not given
 	DeadLetter  *api.DeadLetterConfig
 	ImageConfig *api.ImageConfig
+	SnapStart   *api.SnapStart
 
 	// What Lapwing does not have: accepted only where it asks for nothing.
 	VpcConfig              *api.VpcConfig
 	KMSKeyArn              *string
 	FileSystemConfigs      []*api.FileSystemConfig
-	SnapStart              *api.SnapStart
 	CapacityProviderConfig *api.CapacityProviderConfig
 	DurableConfig          *api.DurableConfig
 }
@@ -64,7 +64,6 @@ func (o *options) refuseUnsupported() error {
 		{"VpcConfig", o.VpcConfig != nil && (len(o.VpcConfig.SubnetIds) > 0 || len(o.VpcConfig.SecurityGroupIds) > 0 || aws.Value(o.VpcConfig.Ipv6AllowedForDualStack))},
 		{"KMSKeyArn", aws.Value(o.KMSKeyArn) != ""},
 		{"FileSystemConfigs", len(o.FileSystemConfigs) > 0},
-		{"SnapStart ApplyOn PublishedVersions", o.SnapStart != nil && o.SnapStart.ApplyOn == api.SnapStartApplyOnPublishedVersions},
 		{"CapacityProviderConfig", o.CapacityProviderConfig != nil},
 		{"DurableConfig", o.DurableConfig != nil},
 	} {
@@ -150,9 +149,17 @@ func (s *Service) apply(ctx context.Context, o *options, c *configuration) error
 		c.Tracing = o.Tracing.Mode
 	}
 	if o.Logging != nil {
-		return c.Logging.apply(o.Logging)
+		if err := c.Logging.apply(o.Logging); err != nil {
+			return err
+		}
 	}
-	return nil
+	if o.SnapStart != nil && o.SnapStart.ApplyOn != "" {
+		c.SnapStart = o.SnapStart.ApplyOn
+		if c.SnapStart == api.SnapStartApplyOnNone {
+			c.SnapStart = "" // as functions are that never had it
+		}
+	}
+	return s.checkSnapStart(o.SnapStart, c)
 }
 
 var rolePattern = regexp.MustCompile(`^arn:aws[a-zA-Z-]*:iam::(\d{12}):role/?[a-zA-Z_0-9+=,.@\-_/]+$`)
@@ -287,6 +294,8 @@ func checkTags(tags map[string]string) error {
 			return invalidParameter("The value of the tag %s must have at most 256 characters.", key)
 		case strings.HasPrefix(strings.ToLower(key), "aws:"):
 			return invalidParameter("The tag %s is invalid: keys that begin with aws: are reserved.", key)
+		case key == snapshotsTag && value != "on" && value != "off":
+			return invalidParameter("The tag %s must be on or off: it tells Lapwing whether to start the function from snapshots.", key)
 		}
 	}
 	return nil

@@ -64,12 +64,17 @@ func (s *Service) PublishVersion(ctx context.Context, in *api.PublishVersionInpu
 	if _, err := s.functions.Update(ctx, ref.functionKey.String(), e.function.Revision, record); err != nil {
 		return nil, internal(err)
 	}
+	s.reload(ref.functionKey)
+	s.steps.add(ref.functionKey) // with SnapStart there is more to do
 	return s.describe(ref.functionKey, v, qualify(ref.arn, v.number)), nil
 }
 
 // putVersion writes the next version of f. It does not count until f, whose
 // next version number it raises, is written too.
 func (s *Service) putVersion(ctx context.Context, key functionKey, f *functionRecord, c configuration, st status) (resolvedVersion, error) {
+	if c.snapStart() {
+		st = publishing(st.Modified)
+	}
 	v := versionRecord{FunctionID: f.ID, Number: f.NextVersion, Config: c, Source: f.Config.fingerprint(), status: st}
 	if _, err := s.versions.Put(ctx, versionKey(key, v.Number), v); err != nil {
 		return resolvedVersion{}, err
@@ -110,7 +115,7 @@ func (s *Service) ListVersionsByFunction(ctx context.Context, in *api.ListVersio
 	versions, next := pageOf(all[from:], in.MaxItems, maxPage)
 	out := &api.ListVersionsByFunctionOutput{Versions: []*api.FunctionConfiguration{}}
 	for _, v := range versions {
-		out.Versions = append(out.Versions, summarize(ref.functionKey, v, qualify(ref.arn, v.number)))
+		out.Versions = append(out.Versions, s.summarize(ref.functionKey, v, qualify(ref.arn, v.number)))
 	}
 	if next != nil {
 		out.NextMarker = aws.Ptr(next.number)
