@@ -80,6 +80,7 @@ type guest struct {
 	closed     bool          // registration of extensions
 	stop       chan struct{} // closed when the end has come
 
+	steps     atomic.Bool // whose ends the host wants to know are to come: Init's
 	telemetry *telemetry.Hub
 	requestID atomic.Pointer[string] // of the invocation under way
 }
@@ -149,7 +150,7 @@ func newGuest(conn net.Conn) (*guest, error) {
 			return nil, fmt.Errorf("guest: %w", err)
 		}
 		g.listeners = append(g.listeners, l)
-		go g.srv.Serve(l)
+		go g.srv.Serve(noticed{l, g.connected})
 	}
 	return g, nil
 }
@@ -205,6 +206,7 @@ func (g *guest) handleStart(f proto.Frame) error {
 	}
 	g.start = s
 	g.restoring.begin(s)
+	g.steps.Store(s.Steps)
 	g.mu.Unlock()
 	g.tasks.Go(g.startProcesses)
 	return nil

@@ -40,6 +40,11 @@ func (g *guest) startProcesses() {
 	g.mu.Unlock()
 	select {
 	case <-g.registered:
+		g.mu.Lock()
+		if len(g.extensions) > 0 {
+			g.stepOver(proto.StepExtensions)
+		}
+		g.mu.Unlock()
 		g.startRuntime()
 	case <-g.stop:
 	}
@@ -104,6 +109,7 @@ func (g *guest) startRuntime() {
 	}
 	g.mu.Lock()
 	g.runtime = p
+	g.stepOver(proto.StepProcess)
 	g.mu.Unlock()
 }
 

@@ -34,6 +34,9 @@ var errGone = errors.New("invoke: function home is gone")
 
 // acquire admits an invocation and returns an environment for it.
 func (h *home) acquire(req *Request) (*environment, error) {
+	if req.Start != nil {
+		return h.acquireNew(req)
+	}
 	h.mu.Lock()
 	by, e, err := h.admit(req)
 	if err != nil {
@@ -244,7 +247,7 @@ func (h *home) release(e *environment, reusable bool) {
 		h.finishing--
 		*e.soon()--
 	}
-	reusable = reusable && e.Alive() && time.Since(e.started) < maxLifetime
+	reusable = reusable && e.request.Start == nil && e.Alive() && time.Since(e.started) < maxLifetime
 	req, by := e.request, e.by
 	e.request = nil
 	switch {

@@ -9,7 +9,10 @@
 // on the warm path, so functions scale side by side.
 package invoke
 
-import "lapwing.dev/lapwing/internal/function"
+import (
+	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/trace/timeline"
+)
 
 // Request is one invocation of a function version.
 type Request struct {
@@ -23,6 +26,9 @@ type Request struct {
 	Streaming     bool   // InvokeWithResponseStream: the response may exceed 6 MB
 	Asynchronous  bool   // comes from the event queue: no limit of requests a second
 	TenantID      string // X-Amz-Tenant-Id; only for functions with tenant isolation
+	// Start, where it is not nil, asks for an environment that is started for this
+	// invocation and serves no other, and takes the steps of that.
+	Start *timeline.Line
 }
 
 // Result tells how an invocation ended. The response itself, or the error

@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 // poolKey is what environments must have in common to serve one another's
@@ -157,7 +159,7 @@ func (h *home) mayStart(p *pool) (reason string) {
 // start starts one environment for p and gives it to whoever waits for longest:
 // meanwhile one may have become free for the invocation that asked.
 func (h *home) start(p *pool) {
-	env, err := h.d.start(p.spec)
+	env, err := h.d.start(h.d.ctx, p.spec)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
@@ -165,17 +167,69 @@ func (h *home) start(p *pool) {
 		h.offer(&environment{Environment: env, home: h, pool: p, tenant: p.spec.Tenant, started: time.Now()})
 		return
 	}
-	switch {
-	case h.d.ctx.Err() != nil:
-		err = errClosing()
-	case errors.Is(err, ErrNoCapacity):
-		h.d.log.Error("execution environment did not start", "function", p.spec.Version.ARN(), "error", err)
-		err = errNoCapacity(err)
-	default:
-		h.d.log.Error("execution environment did not start", "function", p.spec.Version.ARN(), "error", err)
-		err = asRefusal(err)
+	h.failed(p, h.d.startFailure(p.spec, err))
+}
+
+// startFailure returns what callers are told of a start that failed.
+func (d *Dispatcher) startFailure(s Spec, err error) error {
+	if d.ctx.Err() != nil {
+		return errClosing()
 	}
-	h.failed(p, err)
+	d.log.Error("execution environment did not start", "function", s.Version.ARN(), "error", err)
+	if errors.Is(err, ErrNoCapacity) {
+		return errNoCapacity(err)
+	}
+	return asRefusal(err)
+}
+
+// acquireNew is acquire for an invocation that wants a new environment, with
+// the steps of its start. It is admitted, counted and limited like any other.
+func (h *home) acquireNew(req *Request) (*environment, error) {
+	admission := req.Start.Begin("admission")
+	h.mu.Lock()
+	p, err := h.admitNew(req)
+	h.mu.Unlock()
+	admission()
+	if err != nil {
+		return nil, err
+	}
+	env, err := h.d.start(timeline.With(h.d.ctx, req.Start), p.spec)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
+		p.busy--
+		if p.spec.Tenant != "" {
+			h.tenants--
+		}
+		h.exit(req, OnDemand)
+		return nil, h.d.startFailure(p.spec, err)
+	}
+	e := &environment{Environment: env, home: h, pool: p, tenant: p.spec.Tenant, started: time.Now()}
+	e.begin(req, OnDemand)
+	return e, nil
+}
+
+// admitNew takes a unit of concurrency for req and leave to start an environment
+// for it, which counts as a busy one of the pool from then on.
+func (h *home) admitNew(req *Request) (*pool, error) {
+	if h.gone {
+		return nil, errGone
+	}
+	reason := h.claim()
+	if reason != "" {
+		return nil, h.throttle(req, reason)
+	}
+	p := h.pool(req)
+	if reason = h.rate(req); reason == "" {
+		reason = h.mayStart(p)
+	}
+	if reason != "" {
+		h.unclaim()
+		return nil, h.throttle(req, reason)
+	}
+	h.enter(req, OnDemand)
+	p.busy++
+	return p, nil
 }
 
 // failed answers the invocation that waits for longest, after a start has failed,
@@ -222,21 +276,21 @@ func (h *home) retirePool(k poolKey, p *pool) {
 
 // start starts an environment. A full host gives up idle ones for it, of other
 // functions too, those first that have been idle for longest.
-func (d *Dispatcher) start(s Spec) (Environment, error) {
-	env, err := d.tryStart(s)
+func (d *Dispatcher) start(ctx context.Context, s Spec) (Environment, error) {
+	env, err := d.tryStart(ctx, s)
 	for errors.Is(err, ErrNoCapacity) && d.giveUpOne() {
-		env, err = d.tryStart(s)
+		env, err = d.tryStart(ctx, s)
 	}
 	return env, err
 }
 
 // tryStart makes an error of a panic: a fault in one start must not take the
 // others along.
-func (d *Dispatcher) tryStart(s Spec) (env Environment, err error) {
+func (d *Dispatcher) tryStart(ctx context.Context, s Spec) (env Environment, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	return d.opts.Starter.Start(d.ctx, s)
+	return d.opts.Starter.Start(ctx, s)
 }

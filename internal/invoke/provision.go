@@ -169,7 +169,7 @@ func (h *home) startProvisioned(pr *provision) {
 		spec, wanted := Spec{Version: pr.version, Provisioned: true}, pr.allocated <= pr.want && !pr.failed
 		h.mu.Unlock()
 		if wanted {
-			env, err = h.d.start(spec)
+			env, err = h.d.start(h.d.ctx, spec)
 		}
 	})
 	h.mu.Lock()

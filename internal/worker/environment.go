@@ -18,6 +18,7 @@ import (
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 var (
@@ -50,6 +51,7 @@ type environment struct {
 	stream   *logStream
 	log      *systemLog
 	boots    int
+	steps    *timeline.Line // of its start; nil where nobody asks
 
 	in           *instance     // nil where there is no sandbox any more
 	ready        bool          // a runtime has been initialised in it
@@ -142,6 +144,7 @@ func (e *environment) initLimit() time.Duration {
 // startRuntime starts the runtime in a sandbox that has just booted or been
 // reset.
 func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
+	defer e.steps.Begin("init")()
 	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, credentialsTTL)
 	if err != nil {
 		return nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
@@ -231,8 +234,9 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 
 	e.stream.begin(req.RequestID, req.Tail)
 	tr := e.beginTrace(req, began)
+	e.steps = nil // what follows is another invocation's
 	e.log.join(tr)
-	r := &response{ctx: ictx, req: req, call: call, trace: tr}
+	r := &response{ctx: ictx, req: req, call: call, trace: tr, began: began}
 	fail, err := e.run(ictx, began, req, r)
 	if err != nil {
 		tr.end(time.Now(), "ServiceException")

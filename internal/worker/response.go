@@ -40,6 +40,7 @@ type response struct {
 	req   *invoke.Request
 	call  *invoke.Call
 	trace invocationTrace
+	began time.Time
 
 	contentType string
 	held        bytes.Buffer
@@ -125,6 +126,7 @@ func (r *response) fail(f *failure) {
 }
 
 func (r *response) finish(result *invoke.Result) {
+	r.req.Start.Add("invoke", r.began, time.Now())
 	r.ended, r.result = true, result
 	if !r.req.Tail {
 		r.call.Finish(result)

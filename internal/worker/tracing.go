@@ -27,6 +27,7 @@ func (e *environment) beginTrace(req *invoke.Request, began time.Time) invocatio
 		span := e.w.opts.Tracer.StartAt(h, otlp.Internal, "init "+e.v.Name, e.stream.began)
 		e.describe(span)
 		span.EndAt(e.initEnded)
+		e.w.opts.Tracer.Steps(span.Header(h), e.steps.Steps())
 	}
 	span := e.w.opts.Tracer.StartAt(h, otlp.Internal, "invoke "+e.v.Name, began)
 	if h = span.Header(h); span == nil {

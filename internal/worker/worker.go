@@ -25,6 +25,7 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox"
 	"lapwing.dev/lapwing/internal/trace"
 	"lapwing.dev/lapwing/internal/trace/otlp"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 const (
@@ -132,6 +133,10 @@ func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, 
 	if err != nil {
 		return nil, err
 	}
+	if e.steps = timeline.From(ctx); e.steps == nil && w.opts.Tracer != nil {
+		e.steps = new(timeline.Line) // for the spans below Init's
+		ctx = timeline.With(ctx, e.steps)
+	}
 	err = e.init(ctx)
 	if err == nil && !e.ready && s.Provisioned {
 		err = invoke.ErrInit
@@ -166,21 +171,27 @@ func (w *Worker) boot(ctx context.Context, e *environment) (*instance, error) {
 }
 
 func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error) {
+	slot := e.steps.Begin("wait for a start slot")
 	select {
 	case w.starts <- struct{}{}:
 		defer func() { <-w.starts }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	slot()
+	acquired := e.steps.Begin("network")
 	net, err := w.opts.Networks.Acquire(ctx, bandwidth(e.v.MemoryMB))
 	if err != nil {
 		return nil, fmt.Errorf("network of %s: %w", e.v.ARN(), err)
 	}
+	acquired()
+	created := e.steps.Begin("sandbox")
 	sbx, err := w.opts.Driver.Create(ctx, e.spec(net))
 	if err != nil {
 		net.Release()
 		return nil, fmt.Errorf("sandbox of %s: %w", e.v.ARN(), err)
 	}
+	created()
 	conn := host.New(sbx.Conn(), e)
 	e.log.subscribers.Store(conn)
 	return &instance{sandbox: sbx, conn: conn, network: net}, nil

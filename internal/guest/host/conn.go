@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 // ErrExited reports that the runtime, or its sandbox, ended before the invocation
@@ -161,6 +162,9 @@ type life struct {
 	inv        *invocation
 	exit       *proto.RuntimeExit
 
+	steps *timeline.Laps // of Init; nil: they are of no interest
+	told  int            // how many of guestSteps are over, or will not come
+
 	runtimeReady bool // RuntimeDone was called for the initialisation
 	subscribed   bool // an extension has subscribed to telemetry
 }
@@ -252,6 +256,8 @@ func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
 	l := c.life
 	again := l.begun
 	l.begun, l.restorable = true, s.Restorable
+	l.steps = timeline.From(ctx).Laps(stepsOfInit)
+	s.Steps = l.steps != nil
 	c.mu.Unlock()
 	if again {
 		return InitResult{}, errors.New("host: the runtime has been started before")

@@ -164,6 +164,8 @@ func (l *life) handle(f proto.Frame) error {
 		return l.endInit(InitResult{})
 	case proto.TypeSnapshotReady:
 		return l.handleSnapshotReady(f)
+	case proto.TypeStep:
+		return l.handleStep(f)
 	case proto.TypeInitError:
 		return l.handleInitError(f)
 	case proto.TypeRuntimeExit:
@@ -214,6 +216,9 @@ func (c *Conn) handleHello(f proto.Frame) error {
 	if !closed(c.ready) {
 		close(c.ready)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.life.steps.End(stepProgram)
 	return nil
 }
 
@@ -223,6 +228,7 @@ func (l *life) endInit(r InitResult) error {
 		return violation("initialisation ended twice")
 	}
 	l.result = r
+	l.steps.End(stepLoad)
 	close(l.inited)
 	return nil
 }

@@ -121,6 +121,7 @@ func TestViolationsEndTheConnection(t *testing.T) {
 		"log too large":              append(proto.AppendMeta(nil, proto.TypeLog, proto.Log{}, proto.MaxLogLine+1), make([]byte, proto.MaxLogLine+1)...),
 		"log without meta":           proto.AppendData(nil, proto.TypeLog, 0),
 		"not JSON":                   append(proto.AppendData(nil, proto.TypeInvokeDone, 1), '{'),
+		"step unasked":               other(proto.TypeStep, proto.Step{Name: proto.StepBoot}),
 		"reset done unasked":         proto.AppendData(nil, proto.TypeResetDone, 0),
 		"frame over the limit":       {byte(proto.TypeLog), 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
 		"response over the limit":    frames(start, big(proto.MaxPayload+1)),

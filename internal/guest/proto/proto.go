@@ -78,6 +78,7 @@ const (
 	TypeExtension     Type = 76 // JSON Extension: at the end of Init, one for each
 	TypeSubscription  Type = 77 // JSON Subscription: an extension has subscribed to telemetry
 	TypeSnapshotReady Type = 78 // JSON SnapshotReady: the runtime waits to be restored
+	TypeStep          Type = 79 // JSON Step: a step of Init is over, where Start asks for them
 )
 
 // Start tells the guest which runtime to start. It is sent once, and once more
@@ -107,6 +108,8 @@ type Start struct {
 	// JSONLogs tells that the function's log format is JSON: subscribers of
 	// telemetry then get log lines as objects.
 	JSONLogs bool `json:"jsonLogs,omitempty"`
+	// Steps asks for TypeStep frames.
+	Steps bool `json:"steps,omitempty"`
 	// Restorable lets the runtime stop before its first event, in a call of
 	// /runtime/restore/next: then a snapshot can be taken. Where the variable
 	// AWS_LAMBDA_INITIALIZATION_TYPE does not say snap-start, only a bootstrap
@@ -273,6 +276,19 @@ type Subscription struct {
 	Name  string   `json:"name"`
 	API   string   `json:"api"` // Telemetry or Logs
 	Types []string `json:"types"`
+}
+
+// Steps of Init that the guest tells the end of, in this order. The last one,
+// which the handler is loaded in, ends with Init itself.
+const (
+	StepExtensions = "extensions"      // all external ones have registered; where there are any
+	StepProcess    = "runtime process" // it has been started
+	StepBoot       = "runtime boot"    // it has connected to the Runtime API
+)
+
+// Step tells that a step of Init is over.
+type Step struct {
+	Name string `json:"name"`
 }
 
 // InvokeDone tells that the runtime is ready for the next event. As

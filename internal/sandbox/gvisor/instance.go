@@ -17,6 +17,7 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox"
 	"lapwing.dev/lapwing/internal/sandbox/cgroup"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 // instance is one sandbox.
@@ -37,7 +38,8 @@ type instance struct {
 
 	mu       sync.Mutex
 	startErr error
-	filter   []byte // as reported
+	filter   []byte      // as reported
+	steps    []wire.Step // of the process, as reported
 	exit     sandbox.Exit
 	outOfMem bool
 	killed   bool // by us
@@ -69,12 +71,17 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*instance, erro
 		return nil, err
 	}
 	defer d.starting.Done()
-	err := s.launch()
+	laps := timeline.From(ctx).Laps("sandbox/")
+	err := s.launch(laps)
 	if err == nil {
 		err = s.await(ctx)
 	}
 	if err == nil {
+		for _, step := range s.steps {
+			laps.EndAt(step.Name, step.Ended)
+		}
 		err = s.settle()
+		laps.End("limits")
 	}
 	if err != nil {
 		err = fmt.Errorf("gvisor: sandbox %s: %w", spec.ID, err)
@@ -84,7 +91,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*instance, erro
 }
 
 // launch starts the sandbox process in its cgroup and tells it what to be.
-func (s *instance) launch() (err error) {
+func (s *instance) launch(laps *timeline.Laps) (err error) {
 	started := false
 	defer func() {
 		if !started {
@@ -99,12 +106,14 @@ func (s *instance) launch() (err error) {
 	if err := s.limit(); err != nil {
 		return err
 	}
+	laps.End("cgroup")
 	var h handover
 	defer h.close()
 	req, err := s.prepare(&h)
 	if err != nil {
 		return err
 	}
+	laps.End("files and mounts")
 	s.process, err = s.driver.void.start(h.files, s.group.StartFD())
 	if err != nil {
 		return fmt.Errorf("starting the process: %w", err)
@@ -206,7 +215,7 @@ func (s *instance) watch() {
 			end = &r
 		default:
 			s.mu.Lock()
-			s.filter = r.Filter
+			s.filter, s.steps = r.Filter, r.Steps
 			s.mu.Unlock()
 			s.fail(nil)
 		}

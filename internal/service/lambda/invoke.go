@@ -57,7 +57,11 @@ func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeO
 	}
 	var payload bytes.Buffer
 	tellTrace(ctx, req)
+	traceStart(ctx, req)
 	result, err := s.opts.Invoker.Invoke(ctx, req, &payload)
+	if err == nil {
+		err = tellStart(ctx, req)
+	}
 	if err != nil {
 		return nil, internal(err)
 	}

@@ -30,6 +30,7 @@ import (
 	oteltrace "go.opentelemetry.io/otel/trace"
 
 	"lapwing.dev/lapwing/internal/trace"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 // Kind is a span's role in its trace.
@@ -145,6 +146,24 @@ func (t *Tracer) StartAt(in trace.Header, kind Kind, name string, began time.Tim
 	}
 	_, span := t.tracer.Start(join(in), name, options...)
 	return &Span{span}
+}
+
+// Steps makes spans of steps that are over, given as timeline.Line.Steps returns
+// them, below the span that is the parent in the header.
+func (t *Tracer) Steps(in trace.Header, steps []timeline.Step) {
+	if t == nil {
+		return
+	}
+	below := map[string]trace.Header{}
+	for _, s := range steps {
+		parent, ok := below[s.Parent()]
+		if !ok {
+			parent = in
+		}
+		span := t.StartAt(parent, Internal, s.Base(), s.Began)
+		span.EndAt(s.Began.Add(s.Took))
+		below[s.Name] = span.Header(parent)
+	}
 }
 
 // join returns a context in which spans join the trace of a header, below its

@@ -48,6 +48,8 @@ func Main() {
 		fmt.Fprintln(os.Stderr, "lapwing-sandbox: this program is started by lapwing")
 		os.Exit(2)
 	}
+	var begun steps
+	begun.over("process start")
 	unix.Close(wire.Last) // it has done its work
 	control := os.NewFile(wire.Control, "control")
 	report := func(r wire.Report) {
@@ -75,7 +77,8 @@ func Main() {
 		report(wire.Report{OutOfMemory: true})
 		os.Exit(1)
 	}
-	status, err := runSandbox(req, conf, overrun, func(filter []byte) { report(wire.Report{Filter: filter}) })
+	begun.over("set-up")
+	status, err := runSandbox(req, conf, overrun, &begun, func(filter []byte) { report(wire.Report{Filter: filter, Steps: begun}) })
 	if err != nil {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
@@ -128,7 +131,7 @@ func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
 // process 1 in it, calls running with the filter if that was not given, and waits
 // for process 1 to end. It calls overrun if the guest's memory exceeds its limit.
-func runSandbox(req *wire.Request, conf *config.Config, overrun func(), running func(filter []byte)) (unix.WaitStatus, error) {
+func runSandbox(req *wire.Request, conf *config.Config, overrun func(), begun *steps, running func(filter []byte)) (unix.WaitStatus, error) {
 	limitTasks(req.MaxProcesses, func(t *kernel.Task) {
 		settle(t)
 		watchMemory(t, req.MemoryBytes, overrun)
@@ -142,6 +145,7 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), running 
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
+	begun.over("guest kernel")
 	watchStubs(func() { os.Exit(1) })
 	program, compiled, err := systemCalls(req)
 	if err != nil {
@@ -172,6 +176,7 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), running 
 		return 0, fmt.Errorf("starting process 1: %w", err)
 	}
 	gomaxprocs.Add(-spare)
+	begun.over("process 1")
 	running(compiled)
 	return unix.WaitStatus(l.WaitExit()), nil
 }

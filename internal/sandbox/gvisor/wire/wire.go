@@ -7,6 +7,7 @@ package wire
 import (
 	"net"
 	"net/netip"
+	"time"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -88,4 +89,14 @@ type Report struct {
 	Status int    `json:",omitempty"` // a wait status, where Exited
 	// OutOfMemory tells that the guest has taken more memory than it has.
 	OutOfMemory bool `json:",omitempty"`
+	// Steps are those of the process's own start, with the report that the guest
+	// runs.
+	Steps []Step `json:",omitempty"`
+}
+
+// Step tells when a step of a sandbox process's start was over, by the host's
+// clock.
+type Step struct {
+	Name  string
+	Ended time.Time
 }

@@ -1,0 +1,37 @@
+package host
+
+import (
+	"slices"
+
+	"lapwing.dev/lapwing/internal/guest/proto"
+)
+
+// stepsOfInit is what the names of an Init's steps begin with.
+const stepsOfInit = "init/"
+
+// Steps of Init that this end tells from what it gets in any case; the others
+// are the guest's (proto.StepProcess and so on). All are timed as this end sees
+// them: the guest's clock is not to be trusted.
+const (
+	stepProgram = "guest program" // lapwing-init has said hello
+	stepLoad    = "handler load"  // the runtime has asked for its first event
+)
+
+// guestSteps are the steps that the guest tells the ends of, in their order.
+var guestSteps = []string{proto.StepExtensions, proto.StepProcess, proto.StepBoot}
+
+// handleStep acts on a frame that tells the end of a step of Init: each comes
+// once at most, and only where they were asked for.
+func (l *life) handleStep(f proto.Frame) error {
+	var s proto.Step
+	if err := f.Decode(&s); err != nil {
+		return err
+	}
+	i := slices.Index(guestSteps, s.Name)
+	if l.steps == nil || i < l.told || l.initOver() {
+		return violation("a step of Init out of place")
+	}
+	l.told = i + 1
+	l.steps.End(s.Name)
+	return nil
+}
