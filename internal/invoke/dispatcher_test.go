@@ -13,6 +13,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/function"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 // fakeStarter makes environments that sleep instead of working.
@@ -179,6 +180,63 @@ func TestSequentialInvocationsReuseTheEnvironment(t *testing.T) {
 			if got, err := invoke(d, version("f")); err != nil || got != "env 1" {
 				t.Fatalf("got %q, %v", got, err)
 			}
+		}
+	})
+}
+
+func TestInvocationThatAsksForAStartGetsANewEnvironmentThatServesNoOther(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: time.Millisecond}
+	one := 1
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		v := version("f")
+		if _, err := invoke(d, v); err != nil { // leaves an idle environment
+			t.Fatal(err)
+		}
+		for n := 2; n <= 3; n++ {
+			var b bytes.Buffer
+			line := new(timeline.Line)
+			if _, err := d.Invoke(t.Context(), &Request{Version: v, Start: line}, &b); err != nil || b.String() != fmt.Sprint("env ", n) {
+				t.Fatalf("got %q, %v", b.String(), err)
+			}
+			if steps := line.Steps(); len(steps) != 1 || steps[0].Name != "admission" {
+				t.Errorf("steps %v", steps)
+			}
+			synctest.Wait()
+			if _, live := s.counts(); live != 1 {
+				t.Errorf("%d environments are left, want the idle one", live)
+			}
+		}
+		if got, err := invoke(d, v); err != nil || got != "env 1" {
+			t.Errorf("another invocation got %q, %v", got, err)
+		}
+		synctest.Wait()
+		if n := d.InUse(v.FunctionARN()); n != 0 {
+			t.Errorf("%d units of concurrency are in use", n)
+		}
+		// It is limited like any other.
+		d.Configure(v.FunctionARN(), Limits{Reserved: &one})
+		out := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := d.Invoke(t.Context(), &Request{Version: v, Start: new(timeline.Line)}, new(bytes.Buffer))
+				out <- err
+			}()
+		}
+		first, second := <-out, <-out
+		if e, ok := errors.AsType[*aws.Error](first); !ok || e.Status != 429 || second != nil {
+			t.Errorf("with a reservation of 1: %v, %v", first, second)
+		}
+		// A start that fails gives back what it had.
+		s.startIn = func(int) error { return errors.New("broken") }
+		if _, err := d.Invoke(t.Context(), &Request{Version: v, Start: new(timeline.Line)}, new(bytes.Buffer)); err == nil {
+			t.Error("a start that failed answered")
+		}
+		s.startIn = nil
+		s.mu.Lock()
+		s.live--
+		s.mu.Unlock()
+		if n := d.InUse(v.FunctionARN()); n != 0 {
+			t.Errorf("%d units of concurrency are in use after a failed start", n)
 		}
 	})
 }

@@ -19,6 +19,7 @@ import (
 	protobuf "google.golang.org/protobuf/proto"
 
 	"lapwing.dev/lapwing/internal/trace"
+	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
 // receiver is an OpenTelemetry collector that keeps what it gets.
@@ -121,6 +122,7 @@ func TestSpansReachACollector(t *testing.T) {
 			child.SetInt("n", 3)
 			child.Fail("Sandbox.Timedout")
 			child.End()
+			tracer.Steps(child.Header(in), []timeline.Step{{Name: "whole", Began: began, Took: time.Second}, {Name: "whole/part", Began: began, Took: time.Millisecond}})
 			parent.EndAt(began.Add(time.Second / 2))
 			if err := tracer.Close(t.Context()); err != nil {
 				t.Fatal(err)
@@ -138,6 +140,11 @@ func TestSpansReachACollector(t *testing.T) {
 			}
 			if string(ch.TraceId) != string(p.TraceId) || string(ch.ParentSpanId) != string(p.SpanId) || ch.Status.Code != proto.Status_STATUS_CODE_ERROR || len(ch.Attributes) != 3 {
 				t.Errorf("child %v", ch)
+			}
+			whole, part := r.spans["whole"], r.spans["part"]
+			if whole == nil || part == nil || string(whole.ParentSpanId) != string(ch.SpanId) || string(part.ParentSpanId) != string(whole.SpanId) ||
+				part.EndTimeUnixNano-part.StartTimeUnixNano != uint64(time.Millisecond) {
+				t.Errorf("steps %v, %v", whole, part)
 			}
 			if r.resource["service.name"] != "lapwing" || r.resource["service.version"] != "v1" || r.resource["host.name"] != "here" {
 				t.Errorf("resource %v", r.resource)
