@@ -6,8 +6,12 @@ import (
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
 
-// stepsOfInit is what the names of an Init's steps begin with.
-const stepsOfInit = "init/"
+const (
+	// stepsOfInit is what the names of an Init's steps begin with.
+	stepsOfInit = "init/"
+	// stepRestore is what a runtime does that goes on after a snapshot.
+	stepRestore = "restore/runtime"
+)
 
 // Steps of Init that this end tells from what it gets in any case; the others
 // are the guest's (proto.StepProcess and so on). All are timed as this end sees
