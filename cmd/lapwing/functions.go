@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 	"time"
@@ -17,42 +16,59 @@ func functionsCommand(data *string) *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "functions",
-		Short: "List the functions",
+		Short: "List the functions, and show the versions of one",
 		Long: `List the functions of the account in this Region. They are made and changed by
 lapwing deploy and by AWS clients: aws lambda create-function, SDKs, Terraform.`,
 		Example: `  lapwing functions
+  lapwing functions show hello
   lapwing functions --json`,
 		Args:              noArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := client(*data)
-			if err != nil {
-				return err
-			}
-			all, err := listFunctions(cmd.Context(), cfg)
-			if err != nil {
-				return explain(err, *data, "")
-			}
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(all)
-			}
-			if len(all) == 0 {
-				fmt.Fprintln(cmd.ErrOrStderr(), "There are no functions yet. Create one with `lapwing deploy FOLDER` or aws lambda create-function (see the README)")
-				return nil
-			}
-			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tRUNTIME\tMEMORY\tTIMEOUT\tCODE\tMODIFIED")
-			for _, f := range all {
-				fmt.Fprintf(w, "%s\t%s\t%d MB\t%d s\t%s\t%s\n", aws.ToString(f.FunctionName), f.Runtime,
-					aws.ToInt32(f.MemorySize), aws.ToInt32(f.Timeout), size(f.CodeSize), aws.ToString(f.LastModified))
-			}
-			return w.Flush()
-		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return printFunctions(cmd, *data, asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the configurations as JSON")
+	cmd.AddCommand(functionsListCommand(data), functionsShowCommand(data))
+	return cmd
+}
+
+func functionsListCommand(data *string) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:               "list",
+		Short:             "List the functions",
+		Long:              "List the functions of the account in this Region, as 'lapwing functions' does.",
+		Example:           "  lapwing functions list --json",
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return printFunctions(cmd, *data, asJSON) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the configurations as JSON")
 	return cmd
+}
+
+func printFunctions(cmd *cobra.Command, data string, asJSON bool) error {
+	cfg, err := client(data)
+	if err != nil {
+		return err
+	}
+	all, err := listFunctions(cmd.Context(), cfg)
+	if err != nil {
+		return explain(err, data, "")
+	}
+	if asJSON {
+		return printJSON(cmd, all)
+	}
+	if len(all) == 0 {
+		fmt.Fprintln(cmd.ErrOrStderr(), "There are no functions yet. Create one with `lapwing deploy FOLDER` or aws lambda create-function (see the README)")
+		return nil
+	}
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tRUNTIME\tMEMORY\tTIMEOUT\tCODE\tMODIFIED")
+	for _, f := range all {
+		fmt.Fprintf(w, "%s\t%s\t%d MB\t%d s\t%s\t%s\n", aws.ToString(f.FunctionName), f.Runtime,
+			aws.ToInt32(f.MemorySize), aws.ToInt32(f.Timeout), size(f.CodeSize), aws.ToString(f.LastModified))
+	}
+	return w.Flush()
 }
 
 func listFunctions(ctx context.Context, cfg aws.Config) ([]types.FunctionConfiguration, error) {
