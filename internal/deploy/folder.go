@@ -235,6 +235,9 @@ func functionProperties(c *types.FunctionConfiguration) map[string]any {
 	if c.TracingConfig != nil {
 		p["TracingConfig"] = fields(c.TracingConfig)
 	}
+	if c.SnapStart != nil && c.SnapStart.ApplyOn == types.SnapStartApplyOnPublishedVersions {
+		p["SnapStart"] = map[string]any{"ApplyOn": string(c.SnapStart.ApplyOn)}
+	}
 	if c.LoggingConfig != nil {
 		p["LoggingConfig"] = fields(c.LoggingConfig)
 	}

@@ -13,7 +13,7 @@ import (
 // by the same name.
 var same = []string{"FunctionName", "Handler", "Runtime", "Description", "MemorySize", "Timeout", "Role", "Environment", "Layers",
 	"ReservedConcurrentExecutions", "Architectures", "EphemeralStorage", "CodeSigningConfigArn", "RuntimeManagementConfig",
-	"LoggingConfig", "TenancyConfig", "RecursiveLoop", "PackageType", "ImageConfig"}
+	"LoggingConfig", "TenancyConfig", "RecursiveLoop", "PackageType", "ImageConfig", "SnapStart"}
 
 // own lists the properties that are turned into something else.
 var own = []string{"CodeUri", "InlineCode", "ImageUri", "Tags", "PropagateTags", "Tracing", "Policies", "RolePath", "AssumeRolePolicyDocument",

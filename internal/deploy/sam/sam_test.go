@@ -221,6 +221,21 @@ func TestCodeIsBesideTheTemplateIfNothingSaysWhere(t *testing.T) {
 	}
 }
 
+func TestSnapStartIsTheFunctions(t *testing.T) {
+	x, err := expand(t, `
+Resources:
+  A:
+    Type: AWS::Serverless::Function
+    Properties: {CodeUri: 's3://b/k/x.zip', Handler: i.h, Runtime: python3.13, SnapStart: {ApplyOn: PublishedVersions}}
+`, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := plain(t, x.find(t, "A").Properties["SnapStart"]); got != `{"ApplyOn":"PublishedVersions"}` {
+		t.Error(got)
+	}
+}
+
 func TestCodeIsPackagedAsItsResourceSays(t *testing.T) {
 	var codes []Code
 	x, err := expand(t, `
@@ -262,7 +277,6 @@ func TestWhatLapwingLacksIsRefusedWithItsLine(t *testing.T) {
 		"      Events: {E: {Type: SQS}}":                   "line 9: Lapwing does not have events of type SQS (event E of Fn)",
 		"      Events:\n        E: {Type: HttpApi}":        "line 10: Lapwing does not have events of type HttpApi (event E of Fn): it has no API Gateway",
 		"      DeadLetterQueue: {Type: SQS, TargetArn: x}": "line 9: Lapwing does not have the property DeadLetterQueue of AWS::Serverless::Function: it has neither SQS nor SNS",
-		"      SnapStart: {ApplyOn: PublishedVersions}":    "does not have the property SnapStart",
 		"      PackageType: Image":                         "Fn has PackageType Image: build the image, push it",
 		"      Colour: red":                                "does not have the property Colour",
 		"      InlineCode: x":                              "has both InlineCode and CodeUri",

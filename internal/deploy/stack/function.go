@@ -30,14 +30,14 @@ const maxDirect = 45 << 20
 var functionKinds = map[string]kind{"AWS::Lambda::Function": {
 	properties: "FunctionName! Code* Role* Handler Runtime Description Timeout MemorySize Environment Layers Architectures EphemeralStorage" +
 		" DeadLetterConfig TracingConfig LoggingConfig ReservedConcurrentExecutions RecursiveLoop RuntimeManagementConfig" +
-		" CodeSigningConfigArn TenancyConfig! PackageType! ImageConfig Tags",
+		" CodeSigningConfigArn TenancyConfig! PackageType! ImageConfig SnapStart Tags",
 	attributes: []string{"Arn"}, name: "FunctionName", limit: 64,
 	check: checkFunction, create: createFunction, update: updateFunction, remove: removeFunction, read: readFunction,
 }}
 
 // configuration are the properties that UpdateFunctionConfiguration sets.
 var configuration = []string{"Role", "Handler", "Runtime", "Description", "Timeout", "MemorySize", "Environment", "Layers", "EphemeralStorage",
-	"DeadLetterConfig", "TracingConfig", "LoggingConfig", "ImageConfig"}
+	"DeadLetterConfig", "TracingConfig", "LoggingConfig", "ImageConfig", "SnapStart"}
 
 // defaults are what these are where a template does not say (Lambda API reference,
 // CreateFunction). Functions from images have no layers, and others no
@@ -45,7 +45,8 @@ var configuration = []string{"Role", "Handler", "Runtime", "Description", "Timeo
 func defaults(name string, image bool) map[string]any {
 	m := map[string]any{"Description": "", "Timeout": int64(3), "MemorySize": int64(128), "Environment": map[string]any{"Variables": map[string]any{}},
 		"EphemeralStorage": map[string]any{"Size": int64(512)}, "DeadLetterConfig": map[string]any{"TargetArn": ""},
-		"TracingConfig": map[string]any{"Mode": "PassThrough"}, "LoggingConfig": map[string]any{"LogFormat": "Text", "LogGroup": "/aws/lambda/" + name}}
+		"TracingConfig": map[string]any{"Mode": "PassThrough"}, "LoggingConfig": map[string]any{"LogFormat": "Text", "LogGroup": "/aws/lambda/" + name},
+		"SnapStart": map[string]any{"ApplyOn": "None"}}
 	if image {
 		m["ImageConfig"] = map[string]any{}
 	} else {

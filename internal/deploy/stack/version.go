@@ -28,6 +28,9 @@ var versionKinds = map[string]kind{
 				return err
 			}
 			c.id, c.made = aws.ToString(out.FunctionArn), true
+			if err := c.published(ctx); err != nil {
+				return err
+			}
 			return c.provision(ctx, c.id)
 		},
 		remove: func(ctx context.Context, c *call) error {
@@ -111,6 +114,28 @@ func versionInput(c *call) (*lambda.PublishVersionInput, error) {
 	_, err := provisioned(c)
 	return in, err
 }
+
+// published waits until a version is Active, which with SnapStart is when its
+// snapshot is there. One that failed is removed, so that the next deployment
+// publishes another.
+func (c *call) published(ctx context.Context) error {
+	w := lambda.NewFunctionActiveV2Waiter(c.Lambda, func(o *lambda.FunctionActiveV2WaiterOptions) {
+		o.MinDelay, o.MaxDelay = 50*time.Millisecond, time.Second
+	})
+	err := w.Wait(ctx, &lambda.GetFunctionInput{FunctionName: &c.id}, publishPatience)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	err = c.whyNot(ctx, err)
+	if _, failed := c.Lambda.DeleteFunction(ctx, &lambda.DeleteFunctionInput{FunctionName: &c.id}); failed != nil {
+		return errors.Join(err, failed)
+	}
+	return err
+}
+
+// publishPatience is how long a version with SnapStart may take: its Init has 15
+// minutes.
+const publishPatience = 20 * time.Minute
 
 // aliasRouting is RoutingConfig as templates have it.
 type aliasRouting struct {
