@@ -19,8 +19,8 @@ help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## build bin/lapwing with all that it embeds
-	$(GO) build -buildvcs=false -ldflags "-s -w" -o bin/ ./cmd/lapwing-init ./cmd/lapwing-sandbox
-	for p in lapwing-init lapwing-sandbox; do gzip -nc bin/$$p >bin/$$p.gz && mv bin/$$p.gz $(EMBEDDED)/ || exit 1; done
+	$(GO) build -buildvcs=false -ldflags "-s -w" -o bin/ ./cmd/lapwing-sandbox
+	gzip -nc bin/lapwing-sandbox >bin/lapwing-sandbox.gz && mv bin/lapwing-sandbox.gz $(EMBEDDED)/
 	$(GO) build -buildvcs=false -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/lapwing
 
 demo: ## set up, start, deploy and invoke a real function (as root)

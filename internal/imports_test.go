@@ -22,8 +22,9 @@ var layers = [][]string{
 	{"internal/service", "internal/functionurl"},
 	{"internal/worker", "internal/events"},
 	{"internal/invoke"},
-	{"internal/image", "internal/network", "internal/runtimes", "internal/guest"},
+	{"internal/image", "internal/network", "internal/runtimes"},
 	{"internal/sandbox"},
+	{"internal/guest"},
 	{"internal/registry"},
 	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics"},
 	{"internal/state", "internal/function", "internal/meter", "internal/trace"},
@@ -119,7 +120,6 @@ func TestServerAndSandboxProgramsShareLittle(t *testing.T) {
 	for program, alien := range map[string]string{
 		"cmd/lapwing":         "gvisor.dev/",
 		"cmd/lapwing-sandbox": "github.com/nats-io/",
-		"cmd/lapwing-init":    "gvisor.dev/",
 	} {
 		cmd := exec.Command("go", "list", "-deps", "./"+program)
 		cmd.Dir = ".."

@@ -178,7 +178,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	if err := os.MkdirAll(run, 0o700); err != nil {
 		return err
 	}
-	programs, err := program.Install(run)
+	sandboxProgram, err := program.Install(run)
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	}
 	s.onClose(func(context.Context) error { return s.network.Close() })
 	driver, err := gvisor.New(ctx, gvisor.Options{
-		Dir: filepath.Join(run, "sandboxes"), SandboxPath: programs.Sandbox, InitPath: programs.Init, Logger: s.log,
+		Dir: filepath.Join(run, "sandboxes"), SandboxPath: sandboxProgram, Logger: s.log,
 	})
 	if err != nil {
 		return err

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,21 +59,18 @@ func (e *extension) subscribed(event string) bool { return slices.Contains(e.eve
 // startExtensions starts the external extensions, all at once: every file in
 // /opt/extensions. On error it returns the error type too.
 func (g *guest) startExtensions() (string, error) {
-	if _, err := os.Stat(disableExtensions); err == nil {
+	if _, err := g.sys.Stat(disableExtensions); err == nil {
 		g.mu.Lock()
 		g.closed = true
 		g.mu.Unlock()
 		return "", nil
 	}
-	entries, err := os.ReadDir(extensionsDir)
-	if err != nil {
-		return "", nil // none
+	names, err := g.sys.Files(extensionsDir)
+	if err != nil || len(names) == 0 {
+		return "", nil // no directory, as a rule
 	}
-	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return e.IsDir() })
-	if len(entries) == 0 {
-		return "", nil
-	}
-	if len(entries) > maxExtensions {
+	slices.Sort(names)
+	if len(names) > maxExtensions {
 		// In Lambda's words, which begin as linters would not have an error begin.
 		return "Extension.TooManyExtensions", fmt.Errorf("%s limit (%d) reached", "Extension", maxExtensions)
 	}
@@ -82,19 +78,19 @@ func (g *guest) startExtensions() (string, error) {
 	if err != nil {
 		return "Extension.LaunchError", err
 	}
-	defer out.closeWriter()
+	defer out.w.Close()
 	g.mu.Lock()
 	g.logs = append(g.logs, out)
 	// All of them before any runs, so that each is known when it registers.
-	for _, entry := range entries {
-		g.extensions = append(g.extensions, &extension{name: entry.Name(), id: newID(), external: true, state: extStarted})
+	for _, name := range names {
+		g.extensions = append(g.extensions, &extension{name: name, id: newID(), external: true, state: extStarted})
 	}
-	g.starting += len(entries)
+	g.starting += len(names)
 	extensions := slices.Clone(g.extensions)
 	g.mu.Unlock()
 	env := g.extensionEnv()
 	for _, ext := range extensions {
-		p, err := g.spawn([]string{filepath.Join(extensionsDir, ext.name)}, env, []uintptr{0, uintptr(out.w), uintptr(out.w)}, ext)
+		p, err := g.spawn([]string{filepath.Join(extensionsDir, ext.name)}, env, []io.Closer{out.w, out.w}, ext)
 		g.mu.Lock()
 		if ext.proc = p; err != nil {
 			ext.state = extLaunchError
@@ -437,7 +433,7 @@ func (g *guest) shutdownExtensions(extensions []*extension, reason string, deadl
 			}
 			told = append(told, e.proc)
 		default:
-			syscall.Kill(-e.proc.pid, syscall.SIGKILL)
+			e.proc.Signal(syscall.SIGKILL, true)
 		}
 	}
 	g.mu.Unlock()

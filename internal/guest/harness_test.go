@@ -17,6 +17,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/guest/system/process1"
 )
 
 // The test binary plays three parts: the tests, process 1 of a sandbox (in
@@ -61,7 +62,11 @@ func beInit() error {
 	if err != nil {
 		return err
 	}
-	return Run(conn)
+	sys, err := process1.New()
+	if err != nil {
+		return err
+	}
+	return Run(conn, sys)
 }
 
 // loopbackUp brings the loopback interface of a fresh network namespace up.

@@ -3,15 +3,14 @@ package guest
 import (
 	"bytes"
 	"encoding/binary"
-	"os"
+	"errors"
+	"io"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/guest/system"
 )
 
 // logPipe carries the output of processes to the host, message by message. Its
@@ -23,9 +22,8 @@ type logPipe struct {
 	tap    func(proto.Log, []byte) // is given every message too
 	framed bool                    // the pipe behind _LAMBDA_TELEMETRY_LOG_FD
 
-	r  *os.File // the reading end
-	fd int      // of r
-	w  int      // the writing end, for children; -1 once closed
+	r system.Pipe
+	w io.Closer // the writing end, for children
 
 	mu      sync.Mutex
 	ended   bool
@@ -38,17 +36,13 @@ type logPipe struct {
 // newLogPipe makes a pipe and starts its reading goroutine, which ends when
 // the last writer has.
 func (g *guest) newLogPipe(source string, framed bool) (*logPipe, error) {
-	var fds [2]int
-	if err := syscall.Pipe2(fds[:], syscall.O_CLOEXEC); err != nil {
-		return nil, err
-	}
-	// Only the reading end: the children's must block when the pipe is full.
-	if err := syscall.SetNonblock(fds[0], true); err != nil {
+	r, w, err := g.sys.Pipe()
+	if err != nil {
 		return nil, err
 	}
 	p := &logPipe{
 		link: g.link, source: source, tap: g.publishLine, framed: framed,
-		r: os.NewFile(uintptr(fds[0]), source), fd: fds[0], w: fds[1],
+		r: r, w: w,
 		buf:  make([]byte, 32*1024),
 		done: make(chan struct{}),
 	}
@@ -56,27 +50,15 @@ func (g *guest) newLogPipe(source string, framed bool) (*logPipe, error) {
 	return p, nil
 }
 
-// closeWriter closes the guest's own copy of the writing end, once the
-// children have theirs.
-func (p *logPipe) closeWriter() {
-	if p.w >= 0 {
-		syscall.Close(p.w)
-		p.w = -1
-	}
-}
-
 func (p *logPipe) run() {
 	defer close(p.done)
-	rc, err := p.r.SyscallConn()
-	if err == nil {
-		rc.Read(func(uintptr) bool {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			for p.readOnce() {
-			}
-			return p.ended
-		})
-	}
+	p.r.Await(func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for p.readOnce() {
+		}
+		return p.ended
+	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ended = true
@@ -90,14 +72,9 @@ func (p *logPipe) readOnce() bool {
 	if p.ended {
 		return false
 	}
-	n, err := syscall.Read(p.fd, p.buf)
-	switch {
-	case err == syscall.EINTR:
-		return true
-	case err == syscall.EAGAIN:
-		return false
-	case err != nil || n == 0:
-		p.ended = true
+	n, err := p.r.TryRead(p.buf)
+	if err != nil {
+		p.ended = !errors.Is(err, syscall.EAGAIN)
 		return false
 	}
 	p.take(p.buf[:n])
@@ -105,14 +82,14 @@ func (p *logPipe) readOnce() bool {
 }
 
 // drain passes on the bytes that wait in the pipe, and no more: a process that
-// goes on writing would keep it from ever being empty. p.mu is held.
+// goes on writing would keep it from ever being empty.
 func (p *logPipe) drain() {
-	var left int32
-	// Raw, as it never blocks: see package quiet.
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(p.fd), syscall.TIOCINQ, uintptr(unsafe.Pointer(&left))); errno != 0 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
 		return
 	}
-	for ; left > 0; left -= int32(len(p.buf)) {
+	for left := p.r.Waiting(); left > 0; left -= len(p.buf) {
 		if !p.readOnce() {
 			return
 		}
@@ -259,30 +236,13 @@ func (p *logPipe) send() {
 }
 
 // drainLogs passes on what the function's processes have written so far. As a
-// rule that is nothing, which one system call tells of all pipes.
+// rule that is nothing.
 func (g *guest) drainLogs() {
 	g.mu.Lock()
 	logs := g.logs
 	g.mu.Unlock()
-	waiting := make([]unix.PollFd, 0, 8)
-	var open []*logPipe
 	for _, p := range logs {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if !p.ended {
-			open = append(open, p)
-			waiting = append(waiting, unix.PollFd{Fd: int32(p.fd), Events: unix.POLLIN})
-		}
-	}
-	if len(open) == 0 {
-		return
-	}
-	var now unix.Timespec
-	syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&waiting[0])), uintptr(len(waiting)), uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	for i, p := range open {
-		if waiting[i].Revents != 0 {
-			p.drain()
-		}
+		p.drain()
 	}
 }
 

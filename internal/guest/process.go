@@ -3,34 +3,27 @@ package guest
 import (
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/guest/system"
 )
 
 // process is a process that the guest started.
 type process struct {
-	pid       int
-	extension *extension // nil: the runtime
-	exited    chan struct{}
+	system.Process
+	exited chan struct{}
 }
 
 // startProcesses starts the external extensions and, when all of them have
 // registered, the runtime (Lambda developer guide, "Understanding the Lambda
 // execution environment lifecycle": extension init comes before runtime init).
 func (g *guest) startProcesses() {
-	if err := g.limit(); err != nil {
-		g.startFailed("Runtime.Unknown", err)
-		return
-	}
 	if errorType, err := g.startExtensions(); err != nil {
 		g.startFailed(errorType, err)
 		return
@@ -71,9 +64,9 @@ func (g *guest) startRuntime() {
 		fail("Runtime.Unknown", err)
 		return
 	}
-	defer out.closeWriter()
+	defer out.w.Close()
 	logs := []*logPipe{out}
-	files := []uintptr{0, uintptr(out.w), uintptr(out.w)}
+	files := []io.Closer{out.w, out.w}
 	env := g.runtimeEnv()
 	if g.start.FramedLogs {
 		framed, err := g.newLogPipe("function", true)
@@ -81,16 +74,16 @@ func (g *guest) startRuntime() {
 			fail("Runtime.Unknown", err)
 			return
 		}
-		defer framed.closeWriter()
+		defer framed.w.Close()
 		logs = append(logs, framed)
+		files = append(files, framed.w)
 		env = append(env, fmt.Sprintf("_LAMBDA_TELEMETRY_LOG_FD=%d", len(files)))
-		files = append(files, uintptr(framed.w))
 	}
 	g.mu.Lock()
 	g.logs = append(g.logs, logs...)
 	g.mu.Unlock()
 
-	if fi, err := os.Stat(g.start.Dir); err != nil || !fi.IsDir() {
+	if mode, err := g.sys.Stat(g.start.Dir); err != nil || !mode.IsDir() {
 		if err == nil {
 			err = fmt.Errorf("chdir %s: %w", g.start.Dir, syscall.ENOTDIR)
 		}
@@ -129,7 +122,7 @@ func (g *guest) command() ([]string, error) {
 		return nil, errors.New("the image has neither an entry point nor a command")
 	}
 	for _, c := range g.start.Candidates {
-		if fi, err := os.Stat(c); err == nil && !fi.IsDir() {
+		if mode, err := g.sys.Stat(c); err == nil && !mode.IsDir() {
 			return []string{c}, nil
 		}
 	}
@@ -151,7 +144,7 @@ func (g *guest) lookPath(program string) (string, error) {
 		if filepath.IsAbs(dir) {
 			path = filepath.Join(dir, program)
 		}
-		if fi, err := os.Stat(path); err == nil && !fi.IsDir() && fi.Mode()&0o111 != 0 {
+		if mode, err := g.sys.Stat(path); err == nil && !mode.IsDir() && mode&0o111 != 0 {
 			return path, nil
 		}
 	}
@@ -171,111 +164,36 @@ func (g *guest) runtimeEnv() []string {
 	return append(env, "AWS_LAMBDA_RUNTIME_API="+Address)
 }
 
-// limit sets the resource limits that children inherit; there is no way to set
-// them between fork and exec. Process 1 itself needs few files, and root is not
-// held to the limit of processes.
-func (g *guest) limit() error {
-	set := func(what string, resource int, n uint64) error {
-		if n == 0 {
-			return nil
-		}
-		// Through syscall: it also stops the runtime from restoring the
-		// original limit of files in children.
-		if err := syscall.Setrlimit(resource, &syscall.Rlimit{Cur: n, Max: n}); err != nil {
-			return fmt.Errorf("setrlimit %s: %w", what, err)
-		}
-		return nil
-	}
-	if err := syscall.Setrlimit(unix.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-		return fmt.Errorf("setrlimit core: %w", err)
-	}
-	return errors.Join(
-		set("nofile", unix.RLIMIT_NOFILE, g.start.MaxFiles),
-		set("nproc", unix.RLIMIT_NPROC, g.start.MaxProcs),
-	)
-}
-
-// spawn starts a process as the function's user, in a session of its own.
-// files[0] is replaced by /dev/null.
-func (g *guest) spawn(argv, env []string, files []uintptr, ext *extension) (*process, error) {
-	null, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open /dev/null: %w", err)
-	}
-	defer syscall.Close(null)
-	files[0] = uintptr(null)
-	attr := &syscall.ProcAttr{
-		Dir:   g.start.Dir,
-		Env:   env,
-		Files: files,
-		Sys: &syscall.SysProcAttr{
-			Setsid: true,
-			// An unprivileged user has no capabilities after exec.
-			Credential: &syscall.Credential{Uid: uint32(g.start.UID), Gid: uint32(g.start.GID)},
-		},
-	}
-	// Held until the process is known, so that the reaper knows it too.
+// spawn starts a process as the function's user.
+func (g *guest) spawn(argv, env []string, files []io.Closer, ext *extension) (*process, error) {
+	// Held until the process is known, so that exited finds it.
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ending {
 		return nil, errEnding
 	}
-	// The child inherits it from this thread.
-	goruntime.LockOSThread()
-	defer goruntime.UnlockOSThread()
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("no new privileges: %w", err)
-	}
-	pid, err := syscall.ForkExec(argv[0], argv, attr)
+	p := &process{exited: make(chan struct{})}
+	var err error
+	p.Process, err = g.sys.Start(&system.Command{
+		Path: argv[0], Args: argv, Env: env, Dir: g.start.Dir, Files: files,
+		UID: g.start.UID, GID: g.start.GID, MaxFiles: g.start.MaxFiles, MaxProcs: g.start.MaxProcs,
+	}, func(ws syscall.WaitStatus) { g.exited(p, ext, ws) })
 	if err != nil {
-		return nil, &os.PathError{Op: "fork/exec", Path: argv[0], Err: err}
-	}
-	p := &process{pid: pid, extension: ext, exited: make(chan struct{})}
-	g.procs[pid] = p
-	if g.reaped == nil {
-		g.reaped = make(chan struct{})
-		go g.reap()
+		return nil, err
 	}
 	return p, nil
 }
 
-// reap waits for the end of processes, orphans too, until there is none left.
-func (g *guest) reap() {
-	for {
-		var ws syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ws, 0, nil)
-		switch {
-		case err == syscall.EINTR || err == nil && !ws.Exited() && !ws.Signaled():
-			continue
-		case err != nil: // ECHILD
-			g.mu.Lock()
-			if len(g.procs) > 0 { // one has just been started
-				g.mu.Unlock()
-				continue
-			}
-			close(g.reaped)
-			g.reaped = nil // the next process starts it anew
-			g.mu.Unlock()
-			return
-		}
-		g.exited(pid, ws)
-	}
-}
-
-// exited acts on the end of a process.
-func (g *guest) exited(pid int, ws syscall.WaitStatus) {
+// exited acts on the end of the process of an extension or, where that is nil, of
+// the runtime.
+func (g *guest) exited(p *process, ext *extension, ws syscall.WaitStatus) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := g.procs[pid]
-	if p == nil {
-		return
-	}
-	delete(g.procs, pid)
 	close(p.exited)
 	switch {
 	case g.ending: // else tasks may have been waited for already
-	case p.extension != nil:
-		g.tasks.Go(func() { g.extensionExited(p.extension, ws) })
+	case ext != nil:
+		g.tasks.Go(func() { g.extensionExited(ext, ws) })
 	default:
 		g.tasks.Go(func() { g.runtimeExited(ws) })
 	}
@@ -290,7 +208,7 @@ func (g *guest) runtimeExited(ws syscall.WaitStatus) {
 	// process left these come to their ends; extensions go on for a while.
 	limit := 50 * time.Millisecond
 	if alone {
-		killAll()
+		g.sys.KillAll(0)
 		limit = time.Second
 	}
 	g.wakeWaiters()
@@ -378,7 +296,8 @@ func (g *guest) end(reason string) {
 	g.window.Broadcast()
 	g.mu.Unlock()
 	g.shutdown(reason)
-	g.killRest()
+	for !g.sys.KillAll(killAgain) {
+	}
 	g.closeListeners()
 	g.wakeWaiters()
 	g.wakeExtensions()
@@ -415,9 +334,9 @@ func (g *guest) shutdown(reason string) {
 	}
 	began := time.Now()
 	if runtime != nil {
-		syscall.Kill(runtime.pid, syscall.SIGTERM)
+		runtime.Signal(syscall.SIGTERM, false)
 		waitUntil(runtime.exited, began.Add(budget*3/10))
-		syscall.Kill(-runtime.pid, syscall.SIGKILL)
+		runtime.Signal(syscall.SIGKILL, true)
 	}
 	g.drainLogs()
 	// Before the extensions hear of the end, where their listeners keep up.
@@ -425,19 +344,9 @@ func (g *guest) shutdown(reason string) {
 	g.shutdownExtensions(extensions, reason, began.Add(budget))
 }
 
-// killRest kills every process but this one and returns when all have ended.
-func (g *guest) killRest() {
-	for {
-		g.mu.Lock()
-		reaped := g.reaped
-		g.mu.Unlock()
-		if reaped == nil {
-			return
-		}
-		killAll()
-		waitUntil(reaped, time.Now().Add(10*time.Millisecond)) // once more: one may have been forking
-	}
-}
+// killAgain is how soon processes that do not end are killed once more: one may
+// have been forking.
+const killAgain = 10 * time.Millisecond
 
 func waitUntil(ch <-chan struct{}, deadline time.Time) {
 	timer := time.NewTimer(time.Until(deadline))

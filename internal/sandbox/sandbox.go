@@ -2,9 +2,9 @@
 // what a driver that makes them must do. The drivers are in the packages below
 // it: gvisor (the default, no KVM needed) and, later, microvm.
 //
-// A sandbox runs one program, cmd/lapwing-init, as process 1, on a read-only
-// root file system composed of mounts, and talks to the worker over exactly one
-// host connection (see internal/guest/proto). A driver knows nothing of
+// A sandbox runs a guest (package guest) on a read-only root file system composed
+// of mounts, and talks to the worker over exactly one host connection (see
+// internal/guest/proto). A driver knows nothing of
 // functions, runtimes or invocations; nothing above this package knows what
 // gVisor or Firecracker is.
 package sandbox
@@ -24,7 +24,7 @@ var ErrNoCapacity = errors.New("sandbox: host has no capacity left")
 // holds something that no snapshot can keep. The text says what, for users.
 var ErrUnfit = errors.New("sandbox: cannot be kept in a snapshot")
 
-// Init is the path of lapwing-init in every sandbox.
+// Init is the path of process 1's program in every sandbox.
 const Init = "/lapwing-init"
 
 // RootDirs and RootFiles are the paths on which drivers mount what is in every
@@ -98,7 +98,7 @@ type Spec struct {
 // Driver makes sandboxes. It is safe for concurrent use; Create calls run side
 // by side.
 type Driver interface {
-	// Create starts a sandbox and returns when lapwing-init runs in it. The
+	// Create starts a sandbox and returns when the guest runs in it. The
 	// context bounds the start only. On error nothing is left behind.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
 	// Restore makes a sandbox from a snapshot. The spec is the one that the
@@ -122,7 +122,7 @@ type Snapshot struct {
 
 // Sandbox is one running sandbox.
 type Sandbox interface {
-	// Conn is the host connection to lapwing-init. It fails when the sandbox
+	// Conn is the host connection to the guest. It fails when the sandbox
 	// ends, for whatever reason.
 	Conn() net.Conn
 	// Freeze stops all CPU use of the sandbox until Thaw.
@@ -161,5 +161,5 @@ type Stats struct {
 // Exit tells how a sandbox ended.
 type Exit struct {
 	OutOfMemory bool  // the memory limit was overrun
-	Err         error // nil after Destroy or a clean exit of process 1
+	Err         error // nil after Destroy or a clean exit of the guest
 }

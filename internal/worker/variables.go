@@ -9,7 +9,7 @@ import (
 	"lapwing.dev/lapwing/internal/runtimes"
 )
 
-// runtimeAPI is where lapwing-init serves the Runtime API in every sandbox.
+// runtimeAPI is where the guest serves the Runtime API in every sandbox.
 const runtimeAPI = "127.0.0.1:9001"
 
 // variables returns the environment of a function's processes (Lambda

@@ -154,8 +154,8 @@ type bench struct {
 	dir       string
 }
 
-// programs are what sandboxes consist of, installed once for all tests.
-var programs program.Programs
+// sandboxProgram is installed once for all tests.
+var sandboxProgram string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -165,7 +165,7 @@ func TestMain(m *testing.M) {
 			err = os.Chmod(dir, 0o755)
 		}
 		if err == nil {
-			programs, err = program.Install(dir)
+			sandboxProgram, err = program.Install(dir)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -182,7 +182,7 @@ func newBench(t testing.TB) *bench {
 	}
 	dir := t.TempDir()
 	logger := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	driver, err := gvisor.New(t.Context(), gvisor.Options{Dir: filepath.Join(dir, "run"), SandboxPath: programs.Sandbox, InitPath: programs.Init, Logger: logger})
+	driver, err := gvisor.New(t.Context(), gvisor.Options{Dir: filepath.Join(dir, "run"), SandboxPath: sandboxProgram, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,9 @@ func (r *Request) HasNext() bool { return !r.close && r.Body.c != nil && r.Body.
 // Gone reports whether the client has closed its end of the connection, so
 // that a response would be lost.
 func (r *Request) Gone() bool {
+	if c, ok := r.conn.(interface{ Gone() bool }); ok {
+		return c.Gone()
+	}
 	sc, ok := r.conn.(syscall.Conn)
 	if !ok {
 		return false

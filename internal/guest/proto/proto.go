@@ -1,5 +1,5 @@
 // Package proto is the protocol of the host connection: the one stream between
-// the worker and lapwing-init in a sandbox. It carries the start of the
+// the worker and the guest in a sandbox. It carries the start of the
 // runtime, invocations, responses and logs as frames:
 //
 //	type u8 | flags u8 (0) | reserved u16 (0) | length u32 | payload
@@ -63,7 +63,7 @@ const (
 
 // Frames from guest to host.
 const (
-	TypeHello         Type = 64 // JSON Hello: lapwing-init is up
+	TypeHello         Type = 64 // JSON Hello: the guest is up
 	TypeInitDone      Type = 65 // JSON InitDone: the runtime asked for its first event
 	TypeInitError     Type = 66 // meta ErrorMeta, body as the runtime posted it
 	TypeResponseStart Type = 67 // JSON ResponseStart

@@ -20,6 +20,7 @@ type subscriber struct {
 	due    chan struct{} // holds one token when there is something to deliver
 	hurry  chan struct{} // closed by flush: no more waiting
 	idle   chan struct{} // closed when all that waited at flush is delivered
+	dial   Dial
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the delivering goroutine has ended
 
@@ -33,10 +34,10 @@ type subscriber struct {
 	flushed  bool // idle is closed
 }
 
-func newSubscriber(name string, sub Subscription) *subscriber {
+func newSubscriber(name string, sub Subscription, dial Dial) *subscriber {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &subscriber{
-		name: name, sub: sub, cancel: cancel,
+		name: name, sub: sub, dial: dial, cancel: cancel,
 		due: make(chan struct{}, 1), hurry: make(chan struct{}), idle: make(chan struct{}), done: make(chan struct{}),
 	}
 	go s.run(ctx)
@@ -198,7 +199,7 @@ func (s *subscriber) take() []byte {
 // run delivers what is due until ctx ends.
 func (s *subscriber) run(ctx context.Context) {
 	defer close(s.done)
-	t := &transport{destination: s.destination()}
+	t := &transport{destination: s.destination(), dial: s.dial}
 	defer t.close()
 	for {
 		select {

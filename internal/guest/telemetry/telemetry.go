@@ -10,8 +10,10 @@ package telemetry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +103,7 @@ func quote(s string) []byte {
 // the deliveries that it cancels.
 type Hub struct {
 	wanted atomic.Bool
+	dial   Dial
 
 	mu      sync.Mutex
 	open    bool // subscriptions are accepted, and history is kept
@@ -111,9 +114,13 @@ type Hub struct {
 	closed  bool
 }
 
-// NewHub returns a Hub that accepts subscriptions until CloseSubscriptions.
-func NewHub() *Hub {
-	h := &Hub{open: true}
+// Dial connects to a TCP address in the sandbox.
+type Dial func(ctx context.Context, address string) (net.Conn, error)
+
+// NewHub returns a Hub that accepts subscriptions until CloseSubscriptions. It
+// reaches the subscribers by dial.
+func NewHub(dial Dial) *Hub {
+	h := &Hub{open: true, dial: dial}
 	h.wanted.Store(true)
 	return h
 }
@@ -173,7 +180,7 @@ func (h *Hub) Subscribe(name string, sub Subscription) (fresh bool, err error) {
 	if len(h.subs) >= maxSubscriptions {
 		return false, errors.New("too many subscriptions")
 	}
-	s := newSubscriber(name, sub)
+	s := newSubscriber(name, sub, h.dial)
 	s.missed(h.lost)
 	for i := range h.history {
 		s.publish(&h.history[i])

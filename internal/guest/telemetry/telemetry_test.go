@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -101,7 +102,7 @@ func to(protocol string, addr net.Addr) Subscription {
 }
 
 func newHub(t *testing.T) *Hub {
-	h := NewHub()
+	h := NewHub(dial)
 	t.Cleanup(h.Close)
 	return h
 }
@@ -331,7 +332,7 @@ func TestCloseDoesNotWaitForASubscriberThatHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer srv.Close()
-	h := NewHub()
+	h := NewHub(dial)
 	subscribe(t, h, to("HTTP", srv.Addr())) // in the backlog: never accepted
 	h.Publish(line("x"))
 	done := make(chan struct{})
@@ -378,4 +379,8 @@ func TestHistoryIsBoundedAndItsLossIsTold(t *testing.T) {
 	if !strings.HasPrefix(got[0], "platform.logsDropped ") || len(got) > 257 {
 		t.Errorf("%d events, the first %q", len(got), got[0])
 	}
+}
+
+func dial(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }

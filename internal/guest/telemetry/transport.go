@@ -18,10 +18,11 @@ const loopback = "127.0.0.1"
 const maxAnswer = 64 * 1024
 
 // transport sends batches to one destination. It speaks HTTP itself, one
-// request a connection: net/http would be half of lapwing-init, which every
+// request a connection: net/http would be much of a sandbox program, which every
 // cold start waits for.
 type transport struct {
 	destination Destination
+	dial        Dial
 	conn        net.Conn // of TCP, between batches
 }
 
@@ -37,7 +38,7 @@ func (t *transport) send(ctx context.Context, batch []byte) error {
 	t.conn = nil
 	if conn == nil {
 		var err error
-		conn, err = new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(t.destination.Port)))
+		conn, err = t.dial(ctx, net.JoinHostPort(loopback, strconv.Itoa(t.destination.Port)))
 		if err != nil {
 			return fmt.Errorf("telemetry: %w", err)
 		}

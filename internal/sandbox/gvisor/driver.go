@@ -5,8 +5,9 @@
 //
 // A sandbox is one host process (and the processes that gVisor's systrap
 // platform runs guest code in): the program cmd/lapwing-sandbox, which is
-// gVisor's kernel and little else. The driver itself holds nothing of gVisor:
-// package sentry is what runs in the process, package wire what the two agree on.
+// gVisor's kernel and the guest beside it, which supervises what runs in the
+// sandbox. The driver itself holds nothing of gVisor: package sentry is what runs
+// in the process, package wire what the two agree on.
 // It does not go through runsc's command line, which executes itself twice and
 // starts a second process, the gofer, to open files.
 // The driver opens everything beforehand and hands over descriptors: the mounts,
@@ -85,7 +86,9 @@ type Options struct {
 	// Dir is the driver's own directory. New removes what an earlier driver
 	// left there. Its file system holds the sandboxes' /tmp.
 	Dir string
-	// InitPath is the static lapwing-init binary on this host.
+	// InitPath, where it is not empty, is a static program on this host that is
+	// process 1 in every sandbox and has the host connection as file descriptor
+	// 3, in the place of a guest: for tests of the driver.
 	InitPath string
 	// SandboxPath is the static lapwing-sandbox binary on this host.
 	SandboxPath string
@@ -103,6 +106,7 @@ type Options struct {
 // Driver makes gVisor sandboxes.
 type Driver struct {
 	opts     Options
+	initPath string // of process 1
 	log      *slog.Logger
 	lock     *os.File
 	cgroups  *cgroup.Tree
@@ -142,6 +146,9 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 		}
 	}()
 	for _, path := range []string{opts.SandboxPath, opts.InitPath} {
+		if path == "" && path == opts.InitPath {
+			continue
+		}
 		if err := checkStatic(path); err != nil {
 			return nil, err
 		}
@@ -160,6 +167,11 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 	}
 	if err := d.openCgroups(); err != nil {
 		return nil, err
+	}
+	if d.initPath = opts.InitPath; d.initPath == "" {
+		if d.initPath, err = d.writeIdle(); err != nil {
+			return nil, err
+		}
 	}
 	voidDir := filepath.Join(opts.Dir, "void")
 	for _, dir := range []string{voidDir, d.rootsDir()} {

@@ -79,9 +79,10 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		CPUs:         s.spec.CPUs,
 		TmpBytes:     uint64(s.spec.TmpMB) * mib,
 		MaxProcesses: s.spec.MaxProcesses,
+		InitConn:     d.opts.InitPath != "",
 		Filter:       d.filter,
 	}
-	mounts := append([]sandbox.Mount{{Source: d.opts.InitPath, Target: wire.Init}}, s.spec.Mounts...)
+	mounts := append([]sandbox.Mount{{Source: d.initPath, Target: wire.Init}}, s.spec.Mounts...)
 	var opened []*os.File
 	for _, m := range mounts {
 		f, mount, err := openMount(m)

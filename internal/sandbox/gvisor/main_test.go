@@ -37,11 +37,9 @@ func TestMain(m *testing.M) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			panic(err)
 		}
-		programs, err := program.Install(dir)
-		if err != nil {
+		if sandboxBinary, err = program.Install(dir); err != nil {
 			panic(err)
 		}
-		sandboxBinary = programs.Sandbox
 		hostBinary, guestBinary = filepath.Join(dir, "host"), filepath.Join(dir, "guest")
 		for _, out := range []string{hostBinary, guestBinary} {
 			cmd := exec.Command("go", "build", "-o", out, "./testdata/"+filepath.Base(out))

@@ -1,7 +1,7 @@
-// Package program holds the programs that every sandbox consists of, inside the
-// lapwing binary, so that one file is all there is to install: lapwing-init,
-// which is process 1 in a sandbox, and lapwing-sandbox, which is gVisor's kernel
-// around it. `make build` puts them here, compressed, before it builds lapwing.
+// Package program holds the program of sandboxes, lapwing-sandbox, which is
+// gVisor's kernel and the guest's supervisor, inside the lapwing binary, so that
+// one file is all there is to install. `make build` puts it here, compressed,
+// before it builds lapwing.
 package program
 
 import (
@@ -17,31 +17,23 @@ import (
 	"path/filepath"
 )
 
-// files has the programs where they have been built: a plain `go build ./...`
+// files has the program where it has been built: a plain `go build ./...`
 // works without.
 //
 //go:embed *
 var files embed.FS
 
 // ErrNotBuilt reports a lapwing binary, or a test, that was not preceded by make.
-var ErrNotBuilt = errors.New("this was built without the programs of sandboxes: run `make build` first")
+var ErrNotBuilt = errors.New("this was built without the program of sandboxes: run `make build` first")
 
-// Programs are the paths of installed programs.
-type Programs struct{ Init, Sandbox string }
+// name is what the program is called.
+const name = "lapwing-sandbox"
 
-// Install writes the programs into dir, where they are not there already, and
-// removes those of other builds. Everyone may execute them, if dir allows it.
-func Install(dir string) (p Programs, err error) {
-	if p.Init, err = install(dir, "lapwing-init"); err != nil {
-		return Programs{}, err
-	}
-	p.Sandbox, err = install(dir, "lapwing-sandbox")
-	return p, err
-}
-
-// install writes one program. Its name there tells its contents, and it has that
-// name only once it is whole.
-func install(dir, name string) (string, error) {
+// Install writes the program into dir, where it is not there already, removes
+// those of other builds, and returns its path. Everyone may execute it, if dir
+// allows it. Its name there tells its contents, and it has that name only once it
+// is whole.
+func Install(dir string) (string, error) {
 	compressed, err := files.ReadFile(name + ".gz")
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", ErrNotBuilt
@@ -54,7 +46,7 @@ func install(dir, name string) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	if err := unpack(path, name); err != nil {
+	if err := unpack(path); err != nil {
 		return "", fmt.Errorf("installing %s: %w", name, err)
 	}
 	others, err := filepath.Glob(filepath.Join(dir, name+"-*"))
@@ -71,8 +63,8 @@ func install(dir, name string) (string, error) {
 	return path, nil
 }
 
-// unpack writes the program called name to path.
-func unpack(path, name string) error {
+// unpack writes the program to path.
+func unpack(path string) error {
 	f, err := files.Open(name + ".gz")
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func mustInstall(t *testing.T, dir string) Programs {
+func mustInstall(t *testing.T, dir string) string {
 	t.Helper()
 	p, err := Install(dir)
 	if err != nil {
@@ -16,27 +16,25 @@ func mustInstall(t *testing.T, dir string) Programs {
 	return p
 }
 
-func TestInstalledProgramsCanBeExecutedByEveryone(t *testing.T) {
-	p := mustInstall(t, t.TempDir())
-	for _, path := range []string{p.Init, p.Sandbox} {
-		st, err := os.Stat(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if st.Mode().Perm() != 0o755 {
-			t.Errorf("%s has mode %v", path, st.Mode())
-		}
-		f, err := elf.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
+func TestInstalledProgramCanBeExecutedByEveryone(t *testing.T) {
+	path := mustInstall(t, t.TempDir())
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if st.Mode().Perm() != 0o755 {
+		t.Errorf("%s has mode %v", path, st.Mode())
+	}
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 }
 
 func TestInstallKeepsItsOwnAndRemovesOtherBuilds(t *testing.T) {
 	dir := t.TempDir()
-	earlier := filepath.Join(dir, "lapwing-init-0123456789abcdef")
+	earlier := filepath.Join(dir, "lapwing-sandbox-0123456789abcdef")
 	bystander := filepath.Join(dir, "lock")
 	for _, path := range []string{earlier, bystander} {
 		if err := os.WriteFile(path, nil, 0o755); err != nil {
@@ -47,14 +45,14 @@ func TestInstallKeepsItsOwnAndRemovesOtherBuilds(t *testing.T) {
 	if _, err := os.Stat(earlier); err == nil {
 		t.Error("the program of another build is still there")
 	}
-	before, err := os.Stat(p.Sandbox)
+	before, err := os.Stat(p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if again := mustInstall(t, dir); again != p {
-		t.Errorf("first %v, then %v", p, again)
+		t.Errorf("first %s, then %s", p, again)
 	}
-	after, err := os.Stat(p.Sandbox)
+	after, err := os.Stat(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +63,7 @@ func TestInstallKeepsItsOwnAndRemovesOtherBuilds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(entries) != 3 {
+	if len(entries) != 2 {
 		t.Errorf("the directory holds %v", entries)
 	}
 }

@@ -9,23 +9,23 @@ import (
 
 const (
 	mib = 1 << 20
-	// processOne is what process 1 may come to use, for a large event: see
-	// cmd/lapwing-init. It is no part of what the function has.
+	// processOne is what process 1 may come to use where it is more than idle. It
+	// is no part of what the function has.
 	processOne = 16 * mib
 )
 
 // watchMemory calls over once the guest's memory exceeds limit bytes by more than
-// what process 1 may use and the guest, whose task t is, has used so far. gVisor itself limits nothing, and
-// the sandbox's cgroup cannot: it counts the sentry's own memory too, so it
-// leaves room for that and is there for what grows faster than this sees.
-func watchMemory(t *kernel.Task, limit uint64, over func()) {
-	memory := t.Kernel().MemoryFile()
+// the guest of kernel k has used so far. gVisor itself limits nothing, and the
+// sandbox's cgroup cannot: it counts the sentry's own memory too, so it leaves
+// room for that and is there for what grows faster than this sees.
+func watchMemory(k *kernel.Kernel, limit uint64, over func()) {
+	memory := k.MemoryFile()
 	base, err := memory.TotalUsage()
 	if err != nil {
 		log.Warningf("Memory is limited by the cgroup alone: %v", err)
 		return
 	}
-	limit += base + processOne
+	limit += base
 	go func() {
 		for {
 			used, err := memory.TotalUsage() // one fstat

@@ -1,6 +1,7 @@
 // Package sentry is what runs in a sandbox process: gVisor's kernel, which it
-// calls the sentry. Main builds one from the descriptors and the request that the
-// driver hands over (see package wire), runs process 1 in it and reports.
+// calls the sentry, and a guest (package guest) that supervises what runs in it.
+// Main builds a kernel from the descriptors and the request that the driver hands
+// over (see package wire), serves the guest and reports.
 //
 // It is a program of its own, cmd/lapwing-sandbox, because a process pays for
 // all that its binary holds: as a second role of the server's binary it took
@@ -12,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -27,7 +29,6 @@ import (
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/erofs"
-	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/unet"
 	"gvisor.dev/gvisor/pkg/urpc"
@@ -129,13 +130,11 @@ func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 }
 
 // runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
-// process 1 in it, calls running with the filter if that was not given, and waits
-// for process 1 to end. It calls overrun if the guest's memory exceeds its limit.
+// process 1 in it, calls running with the filter if that was not given, and serves
+// the guest or, where that is process 1, waits for its end. It calls overrun if the
+// guest's memory exceeds its limit.
 func runSandbox(req *wire.Request, conf *config.Config, overrun func(), begun *steps, running func(filter []byte)) (unix.WaitStatus, error) {
-	limitTasks(req.MaxProcesses, func(t *kernel.Task) {
-		settle(t)
-		watchMemory(t, req.MemoryBytes, overrun)
-	})
+	limitTasks(req.MaxProcesses)
 	tellReadOnly()
 	args, client, err := loaderArgs(req, conf)
 	if err != nil {
@@ -146,6 +145,12 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), begun *s
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
 	begun.over("guest kernel")
+	var conn net.Conn
+	if !req.InitConn {
+		if conn, err = hostConnection(); err != nil {
+			return 0, err
+		}
+	}
 	watchStubs(func() { os.Exit(1) })
 	program, compiled, err := systemCalls(req)
 	if err != nil {
@@ -177,8 +182,18 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), begun *s
 	}
 	gomaxprocs.Add(-spare)
 	begun.over("process 1")
+	k := kernelOf(l)
+	settle(k)
+	limit := req.MemoryBytes
+	if req.InitConn {
+		limit += processOne
+	}
+	watchMemory(k, limit, overrun)
 	running(compiled)
-	return unix.WaitStatus(l.WaitExit()), nil
+	if req.InitConn {
+		return unix.WaitStatus(l.WaitExit()), nil
+	}
+	return serveGuest(k, conn, req.MaxProcesses)
 }
 
 // loaderArgs puts together what gVisor's loader is to build the guest from, and
@@ -201,6 +216,10 @@ func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket
 		}
 		stdio = append(stdio, n)
 	}
+	var passed []boot.FDMapping
+	if req.InitConn {
+		passed = []boot.FDMapping{{Guest: wire.InitConn, Host: wire.GuestConn}}
+	}
 	spec := guestSpec(req)
 	return boot.Args{
 		ID:                req.ID,
@@ -211,7 +230,7 @@ func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket
 		GoferFDs:          goferFDs,
 		DevGoferFD:        -1,
 		StdioFDs:          stdio,
-		PassFDs:           []boot.FDMapping{{Guest: wire.InitConn, Host: wire.GuestConn}},
+		PassFDs:           passed,
 		ExecFD:            -1,
 		GoferFilestoreFDs: []int{wire.Tmp},
 		GoferMountConfs:   mountConfs(req, spec.Mounts),

@@ -1,7 +1,6 @@
 package sentry
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
@@ -15,18 +14,15 @@ import (
 
 // limitTasks limits the processes and threads of the guest: gVisor does not heed
 // RLIMIT_NPROC. System calls that would make one more fail with EAGAIN, as on
-// Linux. Before the first of them there is only process 1 and nothing of the
-// function's, so first is called then. It must be called before the guest runs.
-func limitTasks(most int, first func(*kernel.Task)) {
+// Linux. It must be called before the guest runs.
+func limitTasks(most int) {
 	table := syscallTable()
-	var once sync.Once
 	var starting atomic.Int64 // calls under way
 	for number, call := range table.Table {
 		switch call.Name {
 		case "clone", "clone3", "fork", "vfork":
 			clone := call.Fn
 			call.Fn = func(t *kernel.Task, sysno uintptr, args arch.SyscallArguments) (uintptr, *kernel.SyscallControl, error) {
-				once.Do(func() { first(t) })
 				defer starting.Add(-1)
 				if int(starting.Add(1))+t.PIDNamespace().Root().NumTasks() > most {
 					return 0, nil, linuxerr.EAGAIN
@@ -39,13 +35,12 @@ func limitTasks(most int, first func(*kernel.Task)) {
 	table.Init()
 }
 
-// settle changes what gVisor's configuration has no option for. t is the first
-// task of process 1.
-func settle(t *kernel.Task) {
-	if err := removeShm(t); err != nil {
+// settle changes what gVisor's configuration has no option for.
+func settle(k *kernel.Kernel) {
+	if err := removeShm(k); err != nil {
 		log.Warningf("Removing /dev/shm: %v", err)
 	}
-	if err := recoverPlainly(t); err != nil {
+	if err := recoverPlainly(k); err != nil {
 		log.Warningf("Choosing how TCP recovers from losses: %v", err)
 	}
 }
@@ -53,16 +48,17 @@ func settle(t *kernel.Task) {
 // recoverPlainly has TCP recover from losses by SACK without RACK. With gVisor's
 // RACK a connection that lost many segments at once, as at the end of a burst,
 // went on at two segments a timeout: 15 KB/s where 1 MB/s were to be had.
-func recoverPlainly(t *kernel.Task) error {
+func recoverPlainly(k *kernel.Kernel) error {
 	const withoutRACK = 0
-	return t.Kernel().RootNetworkNamespace().Stack().SetTCPRecovery(withoutRACK)
+	return k.RootNetworkNamespace().Stack().SetTCPRecovery(withoutRACK)
 }
 
 // removeShm removes /dev/shm, which gVisor always makes and Lambda does not have:
 // by its absence the C library knows that there are no POSIX semaphores.
-func removeShm(t *kernel.Task) error {
-	root := t.FSContext().RootDirectory()
-	defer root.DecRef(t)
+func removeShm(k *kernel.Kernel) error {
+	ctx := k.SupervisorContext()
+	root := k.GlobalInit().Leader().MountNamespace().Root(ctx)
+	defer root.DecRef(ctx)
 	pop := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse("/dev/shm")}
-	return t.Kernel().VFS().RmdirAt(t, auth.NewRootCredentials(t.Kernel().RootUserNamespace()), pop)
+	return k.VFS().RmdirAt(ctx, auth.NewRootCredentials(k.RootUserNamespace()), pop)
 }

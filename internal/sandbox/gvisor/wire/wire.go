@@ -39,7 +39,8 @@ const (
 	Last = 1023
 )
 
-// InitConn is the descriptor at which process 1 finds the host connection.
+// InitConn is the descriptor at which process 1 finds the host connection, where
+// it gets that.
 const InitConn = 3
 
 // Request tells a sandbox process what to be. It comes from the driver, so it is
@@ -54,7 +55,10 @@ type Request struct {
 	CPUs         int
 	TmpBytes     uint64
 	MaxProcesses int
-	Network      *Network // nil for loopback only
+	// InitConn gives the host connection to process 1. Otherwise process 1 idles,
+	// and a guest in the sandbox process has it.
+	InitConn bool
+	Network  *Network // nil for loopback only
 	// Filter is the program of the system call filter. Without one the process
 	// compiles it and reports it.
 	Filter []byte
@@ -85,7 +89,7 @@ type Network struct {
 type Report struct {
 	Error  string `json:",omitempty"`
 	Filter []byte `json:",omitempty"` // where the request had none
-	Exited bool   `json:",omitempty"`
+	Exited bool   `json:",omitempty"` // process 1 or the guest has ended
 	Status int    `json:",omitempty"` // a wait status, where Exited
 	// OutOfMemory tells that the guest has taken more memory than it has.
 	OutOfMemory bool `json:",omitempty"`

@@ -1,0 +1,53 @@
+package sentry
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"reflect"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/runsc/boot"
+
+	"lapwing.dev/lapwing/internal/guest"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/sentry/guestos"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
+)
+
+// hostConnection takes over the host connection. It must be called before the
+// system call filter is there, and when nothing needs the descriptor any more.
+func hostConnection() (net.Conn, error) {
+	f := os.NewFile(wire.GuestConn, "host connection")
+	defer f.Close() // FileConn duplicates it
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("taking over the host connection: %w", err)
+	}
+	return conn, nil
+}
+
+// serveGuest runs a guest in this process until it ends, and returns its exit
+// status as if it had been process 1.
+func serveGuest(k *kernel.Kernel, conn net.Conn, most int) (unix.WaitStatus, error) {
+	sys, err := guestos.New(k, most)
+	if err != nil {
+		return 0, err
+	}
+	if err := guest.Run(conn, sys); err != nil {
+		log.Warningf("The guest ended: %v", err)
+		return failed, nil
+	}
+	return 0, nil
+}
+
+// failed is the wait status of a process that exits with status 1.
+const failed unix.WaitStatus = 1 << 8
+
+// kernelOf returns the kernel of a loader, which keeps it to itself.
+func kernelOf(l *boot.Loader) *kernel.Kernel {
+	field := reflect.ValueOf(l).Elem().FieldByName("k")
+	return *(**kernel.Kernel)(unsafe.Pointer(field.UnsafeAddr()))
+}
