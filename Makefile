@@ -42,10 +42,10 @@ conformance: build ## the tests that need the newest clients from other registri
 	./scripts/setup conformance
 	LAPWING_CONFORMANCE=all $(GO) tool gotestsum $(RERUN) --packages ./test/conformance/... -- -count=1 -timeout 60m -run '_Conformance$$'
 
-bench: ## measure speed against a floor in the same run (as root)
+bench: ## measure speed beside floors and peers in the same run (as root)
 	./scripts/setup bench
 	$(MAKE) build
-	$(GO) run ./test/bench
+	$(GO) run ./test/bench -json bin/bench.json -svg bin/bench.svg
 
 load: build ## 200 environments, 20,000 invocations, random kills (as root; some minutes)
 	LAPWING_LOAD=full $(GO) test -count=1 -timeout 60m -v -run TestLoadWithKills ./test/acceptance

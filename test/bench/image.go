@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -29,22 +27,20 @@ func (b *bench) image(ctx context.Context) error {
 		return err
 	}
 	var zips, images []time.Duration
-	for i := range b.colds {
+	for i := range b.rounds {
 		for name, times := range map[string]*[]time.Duration{asZip: &zips, asImage: &images} {
-			took, err := b.oneCold(ctx, name, i)
+			if err := b.renew(ctx, name, i); err != nil {
+				return err
+			}
+			b.settle(ctx)
+			took, _, err := b.start(ctx, name, false)
 			if err != nil {
 				return err
 			}
 			*times = append(*times, took)
 		}
 	}
-	slices.Sort(zips)
-	slices.Sort(images)
-	zip, image := zips[len(zips)/2], images[len(images)/2]
-	fmt.Printf("cold start of a Go program (n = %d, medians): as a zip package %v, as a container image %v\n", b.colds, zip.Round(time.Millisecond), image.Round(time.Millisecond))
-	ratio := float64(image) / float64(zip)
-	goal("times the start of the package", ratio, "%.2f", "at most 1.3", ratio <= 1.3)
-	fmt.Println()
+	b.report.atMost("start of a Go program as an image, p50", "as a zip package", loadOf(zips).percentile(.5), loadOf(images).percentile(.5), 1.3)
 	return nil
 }
 

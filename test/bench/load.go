@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -21,8 +20,8 @@ import (
 // payload is 1 KB of JSON.
 var payload = fmt.Appendf(nil, `{"text":%q}`, strings.Repeat("x", 1024-11))
 
-// rounds is how many parts a load is measured in.
-const rounds = 4
+// turns is how many parts a load is measured in.
+const turns = 4
 
 // load is the result of driving one URL.
 type load struct {
@@ -30,8 +29,19 @@ type load struct {
 	elapsed   time.Duration
 }
 
+// percentile returns the time that so much of the requests, from 0 to 1, took at
+// most.
 func (l *load) percentile(p float64) time.Duration {
 	return l.latencies[min(int(p*float64(len(l.latencies))), len(l.latencies)-1)]
+}
+
+// loadOf makes a load of times that were measured one by one.
+func loadOf(times []time.Duration) *load {
+	l := &load{latencies: slices.Sorted(slices.Values(times))}
+	for _, t := range times {
+		l.elapsed += t
+	}
+	return l
 }
 
 // add returns both loads as one; l may be nil.
@@ -109,87 +119,5 @@ func send(ctx context.Context, client *http.Client, signer *v4.Signer, creds aws
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("X-Amz-Function-Error") != "" || len(body) != len(payload) {
 		return fmt.Errorf("%s: %s: %.300s", url, resp.Status, body)
 	}
-	return nil
-}
-
-// floorServer is the bare server.
-const floorServer = `
-const http = require("node:http");
-http.createServer((req, res) => {
-  const chunks = [];
-  req.on("data", (c) => chunks.push(c));
-  req.on("end", () => {
-    const body = JSON.stringify(JSON.parse(Buffer.concat(chunks)));
-    res.writeHead(200, { "content-type": "application/json", "content-length": Buffer.byteLength(body) });
-    res.end(body);
-  });
-}).listen(0, "127.0.0.1", function () { console.log(this.address().port); });
-`
-
-// startFloor starts the bare server and returns its URL.
-func (b *bench) startFloor() (url string, stop func(), err error) {
-	cmd := exec.Command(b.node, "-e", floorServer)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	var port int
-	if _, err := fmt.Fscan(out, &port); err != nil {
-		stop()
-		return "", nil, fmt.Errorf("the floor's server did not start: %w", err)
-	}
-	return fmt.Sprintf("http://127.0.0.1:%d/", port), stop, nil
-}
-
-// warm measures invocations of functions that are running.
-func (b *bench) warm(ctx context.Context) error {
-	if err := b.deploy(ctx, "echo", nodeRuntime, map[string]string{"index.js": "exports.handler = async (event) => event;"}); err != nil {
-		return err
-	}
-	floorURL, stop, err := b.startFloor()
-	if err != nil {
-		return err
-	}
-	defer stop()
-	urls := map[string]string{"floor": floorURL, "lapwing": b.invocations("echo")}
-	results := map[string]*load{}
-	for _, concurrency := range []int{1, 32} {
-		for _, url := range urls { // warm up: as many environments as requests in flight
-			if _, err := drive(ctx, b.server.Config(), url, concurrency, b.duration); err != nil {
-				return err
-			}
-		}
-		// By turns, so that whatever else this host does weighs on both alike.
-		for range rounds {
-			for who, url := range urls {
-				l, err := drive(ctx, b.server.Config(), url, concurrency, b.duration/rounds)
-				if err != nil {
-					return err
-				}
-				key := fmt.Sprint(who, concurrency)
-				results[key] = results[key].add(l)
-			}
-		}
-	}
-	f1, l1, f32, l32 := results["floor1"], results["lapwing1"], results["floor32"], results["lapwing32"]
-	fmt.Printf("warm invocation, Node.js, concurrency 1 (n = %d)\n", len(l1.latencies))
-	fmt.Printf("  floor    p50 %8v  p99 %8v\n", f1.percentile(.5).Round(time.Microsecond), f1.percentile(.99).Round(time.Microsecond))
-	fmt.Printf("  lapwing  p50 %8v  p99 %8v\n", l1.percentile(.5).Round(time.Microsecond), l1.percentile(.99).Round(time.Microsecond))
-	ratio := float64(l1.percentile(.5)) / float64(f1.percentile(.5))
-	goal("p50, times the floor", ratio, "%.2f", "at most 3", ratio <= 3)
-	fmt.Printf("  %-46s %.2f\n", "p99, times the floor", float64(l1.percentile(.99))/float64(f1.percentile(.99)))
-	fmt.Printf("throughput, Node.js, concurrency 32 (n = %d)\n", len(l32.latencies))
-	fmt.Printf("  floor    %8.0f a second\n  lapwing  %8.0f a second, p50 %v, p99 %v\n", f32.throughput(), l32.throughput(),
-		l32.percentile(.5).Round(time.Microsecond), l32.percentile(.99).Round(time.Microsecond))
-	ratio = l32.throughput() / f32.throughput()
-	goal("throughput, times the floor", ratio, "%.2f", "at least 0.2", ratio >= 0.2)
-	fmt.Println()
 	return nil
 }

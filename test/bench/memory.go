@@ -10,44 +10,156 @@ import (
 	"time"
 )
 
-// memoryOfServer prints what the server uses with nothing deployed.
+// memoryOfServer measures what the server uses with nothing deployed.
 func (b *bench) memoryOfServer(context.Context) error {
 	time.Sleep(3 * time.Second) // let it settle
-	status := fmt.Sprintf("/proc/%d/status", b.server.PID)
-	rss, err := field(status, "VmRSS:")
+	rss, err := field(fmt.Sprintf("/proc/%d/status", b.server.PID), "VmRSS:")
 	if err != nil {
 		return err
 	}
-	program, err := field(status, "RssFile:")
+	b.report.memory("idle server, RSS", "", 0, float64(rss)/1024, 60, "<= 60 MiB")
+	n, total, err := b.sandboxes()
 	if err != nil {
 		return err
 	}
-	fmt.Println("memory of the idle server")
-	goal("RSS, MiB", float64(rss)/1024, "%.0f", "at most 60", rss <= 60<<10)
-	fmt.Printf("  %-46s %d\n\n", "of which pages of the program's file", program/1024)
+	prepared := "none"
+	if n > 0 {
+		prepared = fmt.Sprintf("%d, %.1f MiB each (PSS)", n, total/float64(n))
+	}
+	b.report.Rows = append(b.report.Rows, row{Measure: "prepared sandboxes beside it", Value: prepared})
 	return nil
 }
 
-// memoryOfEnvironments prints what the idle environments use that the runs
-// before have left: the proportional set size of each sandbox's processes, the
-// function among them.
-func (b *bench) memoryOfEnvironments(context.Context) error {
-	time.Sleep(time.Second)
+// sandboxes returns how many sandboxes there are and the sum of their
+// proportional set sizes, in MiB.
+func (b *bench) sandboxes() (n int, mib float64, err error) {
 	children, err := processes()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, pid := range children[b.server.PID] {
+		n++
+		mib += float64(proportional(pid, children)) / 1024
+	}
+	return n, mib, nil
+}
+
+// clones is how many idle environments, and native processes, are compared.
+const clones = 8
+
+// memoryOfClones measures what each more idle environment of a function takes,
+// beside each more idle Node.js process: the growth of the proportional set
+// sizes of all, so that what they share is counted once.
+func (b *bench) memoryOfClones(ctx context.Context) error {
+	const name = "clones"
+	const hold = "exports.handler = (event) => new Promise((done) => setTimeout(done, 3000, event));"
+	if err := b.deploy(ctx, name, nodeRuntime, map[string]string{"index.js": hold}); err != nil {
+		return err
+	}
+	invoke := func() error {
+		_, err := drive(ctx, b.server.Config(), b.invocations(name), 1, 0)
+		return err
+	}
+	if err := invoke(); err != nil {
+		return err
+	}
+	b.settle(ctx)
+	time.Sleep(3 * time.Second) // a snapshot may be taken meanwhile, in an environment of its own
+	b.settle(ctx)
+	before, had, err := b.sandboxes()
 	if err != nil {
 		return err
 	}
-	total, sandboxes := 0, children[b.server.PID]
-	for _, pid := range sandboxes {
-		total += proportional(pid, children)
+	if err := sideBySide(clones+1, invoke); err != nil {
+		return err
 	}
-	fmt.Println("memory of idle environments")
-	if len(sandboxes) == 0 {
-		fmt.Println("  none is left")
-		return nil
+	b.settle(ctx)
+	after, have, err := b.sandboxes()
+	if err != nil {
+		return err
 	}
-	fmt.Printf("  %d environments, %.1f MiB each (proportional set size, with the function)\n", len(sandboxes), float64(total)/1024/float64(len(sandboxes)))
+	if after <= before {
+		return fmt.Errorf("%d environments before, %d after %d invocations at once", before, after, clones+1)
+	}
+	alone, more, err := b.nativeClones()
+	if err != nil {
+		return err
+	}
+	each := (have - had) / float64(after-before)
+	b.report.memory("each more idle Node.js clone, PSS", fmt.Sprintf("native idle Node.js %.1f MiB", alone), alone, each, .6, "<= 0.60 x")
+	b.report.note("each more native idle Node.js beside the first takes %.1f MiB (PSS).", more)
 	return nil
+}
+
+// nativeClones returns the proportional set size of an idle Node.js process that
+// is alone, and by how much each more makes the sum grow, in MiB.
+func (b *bench) nativeClones() (alone, more float64, err error) {
+	var all []server
+	defer func() { stopAll(all) }()
+	sum := func() (mib float64, err error) {
+		for _, s := range all {
+			kib, err := field(fmt.Sprintf("/proc/%d/smaps_rollup", s.pid), "Pss:")
+			if err != nil {
+				return 0, err
+			}
+			mib += float64(kib) / 1024
+		}
+		return mib, nil
+	}
+	for n := range clones + 1 {
+		s, err := startPrinting("an idle Node.js", []string{b.node, "-e", nodeServer})
+		if err != nil {
+			return 0, 0, err
+		}
+		all = append(all, s)
+		if n == 0 {
+			if alone, err = sum(); err != nil {
+				return 0, 0, err
+			}
+		}
+	}
+	have, err := sum()
+	return alone, (have - alone) / clones, err
+}
+
+// settle waits until the server and its sandboxes have nothing to do, for some
+// seconds at most: what is measured next is not to pay for what was before.
+func (b *bench) settle(ctx context.Context) {
+	const look, patience = 100 * time.Millisecond, 10 * time.Second
+	before := b.ticks()
+	for end := time.Now().Add(patience); time.Now().Before(end) && ctx.Err() == nil; {
+		time.Sleep(look)
+		now := b.ticks()
+		if now-before <= 1 { // a hundredth of a second each
+			return
+		}
+		before = now
+	}
+}
+
+// ticks returns the CPU time of the server and all below it. Those that have
+// ended meanwhile make it less, which counts as rest.
+func (b *bench) ticks() int {
+	children, err := processes()
+	if err != nil {
+		return 0
+	}
+	var sum func(pid int) int
+	sum = func(pid int) (ticks int) {
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil { // else it has ended
+			if _, rest, ok := strings.Cut(string(stat), ") "); ok {
+				for _, f := range strings.Fields(rest)[11:13] { // utime and stime, see proc(5)
+					n, _ := strconv.Atoi(f) // the kernel's number
+					ticks += n
+				}
+			}
+		}
+		for _, child := range children[pid] {
+			ticks += sum(child)
+		}
+		return ticks
+	}
+	return sum(b.server.PID)
 }
 
 // processes returns the children of every process.

@@ -44,10 +44,7 @@ func (b *bench) scaleOut(ctx context.Context) error {
 		return err
 	}
 	floor := burst / time.Since(began).Seconds()
-	fmt.Printf("scale-out: %d invocations at once of a Go function that does not run and takes %v\n", burst, hold)
-	fmt.Printf("  lapwing  %8.1f environments a second, until all have answered, less those %v\n", rate, hold)
-	fmt.Printf("  floor    %8.1f processes a second (node -e 0)\n", floor)
-	fmt.Printf("  %-46s %.3f\n\n", "environments, times the floor", rate/floor)
+	b.report.note("scale-out: %d invocations at once of a Go function that does not run and takes %v: %.1f environments a second; native node -e 0: %.1f processes a second; %.3f x", burst, hold, rate, floor, rate/floor)
 	return nil
 }
 
@@ -77,17 +74,17 @@ func (b *bench) mixed(ctx context.Context) error {
 		}
 		urls[i] = b.invocations(name)
 	}
-	floorURL, stop, err := b.startFloor()
+	bare, err := startPrinting(bareNode, []string{b.node, "-e", nodeServer})
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer bare.stop()
 	if _, err := b.spread(ctx, urls); err != nil { // warm up
 		return err
 	}
-	var floor, lapwing *load
-	for range rounds {
-		f, err := b.spread(ctx, []string{floorURL})
+	var floor, own *load
+	for range turns {
+		f, err := b.spread(ctx, []string{bare.url})
 		if err != nil {
 			return err
 		}
@@ -95,14 +92,13 @@ func (b *bench) mixed(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		floor, lapwing = floor.add(f), lapwing.add(l)
+		floor, own = floor.add(f), own.add(l)
 	}
 	cpus := float64(runtime.NumCPU())
-	fmt.Printf("mixed load: %d callers, %d Node.js functions (n = %d)\n", callers, functions, len(lapwing.latencies))
-	fmt.Printf("  floor    %8.0f a second and CPU, p50 %v, p99 %v\n", floor.throughput()/cpus, floor.percentile(.5).Round(time.Microsecond), floor.percentile(.99).Round(time.Microsecond))
-	fmt.Printf("  lapwing  %8.0f a second and CPU, p50 %v, p99 %v\n", lapwing.throughput()/cpus, lapwing.percentile(.5).Round(time.Microsecond), lapwing.percentile(.99).Round(time.Microsecond))
-	fmt.Printf("  %-46s %.3f\n", "throughput, times the floor", lapwing.throughput()/floor.throughput())
-	fmt.Printf("  %-46s %.2f\n\n", "p99, times the floor", float64(lapwing.percentile(.99))/float64(floor.percentile(.99)))
+	measure := fmt.Sprintf("%d callers of %d functions", callers, functions)
+	b.report.sample(measure, bareNode, floorKind, floor)
+	b.report.sample(measure, lapwing, ownKind, own)
+	b.report.note("mixed load: Lapwing %.0f invocations a second and CPU, %.3f x the bare Node.js server", own.throughput()/cpus, own.throughput()/floor.throughput())
 	return nil
 }
 
@@ -113,7 +109,7 @@ func (b *bench) spread(ctx context.Context, urls []string) (*load, error) {
 	var sum *load
 	began := time.Now()
 	err := sideBySide(callers, func() error {
-		for time.Since(began) < b.duration/rounds {
+		for time.Since(began) < b.duration/turns {
 			l, err := drive(ctx, b.server.Config(), urls[rand.IntN(len(urls))], 1, 10*time.Millisecond)
 			if err != nil {
 				return err
@@ -128,9 +124,4 @@ func (b *bench) spread(ctx context.Context, urls []string) (*load, error) {
 		sum.elapsed = time.Since(began)
 	}
 	return sum, err
-}
-
-// invocations is the URL that invokes a function.
-func (b *bench) invocations(name string) string {
-	return b.server.URL() + "/2015-03-31/functions/" + name + "/invocations"
 }
