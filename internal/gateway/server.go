@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/net/netutil"
+
+	"lapwing.dev/lapwing/internal/quiet"
 )
 
 // Limits on what a client may hold without having sent a whole request.
@@ -71,7 +73,7 @@ func NewServer(o ServerOptions) *Server {
 func (s *Server) Serve(l net.Listener, tlsConfig *tls.Config) error {
 	s.serving.Add(1)
 	defer s.serving.Done()
-	limited := netutil.LimitListener(l, s.maxConns)
+	limited := netutil.LimitListener(quiet.Listen(l), s.maxConns)
 	if tlsConfig != nil {
 		tlsConfig = tlsConfig.Clone()
 		tlsConfig.NextProtos = []string{"h2", "http/1.1"}

@@ -26,9 +26,9 @@ import (
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
-	"lapwing.dev/lapwing/internal/guest/quiet"
 	"lapwing.dev/lapwing/internal/guest/system"
 	"lapwing.dev/lapwing/internal/guest/telemetry"
+	"lapwing.dev/lapwing/internal/quiet"
 )
 
 // Address is where the Runtime API listens; the function finds it in

@@ -18,6 +18,7 @@ type Call struct {
 
 	once   sync.Once
 	result *Result
+	last   []byte // of the response, to be written before result is returned
 	err    error
 }
 
@@ -67,16 +68,18 @@ func (p piece) writeTo(w io.Writer) error {
 	return nil
 }
 
-// Finish answers the caller. Only the first of Finish and Fail counts.
-func (c *Call) Finish(r *Result) { c.end(r, nil) }
+// Finish answers the caller, with what Write has not passed on of the response,
+// which must not change any more: a response that is whole wakes its caller once.
+// Only the first of Finish and Fail counts.
+func (c *Call) Finish(r *Result, last []byte) { c.end(r, last, nil) }
 
 // Fail answers the caller with an error of the service: the function has not
 // been run, or what became of it is unknown.
-func (c *Call) Fail(err error) { c.end(nil, err) }
+func (c *Call) Fail(err error) { c.end(nil, nil, err) }
 
-func (c *Call) end(r *Result, err error) {
+func (c *Call) end(r *Result, last []byte, err error) {
 	c.once.Do(func() {
-		c.result, c.err = r, err
+		c.result, c.last, c.err = r, last, err
 		if c.onEnd != nil {
 			c.onEnd()
 		}

@@ -113,6 +113,9 @@ func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Re
 				w = io.Discard // a broken caller must not disturb the function
 			}
 		case <-call.done:
+			if len(call.last) > 0 {
+				_, _ = w.Write(call.last) // a caller that is broken knows
+			}
 			return call.result, call.err
 		case <-ctx.Done():
 			close(call.left)

@@ -95,8 +95,7 @@ func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
 	} else {
 		time.Sleep(e.s.runTime)
 	}
-	call.Write(ctx, fmt.Appendf(nil, "env %d", e.n))
-	call.Finish(&Result{})
+	call.Finish(&Result{}, fmt.Appendf(nil, "env %d", e.n))
 	time.Sleep(e.s.tail)
 	e.busy.Store(false)
 	return !e.dead.Load()

@@ -44,6 +44,7 @@ type response struct {
 
 	contentType string
 	held        bytes.Buffer
+	whole       []byte        // what goes to the caller with the result
 	pace        *rate.Limiter // of a streamed response; made by its first byte
 	sent        bool          // the caller has had a part of a streamed response
 	streamed    int64         // bytes of a streamed response, whether or not the caller took them
@@ -105,7 +106,7 @@ func (r *response) End(e *host.RuntimeError) {
 		r.fail(runtimeFailure(e))
 	} else {
 		r.begin()
-		r.deliver(r.held.Bytes())
+		r.whole = r.held.Bytes()
 		r.finish(&invoke.Result{ContentType: r.contentType})
 	}
 }
@@ -121,7 +122,7 @@ func (r *response) fail(f *failure) {
 		r.finish(&invoke.Result{ErrorType: f.payloadType, ErrorDetails: string(payload)})
 		return
 	}
-	r.deliver(payload)
+	r.whole = payload
 	r.finish(&invoke.Result{FunctionError: "Unhandled", ContentType: "application/json"})
 }
 
@@ -129,17 +130,14 @@ func (r *response) finish(result *invoke.Result) {
 	r.req.Start.Add("invoke", r.began, time.Now())
 	r.ended, r.result = true, result
 	if !r.req.Tail {
-		r.call.Finish(result)
+		r.call.Finish(result, r.whole)
 	}
 }
-
-// deliver writes all that there is, to a caller who has nothing else to do.
-func (r *response) deliver(p []byte) { r.call.Write(context.Background(), p) }
 
 // answer answers a caller who waited for the log as well.
 func (r *response) answer(tail []byte) {
 	if r.req.Tail {
 		r.result.LogTail = tail
-		r.call.Finish(r.result)
+		r.call.Finish(r.result, r.whole)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/quiet"
 	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
@@ -161,6 +162,7 @@ type life struct {
 	result     InitResult
 	inv        *invocation
 	exit       *proto.RuntimeExit
+	touched    *invocation // that has something new, and is to be woken
 
 	steps *timeline.Laps // of Init; nil: they are of no interest
 	told  int            // how many of guestSteps are over, or will not come
@@ -206,7 +208,7 @@ func Resume(conn net.Conn, h Handler) *Conn {
 }
 
 func newConn(conn net.Conn, h Handler, l *life) *Conn {
-	c := &Conn{conn: conn, h: h, ready: make(chan struct{}), done: make(chan struct{}), life: l}
+	c := &Conn{conn: quiet.New(conn), h: h, ready: make(chan struct{}), done: make(chan struct{}), life: l}
 	c.events.flush = c.flushEvents
 	c.events.wanted.Store(true)
 	return c
@@ -510,7 +512,7 @@ func (c *Conn) write(ctx context.Context, head, body []byte) error {
 
 // read is the reading goroutine.
 func (c *Conn) read() {
-	r := proto.NewReader(bufio.NewReaderSize(c.conn, 64*1024))
+	r := proto.NewReader(bufio.NewReaderSize(waking{c}, 64*1024))
 	var err error
 	for err == nil {
 		var f proto.Frame
@@ -521,7 +523,21 @@ func (c *Conn) read() {
 	c.conn.Close()
 	c.events.close()
 	c.mu.Lock()
+	c.life.wake()
 	c.err = err
 	c.mu.Unlock()
 	close(c.done)
+}
+
+// waking is what the reading goroutine reads from. Before it waits for more it
+// wakes whom the frames so far are for: a response that comes in several frames
+// at once wakes its invocation once.
+type waking struct{ c *Conn }
+
+// Read implements io.Reader.
+func (w waking) Read(p []byte) (int, error) {
+	w.c.mu.Lock()
+	w.c.life.wake()
+	w.c.mu.Unlock()
+	return w.c.conn.Read(p)
 }

@@ -37,6 +37,14 @@ func newInvocation(inv proto.Invocation) *invocation {
 	}
 }
 
+// wake wakes the invocation that has something new. Conn.mu is held.
+func (l *life) wake() {
+	if l.touched != nil {
+		l.touched.wake()
+		l.touched = nil
+	}
+}
+
 func (iv *invocation) wake() {
 	select {
 	case iv.notify <- struct{}{}:
@@ -147,6 +155,7 @@ func (c *Conn) handleResetDone() error {
 		return violation("reset done out of place")
 	}
 	close(c.reset)
+	c.life.wake()
 	c.reset, c.life = nil, newLife()
 	c.events.wanted.Store(true)
 	return nil
@@ -178,7 +187,7 @@ func (l *life) handle(f proto.Frame) error {
 		if err := l.inv.handle(f); err != nil {
 			return err
 		}
-		l.inv.wake()
+		l.touched = l.inv
 		if l.inv.over {
 			l.inv = nil
 		}

@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"lapwing.dev/lapwing/internal/guest/quiet"
+	"lapwing.dev/lapwing/internal/quiet"
 )
 
 // Limits of what a client may send.

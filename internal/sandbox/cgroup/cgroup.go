@@ -207,7 +207,7 @@ func killAll(dir string) error {
 
 // processes lists the processes in the group at dir that this process can see.
 func processes(dir string) (pids []int, err error) {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	b, err := read(dir, "cgroup.procs")
 	if err != nil {
 		return nil, err
 	}
@@ -239,20 +239,60 @@ func removeDir(dir string) error {
 
 // write writes a control file. Unlike os.WriteFile it never creates one.
 func write(dir, name, value string) error {
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY, 0)
+	path := filepath.Join(dir, name)
+	fd, err := open(path, unix.O_WRONLY)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, err := f.WriteString(value); err != nil {
-		return fmt.Errorf("writing %q: %w", value, err)
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(value)); err != nil {
+		return fmt.Errorf("writing %q: %w", value, &fs.PathError{Op: "write", Path: path, Err: err})
 	}
 	return nil
 }
 
+// open opens a control file for one read or write. An os.File would be made
+// known to the poller first: eight system calls more.
+func open(path string, mode int) (fd int, err error) {
+	for {
+		fd, err = unix.Open(path, mode|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			return fd, nil
+		case err != unix.EINTR:
+			return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+	}
+}
+
+// read reads a control file.
+func read(dir, name string) ([]byte, error) {
+	path := filepath.Join(dir, name)
+	fd, err := open(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 0, 4096) // most are a line; memory.stat has some 2 KB
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, &fs.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return b, nil
+		}
+		if b = b[:len(b)+n]; len(b) == cap(b) {
+			b = slices.Grow(b, 4096)
+		}
+	}
+}
+
 // readInt reads a control file that holds one number.
 func readInt(dir, name string) (int64, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := read(dir, name)
 	if err != nil {
 		return 0, err
 	}
@@ -266,7 +306,7 @@ func readInt(dir, name string) (int64, error) {
 // readKeys reads the numbers of keys from a control file of "key number" lines;
 // what it lacks is 0.
 func readKeys(dir, name string, keys ...string) (map[string]int64, error) {
-	b, err := os.ReadFile(filepath.Join(dir, name))
+	b, err := read(dir, name)
 	if err != nil {
 		return nil, err
 	}

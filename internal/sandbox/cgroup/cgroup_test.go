@@ -167,9 +167,9 @@ func TestGroupV2SpeaksTheKernelsLanguage(t *testing.T) {
 		counter, stat string
 		want          int64
 	}{
-		{"9000\n", "anon 1\nfile 0\nshmem 0\n", 6000}, // not read again
-		{"9500\n", "anon 1000\nfile 3000\nshmem 2000\n", 8500},
-		{"9600\n", "anon 1000\nfile 9000\nshmem 2000\n", 8500}, // files rose, not the peak
+		{"100000\n", "anon 1\nfile 0\nshmem 0\n", 6000}, // not read again for so little
+		{"200000\n", "anon 1000\nfile 3000\nshmem 2000\n", 199000},
+		{"340000\n", "anon 1000\nfile 202000\nshmem 2000\n", 199000}, // files rose, not the peak
 	} {
 		for name, text := range map[string]string{"memory.peak": rise.counter, "memory.stat": rise.stat} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {

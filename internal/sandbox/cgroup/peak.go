@@ -4,21 +4,27 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
+
+	"lapwing.dev/lapwing/internal/quiet"
 )
+
+// peakStep is how far the kernel's counter rises unseen, far less than the
+// megabyte to which the peak is told.
+const peakStep = 128 << 10
 
 // peak keeps a group's highest use of memory. It is asked for after every
 // invocation, and reading all of a group's statistics takes longer than many an
-// invocation: they are read only where the kernel's own counter has risen.
+// invocation: they are read only where the kernel's own counter has risen, by
+// peakStep.
 type peak struct {
 	mu      sync.Mutex
 	file    *os.File // the kernel's counter, once asked for
-	counter int64    // as last read
+	counter int64    // as last read with the statistics
 	value   int64
 }
 
@@ -32,7 +38,7 @@ func (p *peak) read(dir, name string, memory func() (Memory, error)) (int64, err
 	if !known && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("cgroup: %w", err)
 	}
-	if known && counter == p.counter {
+	if known && p.counter > 0 && counter < p.counter+peakStep {
 		return p.value, nil
 	}
 	m, err := memory()
@@ -52,8 +58,8 @@ func (p *peak) readCounter(dir, name string) (int64, error) {
 		p.file = f
 	}
 	var buf [32]byte
-	n, err := p.file.ReadAt(buf[:], 0)
-	if err != nil && err != io.EOF {
+	n, err := quiet.ReadAt(p.file, buf[:], 0)
+	if err != nil {
 		return 0, err
 	}
 	return strconv.ParseInt(string(bytes.TrimSpace(buf[:n])), 10, 64)

@@ -19,15 +19,19 @@ type mappedFiles struct {
 	most  int64
 }
 
-// mostLooks bounds how many processes are looked at: the first are the runtime.
-const mostLooks = 64
+const (
+	// mostLooks bounds how many processes are looked at: the first are the runtime.
+	mostLooks = 64
+	// lookStep is by how much other memory has to rise for another look.
+	lookStep = mib
+)
 
-// peak returns the most so far in bytes. It looks where other memory has reached a
-// new peak: a process that comes to use more of its program rarely does not.
+// peak returns the most so far in bytes. It looks where the peak of other memory has
+// risen: that of a process that comes to use more of its program rarely has not.
 func (m *mappedFiles) peak(s *instance, other int64) (int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if other <= m.asked {
+	if m.asked > 0 && other < m.asked+lookStep {
 		return m.most, nil
 	}
 	m.asked = other

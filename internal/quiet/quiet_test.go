@@ -109,3 +109,26 @@ func TestWhatHasNoSocketIsLeftAlone(t *testing.T) {
 		t.Error("it was wrapped")
 	}
 }
+
+func TestAFileOfTheKernelIsReadAtAnOffset(t *testing.T) {
+	f, err := os.Open("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	want, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf [64]byte
+	for range 2 { // the file's own position stays
+		n, err := ReadAt(f, buf[:], 1)
+		if err != nil || !bytes.Equal(buf[:n], want[1:]) {
+			t.Errorf("read %q, %v, want %q", buf[:n], err, want[1:])
+		}
+	}
+	f.Close()
+	if n, err := ReadAt(f, buf[:], 0); err == nil {
+		t.Errorf("read %d of a closed file", n)
+	}
+}

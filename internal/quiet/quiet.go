@@ -1,8 +1,10 @@
-// Package quiet reads and writes connections without telling Go's scheduler of
-// the system calls. It need not know: the sockets never block. If told, it wakes
-// the thread that watches over system calls (sysmon), which then sleeps 20 µs
-// at a time until the program is idle again. Under gVisor, where a sleep costs as
-// much as a read, that was a third of all system calls of an invocation.
+// Package quiet reads and writes connections, and reads files that the kernel
+// makes up, without telling Go's scheduler of the system calls. It need not know:
+// they never block. If told, it wakes the thread that watches over system calls
+// (sysmon), which then sleeps 20 µs at a time until the program is idle again.
+// In the server that was a tenth of the CPU time of an invocation that comes
+// alone; under gVisor, where a sleep costs as much as a read, a third of all
+// system calls.
 package quiet
 
 import (
@@ -30,6 +32,20 @@ func New(c net.Conn) net.Conn {
 		return c
 	}
 	return &Conn{c, raw}
+}
+
+// Listen returns a listener of which all connections are quiet.
+func Listen(l net.Listener) net.Listener { return listener{l} }
+
+type listener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return New(c), nil
 }
 
 // SyscallConn implements syscall.Conn.
@@ -79,6 +95,25 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 	})
 	if err == nil && errno != 0 {
 		err = &net.OpError{Op: "write", Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("write", errno)}
+	}
+	return n, err
+}
+
+// ReadAt reads once from a file that the kernel makes up as it is read, such as
+// one of a cgroup, which therefore does not block either.
+func ReadAt(f *os.File, p []byte, offset int64) (n int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var errno syscall.Errno
+	err = raw.Control(func(fd uintptr) {
+		var r uintptr
+		r, _, errno = syscall.RawSyscall6(syscall.SYS_PREAD64, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(offset), 0, 0)
+		n = int(r)
+	})
+	if err == nil && errno != 0 {
+		n, err = 0, os.NewSyscallError("pread", errno)
 	}
 	return n, err
 }
