@@ -256,6 +256,38 @@ func TestParallelColdInvocationsScaleOutSideBySide(t *testing.T) {
 	})
 }
 
+// A host that starts one environment at a time has started a few when they have
+// served a burst of short invocations: the others are not started any more.
+func TestStartsThatNobodyWaitsForAreGivenUp(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second, runTime: 100 * time.Millisecond}
+	synctest.Test(t, func(t *testing.T) {
+		turn := make(chan struct{}, 1)
+		start := s.starter(t)
+		d := New(Options{Starter: starterFunc(func(ctx context.Context, spec Spec) (Environment, error) {
+			turn <- struct{}{}
+			defer func() { <-turn }()
+			if !spec.Wanted() {
+				return nil, ErrUnwanted
+			}
+			return start.Start(ctx, spec)
+		})})
+		defer d.Close(t.Context())
+		for range 2 { // what was given up leaves nothing that a later burst counts on
+			if got := parallel(d, version("f"), 50); got["ok"] != 50 {
+				t.Fatalf("outcomes %v", got)
+			}
+			time.Sleep(time.Minute)
+		}
+		// Two environments have served 30 of 50 by the third second.
+		if started, _ := s.counts(); started < 3 || started > 10 {
+			t.Errorf("%d environments started for bursts of 50", started)
+		}
+		if got := parallel(d, version("g"), 1); got["ok"] != 1 {
+			t.Fatalf("outcomes %v", got)
+		}
+	})
+}
+
 func TestReservedConcurrencyThrottlesTheRest(t *testing.T) {
 	s := &fakeStarter{startTime: time.Second, runTime: time.Second}
 	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {

@@ -16,6 +16,9 @@ var ErrNoCapacity = errors.New("invoke: no capacity for another execution enviro
 // initialise: the function's fault, not the host's.
 var ErrInit = errors.New("invoke: the function failed to initialise")
 
+// ErrUnwanted is what a Starter answers when Spec.Wanted told it to give up.
+var ErrUnwanted = errors.New("invoke: nobody waits for the environment any more")
+
 // Spec says which environment to start.
 type Spec struct {
 	Version *function.Version
@@ -24,6 +27,9 @@ type Spec struct {
 	Tenant string
 	// Provisioned tells that it is started ahead, for provisioned concurrency.
 	Provisioned bool
+	// Wanted is asked when it is the environment's turn to start, after those
+	// that were asked for earlier: false gives it up (ErrUnwanted). nil: wanted.
+	Wanted func() bool
 }
 
 // Starter starts execution environments. Package worker implements it.

@@ -159,7 +159,12 @@ func (h *home) mayStart(p *pool) (reason string) {
 // start starts one environment for p and gives it to whoever waits for longest:
 // meanwhile one may have become free for the invocation that asked.
 func (h *home) start(p *pool) {
-	env, err := h.d.start(h.d.ctx, p.spec)
+	spec := p.spec
+	spec.Wanted = func() bool { return h.wanted(p) }
+	env, err := h.d.start(h.d.ctx, spec)
+	if errors.Is(err, ErrUnwanted) {
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
@@ -230,6 +235,22 @@ func (h *home) admitNew(req *Request) (*pool, error) {
 	h.enter(req, OnDemand)
 	p.busy++
 	return p, nil
+}
+
+// wanted tells whether the next start for p is still for someone who waits. In a
+// burst of short invocations the first environments serve them all while most
+// have not begun to start.
+func (h *home) wanted(p *pool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(p.waiting) >= p.starting {
+		return true
+	}
+	p.starting--
+	if p.spec.Tenant != "" {
+		h.tenants--
+	}
+	return false
 }
 
 // failed answers the invocation that waits for longest, after a start has failed,

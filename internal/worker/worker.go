@@ -106,6 +106,7 @@ type Worker struct {
 	opts   Options
 	log    *slog.Logger
 	starts chan struct{} // bounds how many sandboxes boot at once
+	turns  chan struct{} // bounds how many environments start at once; see turn
 
 	initTimeout  time.Duration
 	maxProcesses int
@@ -122,6 +123,7 @@ func New(opts Options) *Worker {
 		// Booting is work for the processor: more at once than it can do only
 		// makes each of them later.
 		starts: make(chan struct{}, 2*runtime.NumCPU()),
+		turns:  make(chan struct{}, 2*runtime.NumCPU()),
 
 		initTimeout: initTimeout, maxProcesses: maxProcesses,
 	}
@@ -129,6 +131,11 @@ func New(opts Options) *Worker {
 
 // Start implements invoke.Starter.
 func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, error) {
+	end, err := w.turn(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	e, err := w.newEnvironment(s)
 	if err != nil {
 		return nil, err
