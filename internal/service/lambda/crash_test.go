@@ -17,10 +17,14 @@ func TestCrashingWriter(t *testing.T) {
 	if dir == "" {
 		t.Skip("only as a child of TestKillLosesNothing")
 	}
-	f := newFixtureIn(t, dir)
+	f := newFixtureIn(t, dir, func(o *Options) { o.Snapshots = &fakeSnapshots{there: map[string]bool{}} })
 	for i := 0; ; i++ {
 		name := fmt.Sprintf("f%04d", i)
-		f.create(name)
+		f.create(name, func(in *api.CreateFunctionInput) {
+			if i%2 == 1 { // its versions are Pending for a while
+				withSnapStart(in)
+			}
+		})
 		fmt.Println("created", name)
 		for _, version := range []string{"1", "2"} {
 			f.change(name, version)
@@ -46,7 +50,7 @@ func TestKillLosesNothingAndLeavesNothingHalf(t *testing.T) {
 		t.Run(fmt.Sprintf("after %d operations", acknowledged), func(t *testing.T) {
 			dir := t.TempDir()
 			acks := killedAfter(t, dir, acknowledged)
-			f := newFixtureIn(t, dir)
+			f := newFixtureIn(t, dir, func(o *Options) { o.Snapshots = &fakeSnapshots{there: map[string]bool{}} })
 			for _, ack := range acks {
 				op := strings.Fields(ack)
 				e := f.entries.get(functionKey{testRegion, op[1]})
@@ -70,6 +74,11 @@ func TestKillLosesNothingAndLeavesNothingHalf(t *testing.T) {
 			}
 			for _, e := range f.entries.list("") {
 				f.settled(e.key.name)
+				for _, v := range e.versions {
+					if got := f.settledVersion(e.key.name, number(v.Value.Number)); got.State != api.StateActive {
+						t.Errorf("%s: version %d is %s", e.key, v.Value.Number, got.State)
+					}
+				}
 				e.digests(func(digest string) {
 					if !f.opts.Images.Has(digest) {
 						t.Errorf("%s: no image of what it uses", e.key)
