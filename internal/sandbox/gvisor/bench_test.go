@@ -236,7 +236,7 @@ func BenchmarkMemory(b *testing.B) {
 }
 
 func cgroupProcesses(b *testing.B, s *instance) []string {
-	text, err := os.ReadFile(filepath.Join(s.driver.cgroups.Paths()[0], s.spec.ID, "cgroup.procs"))
+	text, err := os.ReadFile(filepath.Join(s.driver.cgroups.Paths()[0], s.name, "cgroup.procs"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -18,8 +18,8 @@ const (
 
 var errClosed = errors.New("gvisor: driver is closed")
 
-// reserve admits s, or tells why not.
-func (d *Driver) reserve(s *instance) error {
+// reserve admits a sandbox, or tells why not.
+func (d *Driver) reserve(spec *sandbox.Spec) error {
 	available, err := sandbox.MemInfo("MemAvailable")
 	if err != nil {
 		return err
@@ -29,35 +29,45 @@ func (d *Driver) reserve(s *instance) error {
 	if d.closed {
 		return errClosed
 	}
-	if d.live[s.spec.ID] != nil {
-		return fmt.Errorf("gvisor: sandbox %s exists", s.spec.ID)
+	if _, exists := d.live[spec.ID]; exists {
+		return fmt.Errorf("gvisor: sandbox %s exists", spec.ID)
 	}
-	if d.opts.MemoryMB > 0 && d.memoryMB+s.spec.MemoryMB > d.opts.MemoryMB {
+	if d.opts.MemoryMB > 0 && d.memoryMB+spec.MemoryMB > d.opts.MemoryMB {
 		return fmt.Errorf("%w: %d of %d MB are given away and %d are asked for",
-			sandbox.ErrNoCapacity, d.memoryMB, d.opts.MemoryMB, s.spec.MemoryMB)
+			sandbox.ErrNoCapacity, d.memoryMB, d.opts.MemoryMB, spec.MemoryMB)
 	}
 	// Those that start now have not yet taken what they will.
 	coming := overheadMB
 	for _, other := range d.live {
-		if !other.isUp() {
+		if other == nil || !other.isUp() {
 			coming += overheadMB
 		}
 	}
-	if free := int(available/mib) - coming - s.spec.MemoryMB; free < reserveMB {
+	if free := int(available/mib) - coming - spec.MemoryMB; free < reserveMB {
 		return fmt.Errorf("%w: %d MB of memory are available on the host", sandbox.ErrNoCapacity, available/mib)
 	}
-	d.live[s.spec.ID] = s
-	d.memoryMB += s.spec.MemoryMB
+	d.live[spec.ID] = nil // until there is one
+	d.reserved[spec.ID] = spec.MemoryMB
+	d.memoryMB += spec.MemoryMB
 	d.starting.Add(1)
 	return nil
 }
 
-// forget undoes reserve once s is gone.
-func (d *Driver) forget(s *instance) {
+// assign makes s the sandbox that was reserved.
+func (d *Driver) assign(s *instance, spec sandbox.Spec, from *sandbox.Snapshot) {
+	s.mu.Lock() // somebody might kill it meanwhile
+	s.spec, s.from = spec, from
+	s.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.live[s.spec.ID] == s {
-		delete(d.live, s.spec.ID)
-		d.memoryMB -= s.spec.MemoryMB
-	}
+	d.live[spec.ID] = s
+}
+
+// forget undoes reserve once the sandbox is gone.
+func (d *Driver) forget(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.memoryMB -= d.reserved[id]
+	delete(d.live, id)
+	delete(d.reserved, id)
 }

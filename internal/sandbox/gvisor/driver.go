@@ -74,6 +74,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -116,10 +117,14 @@ type Driver struct {
 	filter   []byte // of system calls
 	starting sync.WaitGroup
 
+	pool *pool
+	made atomic.Int64 // sandbox processes
+
 	mu       sync.Mutex
 	closed   bool
-	live     map[string]*instance
-	memoryMB int // reserved by live
+	live     map[string]*instance // by ID; nil while it is being made
+	reserved map[string]int       // MB, by ID
+	memoryMB int                  // the sum
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
@@ -139,7 +144,7 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Driver{opts: opts, log: opts.Logger, live: make(map[string]*instance)}
+	d := &Driver{opts: opts, log: opts.Logger, live: make(map[string]*instance), reserved: make(map[string]int)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("gvisor: %w", err), d.release())
@@ -182,6 +187,7 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 	if d.void, err = newVoid(voidDir, opts.SandboxPath); err != nil {
 		return nil, err
 	}
+	d.pool = newPool(d)
 	return d, d.try(ctx)
 }
 
@@ -190,7 +196,7 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 func (d *Driver) try(ctx context.Context) error {
 	s, err := d.create(ctx, sandbox.Spec{
 		ID: "try", Hostname: "try", MemoryMB: 64, CPUMillis: 1000, CPUs: 1, TmpMB: 1, MaxProcesses: 16,
-	})
+	}, nil)
 	if err != nil {
 		return err
 	}
@@ -333,6 +339,9 @@ func (d *Driver) Close() error {
 // release gives back what New took.
 func (d *Driver) release() error {
 	var errs []error
+	if d.pool != nil {
+		errs = append(errs, d.pool.close())
+	}
 	if d.void != nil {
 		d.void.close()
 	}

@@ -16,8 +16,8 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
-// handover is the descriptors that a sandbox process gets, in their order. The
-// driver closes its copies once the process has started.
+// handover is the descriptors that a sandbox process gets with a request, in their
+// order. The driver closes its copies once they are sent.
 type handover struct{ files []*os.File }
 
 func (h *handover) add(f *os.File) { h.files = append(h.files, f) }
@@ -28,37 +28,23 @@ func (h *handover) close() {
 	}
 }
 
+func (h *handover) descriptors() []int {
+	var fds []int
+	for _, f := range h.files {
+		fds = append(fds, int(f.Fd()))
+	}
+	return fds
+}
+
 // prepare opens everything that the sandbox process gets, in the order of the
-// constants of package wire, and returns the request that goes with it.
+// places of package wire, and returns the request that goes with it.
 func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	d := s.driver
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	h.add(null)
-	if s.stderr, err = logFile("stderr"); err != nil {
-		return nil, err
-	}
-	if s.console, err = logFile("console"); err != nil {
-		return nil, err
-	}
-	for range 2 {
-		if err := h.dup(s.stderr); err != nil {
-			return nil, err
-		}
-	}
-	control, err := h.socketPair("control")
-	if err != nil {
-		return nil, err
-	}
-	s.control = control
 	conn, err := h.socketPair("conn")
 	if err != nil {
 		return nil, err
 	}
-	s.conn, err = net.FileConn(conn)
-	conn.Close() // FileConn has duplicated it
+	s.conn, err = fileConn(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +102,26 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		h.add(device)
 		req.Network = n
 	}
+	if s.from != nil {
+		req.State = len(h.files)
+		req.Memory = req.State + 1
+		for _, f := range []*os.File{s.from.State, s.from.Memory} {
+			if err := h.dup(f); err != nil {
+				return nil, err
+			}
+		}
+	}
 	return req, nil
+}
+
+// fileConn turns a socket into a connection.
+func fileConn(f *os.File) (*net.UnixConn, error) {
+	defer f.Close() // FileConn duplicates it
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
 }
 
 func closeAll(files []*os.File) error {

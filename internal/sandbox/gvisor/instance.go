@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strconv"
@@ -20,24 +19,30 @@ import (
 	"lapwing.dev/lapwing/internal/trace/timeline"
 )
 
-// instance is one sandbox.
+// instance is one sandbox, or a process that waits to become one: see pool.
 type instance struct {
 	driver  *Driver
-	spec    sandbox.Spec
+	name    string // of its cgroup
 	group   cgroup.Group
 	process *os.Process
-	control *os.File // request out, reports in
-	conn    net.Conn
-	stderr  *os.File // of the sandbox process
-	console *os.File // of process 1
-	base    cgroup.Memory
-	files   mappedFiles
+	control *net.UnixConn // orders out, reports in
+	stderr  *os.File      // of the sandbox process
+	console *os.File      // of process 1
 
-	up   chan struct{} // closed when the guest runs or never will
-	done chan struct{} // closed when all processes are gone
+	// What follows is set once the instance is to be a sandbox.
+	spec  sandbox.Spec
+	from  *sandbox.Snapshot // nil: a new one
+	conn  net.Conn
+	base  cgroup.Memory
+	files mappedFiles
+
+	up    chan struct{} // closed when the guest runs or never will
+	saved chan struct{} // closed when a snapshot is complete or never will be
+	done  chan struct{} // closed when all processes are gone
 
 	mu       sync.Mutex
 	startErr error
+	saveErr  error
 	filter   []byte      // as reported
 	steps    []wire.Step // of the process, as reported
 	exit     sandbox.Exit
@@ -51,28 +56,38 @@ var _ sandbox.Sandbox = (*instance)(nil)
 
 // Create implements sandbox.Driver.
 func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
-	s, err := d.create(ctx, spec)
+	return d.make(ctx, spec, nil)
+}
+
+// make makes a sandbox, from a snapshot if there is one.
+func (d *Driver) make(ctx context.Context, spec sandbox.Spec, from *sandbox.Snapshot) (sandbox.Sandbox, error) {
+	s, err := d.create(ctx, spec, from)
 	if err != nil {
 		return nil, err // not a nil *instance
 	}
 	return s, nil
 }
 
-func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*instance, error) {
+func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Snapshot) (*instance, error) {
 	if err := check(&spec); err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s := &instance{driver: d, spec: spec, up: make(chan struct{}), done: make(chan struct{})}
-	s.remove = sync.OnceValue(s.removeAll)
-	if err := d.reserve(s); err != nil {
+	if err := d.reserve(&spec); err != nil {
 		return nil, err
 	}
 	defer d.starting.Done()
 	laps := timeline.From(ctx).Laps("sandbox/")
-	err := s.launch(laps)
+	s, err := d.pool.take()
+	if err != nil {
+		d.forget(spec.ID)
+		return nil, fmt.Errorf("gvisor: sandbox %s: %w", spec.ID, err)
+	}
+	d.assign(s, spec, from)
+	laps.End("process")
+	err = s.launch(laps)
 	if err == nil {
 		err = s.await(ctx)
 	}
@@ -90,23 +105,66 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec) (*instance, erro
 	return s, nil
 }
 
-// launch starts the sandbox process in its cgroup and tells it what to be.
-func (s *instance) launch(laps *timeline.Laps) (err error) {
-	started := false
+// newInstance starts a sandbox process, which then waits to be told what to be.
+func (d *Driver) newInstance() (_ *instance, err error) {
+	s := &instance{driver: d, name: fmt.Sprintf("s%d", d.made.Add(1)), up: make(chan struct{}), saved: make(chan struct{}), done: make(chan struct{})}
+	s.remove = sync.OnceValue(s.removeAll)
 	defer func() {
-		if !started {
-			s.fail(err)
+		if err != nil {
 			s.closeFiles()
-			close(s.done)
+			err = errors.Join(fmt.Errorf("starting the process: %w", err), s.remove())
 		}
 	}()
-	if s.group, err = s.driver.cgroups.Create(s.spec.ID); err != nil {
-		return err
+	if s.group, err = d.cgroups.Create(s.name); err != nil {
+		return nil, err
 	}
+	var h handover
+	defer h.close()
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	h.add(null)
+	if s.stderr, err = logFile("stderr"); err != nil {
+		return nil, err
+	}
+	if s.console, err = logFile("console"); err != nil {
+		return nil, err
+	}
+	for range 2 {
+		if err := h.dup(s.stderr); err != nil {
+			return nil, err
+		}
+	}
+	control, err := h.socketPair("control")
+	if err != nil {
+		return nil, err
+	}
+	if s.control, err = fileConn(control); err != nil {
+		return nil, err
+	}
+	if s.process, err = d.void.start(h.files, s.group.StartFD()); err != nil {
+		return nil, err
+	}
+	err = s.group.Add(s.process.Pid)
+	if err == nil {
+		// When the host runs out of memory, rather a sandbox than the daemon.
+		err = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", s.process.Pid), []byte("500"), 0)
+	}
+	if err != nil {
+		s.kill()
+		s.process.Wait()
+		return nil, err
+	}
+	go s.watch()
+	return s, nil
+}
+
+// launch tells the process what to be.
+func (s *instance) launch(laps *timeline.Laps) (err error) {
 	if err := s.limit(); err != nil {
 		return err
 	}
-	laps.End("cgroup")
 	var h handover
 	defer h.close()
 	req, err := s.prepare(&h)
@@ -114,20 +172,7 @@ func (s *instance) launch(laps *timeline.Laps) (err error) {
 		return err
 	}
 	laps.End("files and mounts")
-	s.process, err = s.driver.void.start(h.files, s.group.StartFD())
-	if err != nil {
-		return fmt.Errorf("starting the process: %w", err)
-	}
-	started = true
-	go s.watch()
-	if err := s.group.Add(s.process.Pid); err != nil {
-		return err
-	}
-	// When the host runs out of memory, rather a sandbox than the daemon.
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", s.process.Pid), []byte("500"), 0); err != nil {
-		return err
-	}
-	if err := json.NewEncoder(s.control).Encode(req); err != nil {
+	if err := wire.Send(s.control, &wire.Order{Be: req}, h.descriptors()); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	return nil
@@ -213,6 +258,10 @@ func (s *instance) watch() {
 			s.mu.Unlock()
 		case r.Exited:
 			end = &r
+		case r.Saved:
+			s.endSave(nil)
+		case r.Unfit != "":
+			s.endSave(fmt.Errorf("%w: %s", sandbox.ErrUnfit, r.Unfit))
 		default:
 			s.mu.Lock()
 			s.filter, s.steps = r.Filter, r.Steps
@@ -258,6 +307,7 @@ func (s *instance) ended(end *wire.Report, state *os.ProcessState, waitErr error
 			"kernel", tail(s.stderr), "console", tail(s.console))
 	}
 	s.fail(fmt.Errorf("it ended before process 1 ran: %w", cmp.Or(exit.Err, errDestroyed)))
+	s.endSave(fmt.Errorf("it ended before a snapshot was complete: %w", cmp.Or(exit.Err, errDestroyed)))
 }
 
 var (
@@ -327,15 +377,19 @@ func (s *instance) removeAll() error {
 	if s.group != nil {
 		err = s.group.Remove()
 	}
-	s.driver.forget(s)
+	s.driver.forget(s.spec.ID)
 	return err
 }
 
 func (s *instance) closeFiles() {
-	for _, f := range []io.Closer{s.conn, s.control, s.console, s.stderr} {
-		if f != nil {
-			f.Close()
-		}
+	if s.conn != nil {
+		s.conn.Close()
+	}
+	if s.control != nil {
+		s.control.Close()
+	}
+	for _, f := range []*os.File{s.console, s.stderr} {
+		f.Close() // a nil one refuses
 	}
 }
 

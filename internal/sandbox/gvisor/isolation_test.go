@@ -192,7 +192,7 @@ func TestDestroyWhileProcessesAreKilledInAnyOrder(t *testing.T) {
 	for i := range 6 {
 		g := newGuest(t, d)
 		g.must("fork", "", 10)
-		id := g.Sandbox.(*instance).spec.ID
+		id := g.Sandbox.(*instance).name
 		var own []string
 		for _, path := range d.cgroups.Paths() {
 			dir := filepath.Join(path, id)

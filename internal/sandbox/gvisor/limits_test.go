@@ -193,7 +193,7 @@ func TestOnlyGVisorsKernelHasCPUTimeBesideTheGuests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		inGuest := strings.Contains(string(b), "/"+s.spec.ID+"/guest\n")
+		inGuest := strings.Contains(string(b), "/"+s.name+"/guest\n")
 		if kernel := pid == s.process.Pid; kernel == inGuest {
 			t.Errorf("process %d (gVisor's kernel: %v) is in\n%s", pid, kernel, b)
 		}

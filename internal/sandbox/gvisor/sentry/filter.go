@@ -31,6 +31,7 @@ func compileFilter() ([]bpf.Instruction, error) {
 	}
 	allow, deny := config.Rules(opts)
 	allow.Add(unix.SYS_WAITID, waitRule)
+	allow.Add(unix.SYS_RECVMSG, receiveRule)
 	program := seccomp.Program{
 		RuleSets: []seccomp.RuleSet{{Rules: deny}, {Rules: allow, Action: seccomp.Allow}},
 		Options:  config.SeccompOptions(opts),
@@ -42,10 +43,13 @@ func compileFilter() ([]bpf.Instruction, error) {
 	return instructions, nil
 }
 
+// receiveRule lets wire.Receive through the system call filter.
+var receiveRule = seccomp.PerArg{seccomp.EqualTo(wire.Control), seccomp.AnyValue{}, seccomp.EqualTo(wire.ReceiveFlags)}
+
 // systemCalls returns the filter program to install, and its bytes if it was not given.
-func systemCalls(req *wire.Request) (program []bpf.Instruction, compiled []byte, err error) {
-	if len(req.Filter) > 0 {
-		program, err = unmarshalFilter(req.Filter)
+func (j *job) systemCalls() (program []bpf.Instruction, compiled []byte, err error) {
+	if len(j.Filter) > 0 {
+		program, err = unmarshalFilter(j.Filter)
 		return program, nil, err
 	}
 	if program, err = compileFilter(); err != nil {

@@ -19,8 +19,8 @@ import (
 
 // hostConnection takes over the host connection. It must be called before the
 // system call filter is there, and when nothing needs the descriptor any more.
-func hostConnection() (net.Conn, error) {
-	f := os.NewFile(wire.GuestConn, "host connection")
+func (j *job) hostConnection() (net.Conn, error) {
+	f := os.NewFile(uintptr(j.descriptors[wire.GuestConn]), "host connection")
 	defer f.Close() // FileConn duplicates it
 	conn, err := net.FileConn(f)
 	if err != nil {

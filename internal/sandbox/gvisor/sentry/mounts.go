@@ -24,18 +24,16 @@ import (
 
 // serveMounts returns what gVisor reads the root and each mount from, in order: a
 // connection to a server that it starts, or the image.
-func serveMounts(req *wire.Request) ([]int, error) {
+func (j *job) serveMounts() ([]int, error) {
 	server := lisafs.NewServer()
 	var sources []int
-	for i, m := range append([]wire.Mount{{Image: req.RootImage}}, req.Mounts...) {
-		fd := wire.Mounts + i
+	for i, m := range append([]wire.Mount{{Image: j.RootImage}}, j.Mounts...) {
 		var source int
 		var err error
 		if m.Image {
-			// gVisor closes it, and a second attempt needs it again.
-			source, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			source, err = j.duplicate(wire.Mounts + i)
 		} else {
-			source, err = serveMount(server, &mountRoot{fd: fd, file: m.File})
+			source, err = serveMount(server, &mountRoot{fd: j.descriptors[wire.Mounts+i], file: m.File})
 		}
 		if err != nil {
 			return nil, fmt.Errorf("serving mounts: %w", err)

@@ -8,20 +8,19 @@ import (
 	"gvisor.dev/gvisor/pkg/urpc"
 	"gvisor.dev/gvisor/runsc/boot"
 	"gvisor.dev/gvisor/runsc/config"
-
-	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // links describes the interfaces and routes of a sandbox to gVisor's loader:
 // loopback, and eth0 if there is a network.
-func links(n *wire.Network) *boot.CreateLinksAndRoutesArgs {
+func (j *job) links() *boot.CreateLinksAndRoutesArgs {
 	args := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
+	n := j.Network
 	if n == nil {
 		return args
 	}
 	const name = "eth0"
 	subnet := n.Address.Masked()
-	args.FilePayload = urpc.FilePayload{Files: []*os.File{os.NewFile(uintptr(n.Device), "packet socket")}}
+	args.FilePayload = urpc.FilePayload{Files: []*os.File{os.NewFile(uintptr(j.descriptors[n.Device]), "packet socket")}}
 	args.FDBasedLinks = []boot.FDBasedLink{{
 		Name:              name,
 		MTU:               n.MTU,

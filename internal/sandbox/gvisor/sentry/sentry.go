@@ -29,6 +29,8 @@ import (
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/erofs"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/unet"
 	"gvisor.dev/gvisor/pkg/urpc"
@@ -38,6 +40,9 @@ import (
 
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
+
+// platformName is gVisor's way of running guest code that works everywhere.
+const platformName = "systrap"
 
 // guestFiles is RLIMIT_NOFILE of process 1, as on Lambda.
 const guestFiles = 1024
@@ -49,8 +54,6 @@ func Main() {
 		fmt.Fprintln(os.Stderr, "lapwing-sandbox: this program is started by lapwing")
 		os.Exit(2)
 	}
-	var begun steps
-	begun.over("process start")
 	unix.Close(wire.Last) // it has done its work
 	control := os.NewFile(wire.Control, "control")
 	report := func(r wire.Report) {
@@ -70,16 +73,17 @@ func Main() {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
-	req, err := receive(control)
-	if err != nil {
-		os.Exit(2)
-	}
-	overrun := func() {
-		report(wire.Report{OutOfMemory: true})
+	if err := startPlatform(conf); err != nil {
+		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
-	begun.over("set-up")
-	status, err := runSandbox(req, conf, overrun, &begun, func(filter []byte) { report(wire.Report{Filter: filter, Steps: begun}) })
+	order, descriptors, err := wire.Receive()
+	if err != nil || order.Be == nil {
+		os.Exit(2)
+	}
+	j := &job{Request: order.Be, descriptors: descriptors, report: report}
+	j.steps.over("request")
+	status, err := j.run(conf)
 	if err != nil {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
@@ -88,22 +92,45 @@ func Main() {
 	os.Exit(0)
 }
 
-// requestVariable passes the request on from one attempt to the next.
-const requestVariable = "LAPWING_REQUEST"
-
-func receive(control *os.File) (*wire.Request, error) {
-	var req wire.Request
-	if again := os.Getenv(requestVariable); again != "" {
-		return &req, json.Unmarshal([]byte(again), &req)
-	}
-	return &req, json.NewDecoder(control).Decode(&req)
+// job is what a sandbox process is to be.
+type job struct {
+	*wire.Request
+	descriptors []int // by place
+	report      func(wire.Report)
+	steps       steps
 }
 
-// newLoader is boot.New, tried again in a fresh process image where gVisor's stub
-// cannot be mapped. It is mapped at a random address, and where that is in use
-// (about one time in a thousand) gVisor looks for a free one in /proc, which the
-// void lacks.
-func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
+// duplicate returns another descriptor of what is at a place: gVisor closes what it
+// is given.
+func (j *job) duplicate(place int) (int, error) {
+	fd, err := unix.FcntlInt(uintptr(j.descriptors[place]), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicating a descriptor: %w", err)
+	}
+	return fd, nil
+}
+
+// overrun ends the process because the guest has taken more memory than it has.
+func (j *job) overrun() {
+	j.report(wire.Report{OutOfMemory: true})
+	os.Exit(1)
+}
+
+// run is the life of a sandbox, to the exit status of its guest.
+func (j *job) run(conf *config.Config) (unix.WaitStatus, error) {
+	limitTasks(j.MaxProcesses)
+	tellReadOnly()
+	if j.State != 0 {
+		return j.resume()
+	}
+	return j.begin(conf)
+}
+
+// startPlatform prepares what runs guest code, which is the same for all guests.
+// gVisor maps its stub at a random address, and where that is in use (about one
+// time in a thousand) it looks for a free one in /proc, which the void lacks: then
+// it is tried again in a fresh process image.
+func startPlatform(conf *config.Config) error {
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -112,47 +139,44 @@ func newLoader(args boot.Args, req *wire.Request) (*boot.Loader, error) {
 		if text := fmt.Sprint(p); !strings.Contains(text, "/proc/self/maps") {
 			panic(p)
 		}
-		b, err := json.Marshal(req)
-		if err != nil {
+		if err := unix.CloseRange(wire.Control+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			panic(err)
 		}
-		// Of all that is open now the next image gets what this one got.
-		first := wire.Mounts + 1 + len(req.Mounts)
-		if req.Network != nil {
-			first++
-		}
-		if err := unix.CloseRange(uint(first), math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-			panic(err)
-		}
-		panic(unix.Exec(wire.Program, []string{wire.Program}, append(os.Environ(), requestVariable+"="+string(b))))
+		panic(unix.Exec(wire.Program, []string{wire.Program}, os.Environ()))
 	}()
-	return boot.New(args)
+	_, err := newPlatform(1)
+	return err
 }
 
-// runSandbox is the life of a sandbox process: it builds gVisor's kernel, starts
-// process 1 in it, calls running with the filter if that was not given, and serves
-// the guest or, where that is process 1, waits for its end. It calls overrun if the
-// guest's memory exceeds its limit.
-func runSandbox(req *wire.Request, conf *config.Config, overrun func(), begun *steps, running func(filter []byte)) (unix.WaitStatus, error) {
-	limitTasks(req.MaxProcesses)
-	tellReadOnly()
-	args, client, err := loaderArgs(req, conf)
+// newPlatform returns a platform for a guest that sees so many processors.
+func newPlatform(cpus int) (platform.Platform, error) {
+	p, err := platform.Lookup(platformName)
+	if err != nil {
+		return nil, err
+	}
+	return p.New(platform.Options{DisableFastPath: true, ApplicationCores: cpus})
+}
+
+// begin builds a kernel, starts process 1 in it, and serves the guest or, where
+// that is process 1, waits for its end.
+func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
+	args, client, err := j.loaderArgs(conf)
 	if err != nil {
 		return 0, err
 	}
-	l, err := newLoader(args, req)
+	l, err := boot.New(args)
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
-	begun.over("guest kernel")
+	j.steps.over("guest kernel")
 	var conn net.Conn
-	if !req.InitConn {
-		if conn, err = hostConnection(); err != nil {
+	if !j.InitConn {
+		if conn, err = j.hostConnection(); err != nil {
 			return 0, err
 		}
 	}
 	watchStubs(func() { os.Exit(1) })
-	program, compiled, err := systemCalls(req)
+	program, compiled, err := j.systemCalls()
 	if err != nil {
 		return 0, err
 	}
@@ -170,36 +194,49 @@ func runSandbox(req *wire.Request, conf *config.Config, overrun func(), begun *s
 	// It takes the network and the signal to start over a control connection.
 	rpc := urpc.NewClient(client)
 	defer rpc.Close()
-	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, links(req.Network), nil); err != nil {
+	if err := rpc.Call(boot.ContMgrCreateLinksAndRoutes, j.links(), nil); err != nil {
 		return 0, fmt.Errorf("setting up the network: %w", err)
 	}
 	started := make(chan error, 1)
-	go func() { started <- rpc.Call(boot.ContMgrRootContainerStart, &req.ID, nil) }()
+	go func() { started <- rpc.Call(boot.ContMgrRootContainerStart, &j.ID, nil) }()
 	l.WaitForStartSignal()
 	runErr := l.Run()
 	if err := errors.Join(runErr, <-started); err != nil {
 		return 0, fmt.Errorf("starting process 1: %w", err)
 	}
 	gomaxprocs.Add(-spare)
-	begun.over("process 1")
+	j.steps.over("process 1")
 	k := kernelOf(l)
 	settle(k)
-	limit := req.MemoryBytes
-	if req.InitConn {
+	j.watchMemory(k)
+	return j.serve(k, conn, compiled, nil)
+}
+
+// watchMemory ends the process once the guest has more memory than it may.
+func (j *job) watchMemory(k *kernel.Kernel) {
+	limit := j.MemoryBytes
+	if j.InitConn {
 		limit += processOne
 	}
-	watchMemory(k, limit, overrun)
-	running(compiled)
-	if req.InitConn {
-		return unix.WaitStatus(l.WaitExit()), nil
+	watchMemory(k, limit, j.overrun)
+}
+
+// serve tells that the guest of k runs, and serves it until it ends. What there is
+// of its earlier life is in saved.
+func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte) (unix.WaitStatus, error) {
+	j.report(wire.Report{Filter: filter, Steps: j.steps})
+	go j.takeOrders(k)
+	if j.InitConn {
+		k.WaitExited()
+		return unix.WaitStatus(k.GlobalInit().ExitStatus()), nil
 	}
-	return serveGuest(k, conn, req.MaxProcesses)
+	return serveGuest(k, conn, j.MaxProcesses)
 }
 
 // loaderArgs puts together what gVisor's loader is to build the guest from, and
 // returns it with a connection to the loader's control socket.
-func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket, error) {
-	goferFDs, err := serveMounts(req)
+func (j *job) loaderArgs(conf *config.Config) (boot.Args, *unet.Socket, error) {
+	goferFDs, err := j.serveMounts()
 	if err != nil {
 		return boot.Args{}, nil, err
 	}
@@ -207,42 +244,60 @@ func loaderArgs(req *wire.Request, conf *config.Config) (boot.Args, *unet.Socket
 	if err != nil {
 		return boot.Args{}, nil, fmt.Errorf("making the control connection: %w", err)
 	}
-	// The loader closes what it is given, and a second attempt needs it again.
-	var stdio []int
-	for _, fd := range []int{0, wire.Console, wire.Console} {
-		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return boot.Args{}, nil, fmt.Errorf("standard files of process 1: %w", err)
-		}
-		stdio = append(stdio, n)
+	fds, err := j.standardFiles()
+	if err != nil {
+		return boot.Args{}, nil, err
+	}
+	tmp, err := j.duplicate(wire.Tmp)
+	if err != nil {
+		return boot.Args{}, nil, err
 	}
 	var passed []boot.FDMapping
-	if req.InitConn {
-		passed = []boot.FDMapping{{Guest: wire.InitConn, Host: wire.GuestConn}}
+	if j.InitConn {
+		passed = []boot.FDMapping{{Guest: wire.InitConn, Host: fds[wire.InitConn]}}
 	}
-	spec := guestSpec(req)
+	spec := guestSpec(j.Request)
 	return boot.Args{
-		ID:                req.ID,
+		ID:                j.ID,
 		Spec:              spec,
 		Conf:              conf,
 		ControllerFD:      wire.ControlSocket,
 		Device:            fd.New(-1),
 		GoferFDs:          goferFDs,
 		DevGoferFD:        -1,
-		StdioFDs:          stdio,
+		StdioFDs:          fds[:3],
 		PassFDs:           passed,
 		ExecFD:            -1,
-		GoferFilestoreFDs: []int{wire.Tmp},
-		GoferMountConfs:   mountConfs(req, spec.Mounts),
-		NumCPU:            req.CPUs,
+		GoferFilestoreFDs: []int{tmp},
+		GoferMountConfs:   mountConfs(j.Request, spec.Mounts),
+		NumCPU:            j.CPUs,
 		CPUQuota:          -1,
-		TotalMem:          req.MemoryBytes,
-		TotalHostMem:      req.HostMemory,
+		TotalMem:          j.MemoryBytes,
+		TotalHostMem:      j.HostMemory,
 		UserLogFD:         -1,
 		ProductName:       "Lapwing",
 		PodInitConfigFD:   -1,
 		RootfsUpperTarFD:  -1,
 	}, client, nil
+}
+
+// standardFiles returns descriptors for process 1, by their numbers there.
+func (j *job) standardFiles() ([]int, error) {
+	fds := make([]int, 3, 4)
+	for i, fd := range []int{0, j.descriptors[wire.Console], j.descriptors[wire.Console]} {
+		var err error
+		if fds[i], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			return nil, err
+		}
+	}
+	if !j.InitConn {
+		return fds, nil
+	}
+	// gVisor saves a socket of the host by its number.
+	if err := unix.Dup3(j.descriptors[wire.GuestConn], wire.InitConnHost, unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	return append(fds, wire.InitConnHost), nil
 }
 
 // sentryConfig returns gVisor's configuration: its defaults except where a
@@ -251,7 +306,7 @@ func sentryConfig() (*config.Config, error) {
 	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	config.RegisterFlags(flags)
 	for name, value := range map[string]string{
-		"platform":           "systrap",
+		"platform":           platformName,
 		"network":            "sandbox",
 		"directfs":           "true", // the mounts are descriptors, there is no gofer process
 		"overlay2":           "none",

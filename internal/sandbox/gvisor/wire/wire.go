@@ -1,13 +1,20 @@
 // Package wire is what the driver in the server and a sandbox process, the
 // program cmd/lapwing-sandbox, agree on: which descriptors the process starts
-// with, the request that it then reads from one of them, and the reports that it
-// writes back. Both are of one build, so nothing of it carries a version.
+// with, the orders that then come in through one of them, with further
+// descriptors, and the reports that it writes back. Both are of one build, so
+// nothing of it carries a version.
 package wire
 
 import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -24,27 +31,97 @@ const (
 // Descriptors that a sandbox process starts with. 0 is /dev/null; 1 and 2 take
 // what the process itself has to say.
 const (
-	Control   = 3 + iota // the request comes in here, reports go out
-	GuestConn            // the host connection
-	Console              // what process 1 prints
-	Tmp                  // the file behind /tmp
-	Mounts               // the first of the root and then Request.Mounts
-
-	// MaxMounts bounds Request.Mounts.
-	MaxMounts = 128
+	Control = 3 // orders come in here, reports go out
 	// ControlSocket is free at the start: the process puts gVisor's own control
 	// socket there, beyond what it was given and below what gVisor assigns.
 	ControlSocket = 250
+	// InitConnHost is what the process makes of the host connection that process 1 gets.
+	InitConnHost = 249
 	// Last is the highest of all; see Driver. The process closes it.
 	Last = 1023
+)
+
+// Places of the descriptors that come with a Request.
+const (
+	GuestConn = iota // the host connection
+	Console          // what process 1 prints
+	Tmp              // the file behind /tmp
+	Mounts           // the first of the root and then Request.Mounts
+
+	// MaxMounts bounds Request.Mounts.
+	MaxMounts = 128
 )
 
 // InitConn is the descriptor at which process 1 finds the host connection, where
 // it gets that.
 const InitConn = 3
 
-// Request tells a sandbox process what to be. It comes from the driver, so it is
-// trusted. It is JSON, as reports are.
+// Order is what the driver tells a sandbox process to do: first Be, once, and later
+// perhaps Save, the last of all. It comes from the driver, so it is trusted.
+type Order struct {
+	Be   *Request `json:",omitempty"`
+	Save bool     `json:",omitempty"` // into the files that come along: state and memory
+}
+
+// Send sends an order with descriptors.
+func Send(c *net.UnixConn, o *Order, descriptors []int) error {
+	body, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	// The descriptors come with the head, which is read by itself.
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	if _, _, err := c.WriteMsgUnix(head, unix.UnixRights(descriptors...), nil); err != nil {
+		return err
+	}
+	_, err = c.Write(body)
+	return err
+}
+
+// ReceiveFlags are the flags of the one recvmsg that Receive makes.
+const ReceiveFlags = unix.MSG_CMSG_CLOEXEC
+
+// Receive returns the next order from Control and the descriptors that came with
+// it. It blocks the thread. io.EOF means that the driver is gone.
+func Receive() (*Order, []int, error) {
+	var head [4]byte
+	rights := make([]byte, unix.CmsgSpace(4*(MaxMounts+8)))
+	n, r, _, _, err := unix.Recvmsg(Control, head[:], rights, ReceiveFlags)
+	for err == unix.EINTR {
+		n, r, _, _, err = unix.Recvmsg(Control, head[:], rights, ReceiveFlags)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if n == 0 {
+		return nil, nil, io.EOF
+	}
+	body := make([]byte, binary.BigEndian.Uint32(head[:]))
+	for rest := body; len(rest) > 0; rest = rest[n:] {
+		if n, err = unix.Read(Control, rest); err != nil {
+			return nil, nil, err
+		}
+		if n == 0 {
+			return nil, nil, io.ErrUnexpectedEOF
+		}
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:r])
+	if err != nil {
+		return nil, nil, fmt.Errorf("descriptors of an order: %w", err)
+	}
+	var descriptors []int
+	for i := range messages {
+		fds, err := unix.ParseUnixRights(&messages[i])
+		if err != nil {
+			return nil, nil, fmt.Errorf("descriptors of an order: %w", err)
+		}
+		descriptors = append(descriptors, fds...)
+	}
+	o := new(Order)
+	return o, descriptors, json.Unmarshal(body, o)
+}
+
+// Request tells a sandbox process what to be.
 type Request struct {
 	ID           string
 	Hostname     string
@@ -59,12 +136,15 @@ type Request struct {
 	// and a guest in the sandbox process has it.
 	InitConn bool
 	Network  *Network // nil for loopback only
+	// State and Memory are the places of a snapshot's files, where the sandbox
+	// starts from one.
+	State, Memory int `json:",omitempty"`
 	// Filter is the program of the system call filter. Without one the process
 	// compiles it and reports it.
 	Filter []byte
 }
 
-// Mount is one mount whose root is the descriptor at its place.
+// Mount is one mount whose root is the descriptor at its place, after Mounts.
 type Mount struct {
 	Target string
 	File   bool // a regular file, not a directory
@@ -75,7 +155,7 @@ type Mount struct {
 // speaks to it through a packet socket that the driver opened in the network
 // namespace, so the process itself is never in there.
 type Network struct {
-	Device     int // descriptor of the packet socket
+	Device     int // place of the packet socket
 	MAC        net.HardwareAddr
 	MTU        int // bytes
 	GSOMaxSize uint32
@@ -91,6 +171,9 @@ type Report struct {
 	Filter []byte `json:",omitempty"` // where the request had none
 	Exited bool   `json:",omitempty"` // process 1 or the guest has ended
 	Status int    `json:",omitempty"` // a wait status, where Exited
+	// Saved tells that a snapshot is complete, Unfit why there cannot be one.
+	Saved bool   `json:",omitempty"`
+	Unfit string `json:",omitempty"`
 	// OutOfMemory tells that the guest has taken more memory than it has.
 	OutOfMemory bool `json:",omitempty"`
 	// Steps are those of the process's own start, with the report that the guest

@@ -1,0 +1,234 @@
+package sentry
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/safemem"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/mm"
+)
+
+// gVisor saves memory of processes with the state and reads it back whole. Here it
+// is in a file of its own, from which clones map it: a page is in memory once,
+// however many clones read it, in memory at all only once one did, and copied by
+// the clone that writes to it. gVisor knows such mappings, from fork and from files
+// that are mapped privately; only that a kernel is loaded with some it does not
+// know. So what it loads, mappings of its memory file in which nothing is any more,
+// is pointed to the file here, at the same places: the file is as the memory file
+// was, with holes for what is zero or somebody else's.
+
+// platformMapping is gVisor's pma in package mm: what a range of a process's
+// addresses is mapped to. Its fields must be as there, which a test checks.
+type platformMapping struct {
+	file             memmap.File
+	off              uint64
+	translatePerms   hostarch.AccessType
+	effectivePerms   hostarch.AccessType
+	maxPerms         hostarch.AccessType
+	needCOW          bool
+	private          bool
+	huge             bool
+	internalMappings safemem.BlockSeq
+}
+
+// mappings calls f for each mapping of memory that a process has to itself. The
+// kernel must not run.
+func mappings(k *kernel.Kernel, f func(*platformMapping, memmap.FileRange) error) error {
+	seen := make(map[*mm.MemoryManager]bool)
+	for _, t := range k.TaskSet().Root.Tasks() {
+		m := t.MemoryManager()
+		if m == nil || seen[m] {
+			continue
+		}
+		seen[m] = true
+		root := reflect.ValueOf(m).Elem().FieldByName("pmas").FieldByName("root")
+		if err := eachMapping(root, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachMapping goes through a node of a set of mappings, which is a B-tree.
+func eachMapping(node reflect.Value, f func(*platformMapping, memmap.FileRange) error) error {
+	n := int(node.FieldByName("nrSegments").Int())
+	keys, values := node.FieldByName("keys"), node.FieldByName("values")
+	children := node.FieldByName("children")
+	inner := node.FieldByName("hasChildren").Bool()
+	for i := range n + 1 {
+		if inner {
+			if err := eachMapping(children.Index(i).Elem(), f); err != nil {
+				return err
+			}
+		}
+		if i == n {
+			break
+		}
+		addresses := *(*hostarch.AddrRange)(unsafe.Pointer(keys.Index(i).UnsafeAddr()))
+		m := (*platformMapping)(unsafe.Pointer(values.Index(i).UnsafeAddr()))
+		if !m.private {
+			continue
+		}
+		if err := f(m, memmap.FileRange{Start: m.off, End: m.off + uint64(addresses.Length())}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveMemory writes the private memory of all processes to a file and drops it.
+func moveMemory(k *kernel.Kernel, to *os.File) error {
+	memory := k.MemoryFile()
+	if err := to.Truncate(fileSize(memory.FD())); err != nil {
+		return err
+	}
+	return mappings(k, func(m *platformMapping, part memmap.FileRange) error {
+		if m.file != memmap.File(memory) {
+			return errors.New("memory that is not in the memory file") // a clone's
+		}
+		if err := copyData(to, memory.FD(), part); err != nil {
+			return err
+		}
+		memory.Decommit(part) // what two processes share is zero the second time
+		return nil
+	})
+}
+
+func fileSize(fd int) int64 {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0
+	}
+	return st.Size
+}
+
+// copyData copies the pages of a part of a file that are not zero.
+func copyData(to *os.File, from int, part memmap.FileRange) error {
+	buf := make([]byte, 256<<10)
+	for at := int64(part.Start); at < int64(part.End); {
+		data, err := unix.Seek(from, at, unix.SEEK_DATA)
+		if err == unix.ENXIO || err == nil && data >= int64(part.End) {
+			return nil // zeros to the end
+		}
+		if err != nil {
+			return err
+		}
+		hole, err := unix.Seek(from, data, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		end := min(hole, int64(part.End))
+		for at = data; at < end; {
+			n, err := unix.Pread(from, buf[:min(int64(len(buf)), end-at)], at)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return io.ErrUnexpectedEOF
+			}
+			if err := writePages(to, buf[:n], at); err != nil {
+				return err
+			}
+			at += int64(n)
+		}
+	}
+	return nil
+}
+
+var zeroPage [hostarch.PageSize]byte
+
+// writePages writes runs of pages that are not zero.
+func writePages(to *os.File, b []byte, at int64) error {
+	zero := func(page int) bool { return bytes.Equal(b[page:page+hostarch.PageSize], zeroPage[:]) }
+	for start := 0; start < len(b); {
+		if zero(start) {
+			start += hostarch.PageSize
+			continue
+		}
+		end := start + hostarch.PageSize
+		for end < len(b) && !zero(end) {
+			end += hostarch.PageSize
+		}
+		if _, err := to.WriteAt(b[start:end], at+int64(start)); err != nil {
+			return err
+		}
+		start = end
+	}
+	return nil
+}
+
+// lentMemory is the memory of a snapshot, mapped by all its clones and written to by
+// none. It implements memmap.File.
+type lentMemory struct {
+	memmap.DefaultMemoryType
+	memmap.NoBufferedIOFallback
+	fd   int
+	data []byte
+}
+
+func openMemory(fd int) (*lentMemory, error) {
+	size := fileSize(fd)
+	if size == 0 {
+		return nil, errors.New("the memory of the snapshot is empty")
+	}
+	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("mapping the memory of the snapshot: %w", err)
+	}
+	return &lentMemory{fd: fd, data: data}, nil
+}
+
+// lend points the private memory of all processes of k to the file.
+func (l *lentMemory) lend(k *kernel.Kernel) error {
+	memory := k.MemoryFile()
+	return mappings(k, func(m *platformMapping, part memmap.FileRange) error {
+		if m.file != memmap.File(memory) || part.End > uint64(len(l.data)) {
+			return errors.New("the snapshot has not the memory of its processes")
+		}
+		data, err := unix.Seek(l.fd, int64(part.Start), unix.SEEK_DATA)
+		if err == unix.ENXIO || err == nil && data >= int64(part.End) {
+			return nil // zeros
+		}
+		if err != nil {
+			return err
+		}
+		// The mapping keeps its place in the memory file. A second reference to
+		// that makes gVisor copy, where it would take a private mapping that
+		// nobody shares for the process's own.
+		memory.IncRef(part, 0)
+		m.file = l
+		m.needCOW, m.huge = true, false
+		m.effectivePerms.Write, m.maxPerms.Write = false, false
+		m.internalMappings = safemem.BlockSeq{}
+		return nil
+	})
+}
+
+// IncRef implements memmap.File. The file stays open.
+func (l *lentMemory) IncRef(memmap.FileRange, uint32) {}
+
+// DecRef implements memmap.File.
+func (l *lentMemory) DecRef(memmap.FileRange) {}
+
+// MapInternal implements memmap.File.
+func (l *lentMemory) MapInternal(part memmap.FileRange, at hostarch.AccessType) (safemem.BlockSeq, error) {
+	if at.Write {
+		return safemem.BlockSeq{}, errors.New("writing to the memory of a snapshot")
+	}
+	return safemem.BlockSeqOf(safemem.BlockFromUnsafeSlice(l.data[part.Start:part.End])), nil
+}
+
+// DataFD implements memmap.File.
+func (l *lentMemory) DataFD(memmap.FileRange) (int, error) { return l.fd, nil }
+
+// FD implements memmap.File.
+func (l *lentMemory) FD() int { return l.fd }

@@ -1,0 +1,100 @@
+package sentry
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
+	"gvisor.dev/gvisor/pkg/state/statefile"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
+)
+
+// guestKey is where the metadata of a state file have the state of the guest, by
+// which is meant the supervisor in this process.
+const guestKey = "guest"
+
+// unfitError tells users why there can be no snapshot.
+type unfitError string
+
+func (e unfitError) Error() string { return string(e) }
+
+// takeOrders does what the driver asks for while the guest runs: a snapshot, after
+// which the process is of no more use.
+func (j *job) takeOrders(k *kernel.Kernel) {
+	order, files, err := wire.Receive()
+	if err != nil {
+		return // the driver is gone, and so is this process in a moment
+	}
+	if !order.Save || len(files) != 2 {
+		j.report(wire.Report{Error: "an order that cannot be obeyed"})
+		return
+	}
+	err = save(k, os.NewFile(uintptr(files[0]), "state"), os.NewFile(uintptr(files[1]), "memory"))
+	var unfit unfitError
+	switch {
+	case err == nil:
+		j.report(wire.Report{Saved: true})
+	case errors.As(err, &unfit):
+		j.report(wire.Report{Unfit: unfit.Error()})
+	default:
+		log.Warningf("No snapshot: %v", err)
+		j.report(wire.Report{Error: err.Error()})
+		os.Exit(1)
+	}
+}
+
+// save stops the kernel for good and writes it to two files: the memory of
+// processes to one, which clones map, everything else to the other.
+func save(k *kernel.Kernel, state, memory *os.File) error {
+	k.Pause()
+	k.ReceiveTaskStates()
+	if err := checkConnections(k); err != nil {
+		return err
+	}
+	if err := moveMemory(k, memory); err != nil {
+		return fmt.Errorf("writing the memory: %w", err)
+	}
+	metadata := statefile.CompressionLevelNone.ToMetadata()
+	metadata[guestKey] = base64.StdEncoding.EncodeToString(nil)
+	w, err := statefile.NewWriter(state, nil, metadata)
+	if err != nil {
+		return fmt.Errorf("writing the state: %w", err)
+	}
+	// It closes w.
+	if err := k.SaveTo(k.SupervisorContext(), w, nil, nil, true, false); err != nil {
+		return fmt.Errorf("saving the guest kernel: %w", err)
+	}
+	return nil
+}
+
+// checkConnections refuses a kernel with connections to the outside: the other end
+// would have to be copied too.
+func checkConnections(k *kernel.Kernel) error {
+	s, ok := k.RootNetworkNamespace().Stack().(*netstack.Stack)
+	if !ok {
+		return nil
+	}
+	for _, e := range s.Stack.RegisteredEndpoints() {
+		endpoint, ok := e.(*tcp.Endpoint)
+		if !ok {
+			continue
+		}
+		switch endpoint.EndpointState() {
+		case tcp.StateInitial, tcp.StateBound, tcp.StateListen, tcp.StateClose, tcp.StateError, tcp.StateTimeWait:
+			continue
+		}
+		id := endpoint.Info().(*stack.TransportEndpointInfo).ID
+		if to := id.RemoteAddress; !header.IsV4LoopbackAddress(to) && to != header.IPv6Loopback && to != id.LocalAddress {
+			return unfitError(fmt.Sprintf("its initialisation left a connection open, to %s:%d", to, id.RemotePort))
+		}
+	}
+	return nil
+}
