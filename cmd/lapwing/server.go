@@ -191,7 +191,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	}
 	s.onClose(func(context.Context) error { return s.network.Close() })
 	driver, err := gvisor.New(ctx, gvisor.Options{
-		Dir: filepath.Join(run, "sandboxes"), SandboxPath: sandboxProgram, Logger: s.log,
+		Dir: filepath.Join(run, "sandboxes"), SandboxPath: sandboxProgram, Logger: s.log, Prepared: 8,
 	})
 	if err != nil {
 		return err

@@ -99,6 +99,9 @@ type Options struct {
 	// all that they may. Either way Create leaves some of the host's memory
 	// free.
 	MemoryMB int
+	// Prepared is how many sandboxes may be prepared before somebody wants them.
+	// Each takes some 10 MB of memory; there are fewer while nothing starts.
+	Prepared int
 	// AllowMissingLimits makes New only warn where the host has no cgroup
 	// controller for memory, CPU or processes. Without it, New refuses.
 	AllowMissingLimits bool

@@ -28,8 +28,8 @@ type pool struct {
 }
 
 const (
-	// leastPrepared and mostPrepared bound the pool.
-	leastPrepared, mostPrepared = 1, 8
+	// leastPrepared is how many there are after a quiet time.
+	leastPrepared = 1
 	// quiet is how long nothing may have been taken before more are prepared: a
 	// burst has the processors for itself.
 	quiet = 20 * time.Millisecond
@@ -139,7 +139,7 @@ func (p *pool) want() int {
 		return 0
 	}
 	room := int(available/mib) - reserveMB
-	return min(max(p.burst, leastPrepared), mostPrepared, max(0, room/preparedPart/preparedMB))
+	return min(max(p.burst, leastPrepared), p.driver.opts.Prepared, max(0, room/preparedPart/preparedMB))
 }
 
 // close ends the goroutine and removes what is prepared.

@@ -2,16 +2,22 @@ package gvisor
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
 
-// takeSnapshot makes a snapshot of g and returns it, open for reading.
-func takeSnapshot(tb testing.TB, g *guest) sandbox.Snapshot {
+// newSnapshot returns empty files for a snapshot.
+func newSnapshot(tb testing.TB) sandbox.Snapshot {
 	tb.Helper()
 	dir := tb.TempDir()
 	open := func(name string) *os.File {
@@ -22,7 +28,13 @@ func takeSnapshot(tb testing.TB, g *guest) sandbox.Snapshot {
 		tb.Cleanup(func() { f.Close() })
 		return f
 	}
-	snap := sandbox.Snapshot{State: open("state"), Memory: open("memory")}
+	return sandbox.Snapshot{State: open("state"), Memory: open("memory")}
+}
+
+// takeSnapshot makes a snapshot of g.
+func takeSnapshot(tb testing.TB, g *guest) sandbox.Snapshot {
+	tb.Helper()
+	snap := newSnapshot(tb)
 	if err := g.Snapshot(tb.Context(), snap); err != nil {
 		tb.Fatal(err)
 	}
@@ -39,23 +51,205 @@ func restore(tb testing.TB, d *Driver, snap sandbox.Snapshot, change ...func(*sa
 	return &guest{tb, s, bufio.NewReader(s.Conn())}
 }
 
-func TestSnapshotRestore(t *testing.T) {
+func TestClonesGoOnFromTheSnapshotAndAreApart(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 2 })
+	g := newGuest(t, d)
+	const pages = 5 << 20 / 4096
+	g.must("allocate", "", 5)
+	g.must("write", "/tmp/file", 3)
+	g.must("serve", "127.0.0.1:8080", 100)
+	snap := takeSnapshot(t, g)
+	clones := []*guest{restore(t, d, snap), restore(t, d, snap)}
+	for _, c := range clones {
+		if n := c.must("held", "", 0).N; n != pages {
+			t.Errorf("a clone's memory adds up to %d, not %d", n, pages)
+		}
+		if n := c.must("stat", "/tmp/file", 0).N; n != 3<<20 {
+			t.Errorf("the file in /tmp has %d bytes", n)
+		}
+		if n := c.must("get", "http://127.0.0.1:8080/", 0).N; n != 100 {
+			t.Errorf("a clone's server answers %d bytes", n)
+		}
+	}
+	clones[0].must("scribble", "", 7)
+	clones[0].must("write", "/tmp/other", 1)
+	if n := clones[0].must("held", "", 0).N; n != 7*pages {
+		t.Errorf("the memory that a clone has written to adds up to %d, not %d", n, 7*pages)
+	}
+	for _, c := range []*guest{clones[1], restore(t, d, snap)} {
+		if n := c.must("held", "", 0).N; n != pages {
+			t.Errorf("another clone's memory adds up to %d, not %d", n, pages)
+		}
+		if r := c.do("stat", "/tmp/other", 0); r.Error == "" {
+			t.Error("a clone sees another's file")
+		}
+	}
+}
+
+func TestClonesHaveTheirOwnRandomness(t *testing.T) {
 	d := newDriver(t)
 	g := newGuest(t, d)
-	g.must("hostname", "", 0)
-	t0 := time.Now()
+	g.must("random", "", 0)
 	snap := takeSnapshot(t, g)
-	t.Log("snapshot", time.Since(t0))
-	st, _ := snap.State.Stat()
-	t.Log("state bytes", st.Size())
-	for range 5 {
-		t0 = time.Now()
-		r := restore(t, d, snap)
-		t.Log("restore", time.Since(t0))
-		t.Log(r.must("hostname", "", 0))
-		t.Log("answer", time.Since(t0))
-		b := make([]byte, 65536)
-		n, _ := r.Sandbox.(*instance).stderr.ReadAt(b, 0)
-		t.Logf("%s", b[:n])
+	seen := make(map[string]bool)
+	for range 8 {
+		c := restore(t, d, snap)
+		text := c.must("random", "", 0).Text
+		if seen[text[:16]] || seen[text[16:]] {
+			t.Errorf("two clones drew %s", text)
+		}
+		seen[text[:16]], seen[text[16:]] = true, true
+		c.Destroy(t.Context())
 	}
+}
+
+func TestClonesKnowWhatTimeItIs(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("time", "", 0)
+	snap := takeSnapshot(t, g)
+	time.Sleep(time.Second)
+	before := time.Now()
+	c := restore(t, d, snap)
+	got := time.Unix(0, c.must("time", "", 0).N)
+	if got.Before(before.Add(-10*time.Millisecond)) || got.After(time.Now().Add(10*time.Millisecond)) {
+		t.Errorf("the clone's clock shows %v, after %v", got, before)
+	}
+}
+
+func TestClonesKeepTheirLimits(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("allocate", "", 40)
+	snap := takeSnapshot(t, g)
+	c := restore(t, d, snap)
+	if r, err := c.try("fork", "", 1000); err != nil || r.N > 256 {
+		t.Errorf("a clone started %d processes, %v", r.N, err)
+	}
+	c = restore(t, d, snap)
+	if _, err := c.try("allocate", "", 400); err == nil {
+		t.Error("a clone took more memory than it may")
+	}
+	if exit := c.ended(); !exit.OutOfMemory {
+		t.Errorf("it ended with %+v", exit)
+	}
+}
+
+func TestClonesOfManyProcesses(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("fork", "", 5)
+	snap := takeSnapshot(t, g)
+	c := restore(t, d, snap)
+	if n := len(strings.Fields(c.must("list", "/proc", 0).Text)); n < 6 {
+		t.Errorf("%d names in /proc", n)
+	}
+	c.must("fork", "", 2)
+}
+
+func TestManyClonesAtOnce(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 4 })
+	g := newGuest(t, d)
+	snap := takeSnapshot(t, g)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			s, err := d.Restore(t.Context(), testSpec(), snap)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c := &guest{t, s, bufio.NewReader(s.Conn())}
+			if r, err := c.try("hostname", "", 0); err != nil || r.Text != "guest" {
+				t.Errorf("a clone answers %+v, %v", r, err)
+			}
+			s.Destroy(t.Context())
+		})
+	}
+	wg.Wait()
+}
+
+func TestDamagedSnapshotsFailAndLeaveNothing(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("allocate", "", 1)
+	whole := takeSnapshot(t, g)
+	if err := g.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	state, err := os.ReadFile(whole.State.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := func(change func(b []byte) []byte) sandbox.Snapshot {
+		snap := newSnapshot(t)
+		if _, err := snap.State.Write(change(append([]byte(nil), state...))); err != nil {
+			t.Fatal(err)
+		}
+		snap.Memory = whole.Memory
+		return snap
+	}
+	for name, snap := range map[string]sandbox.Snapshot{
+		"empty state":     damaged(func(b []byte) []byte { return nil }),
+		"half of a state": damaged(func(b []byte) []byte { return b[:len(b)/2] }),
+		"another's state": damaged(func(b []byte) []byte { clear(b[:16]); return b }),
+		"no memory":       {State: whole.State, Memory: newSnapshot(t).Memory},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		s, err := d.Restore(ctx, testSpec(), snap)
+		cancel()
+		if err == nil {
+			t.Errorf("%s: restored", name)
+			s.Destroy(t.Context())
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.live) != 0 {
+		t.Errorf("%d sandboxes are left", len(d.live))
+	}
+}
+
+func TestNoSnapshotIsTakenOfOpenConnections(t *testing.T) {
+	d := newDriver(t)
+	network, outside := testNetwork(t)
+	if err := outside(func() error {
+		l, err := net.Listen("tcp", "10.99.0.1:8080")
+		if err == nil {
+			t.Cleanup(func() { l.Close() })
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.Network = network })
+	g.must("connect", "tcp!10.99.0.1:8080", 0)
+	err := g.Snapshot(t.Context(), newSnapshot(t))
+	if !errors.Is(err, sandbox.ErrUnfit) || !strings.Contains(err.Error(), "10.99.0.1:8080") {
+		t.Errorf("snapshot: %v", err)
+	}
+}
+
+func TestClonesHaveTheNetworkThatTheyAreGiven(t *testing.T) {
+	d := newDriver(t)
+	with := func(n sandbox.Network) func(*sandbox.Spec) { return func(s *sandbox.Spec) { s.Network = n } }
+	first, _ := testNetwork(t)
+	g := newGuest(t, d, with(first))
+	g.must("interfaces", "", 0)
+	snap := takeSnapshot(t, g)
+	second, outside := testNetwork(t)
+	second.Address = netip.MustParsePrefix("10.99.0.77/24")
+	var l net.Listener
+	if err := outside(func() (err error) {
+		l, err = net.Listen("tcp", "10.99.0.1:8080")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c := restore(t, d, snap, with(second))
+	if got := c.must("interfaces", "", 0).Text; !strings.Contains(got, "eth0 1500 [10.99.0.77/24]") || strings.Contains(got, "10.99.0.2/") {
+		t.Errorf("interfaces\n%s", got)
+	}
+	c.must("connect", "tcp!10.99.0.1:8080", 0)
 }

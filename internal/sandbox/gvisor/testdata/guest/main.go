@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -33,6 +34,7 @@ type reply struct {
 
 var (
 	held   [][]byte // allocated
+	kept   []net.Conn
 	rounds atomic.Int64
 )
 
@@ -151,6 +153,39 @@ func do(c command) (r reply, err error) {
 			}
 			held = append(held, b)
 		}
+	case "scribble": // N over all that is kept
+		for _, b := range held {
+			for i := 0; i < len(b); i += 4096 {
+				b[i] = byte(c.N)
+			}
+		}
+	case "held": // the sum of what is kept
+		for _, b := range held {
+			for i := 0; i < len(b); i += 4096 {
+				r.N += int64(b[i])
+			}
+		}
+	case "random":
+		b := make([]byte, 16)
+		if _, err := rand.Read(b); err != nil { // getrandom
+			return r, err
+		}
+		f, err := os.Open("/dev/urandom")
+		if err != nil {
+			return r, err
+		}
+		defer f.Close()
+		if _, err := io.ReadFull(f, b[:8]); err != nil {
+			return r, err
+		}
+		r.Text = fmt.Sprintf("%x", b)
+	case "connect": // Path is network!address; and stay connected
+		network, address, _ := strings.Cut(c.Path, "!")
+		conn, err := net.DialTimeout(network, address, time.Second)
+		if err != nil {
+			return r, err
+		}
+		kept = append(kept, conn)
 	case "map": // the file at Path, and use all of it
 		f, err := os.Open(c.Path)
 		if err != nil {
