@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/service", "internal/functionurl"},
 	{"internal/worker", "internal/events"},
 	{"internal/invoke"},
-	{"internal/image", "internal/network", "internal/runtimes"},
+	{"internal/image", "internal/network", "internal/runtimes", "internal/snapshot"},
 	{"internal/sandbox"},
 	{"internal/guest"},
 	{"internal/registry"},
