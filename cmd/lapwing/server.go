@@ -42,6 +42,7 @@ import (
 	"lapwing.dev/lapwing/internal/service/logs"
 	"lapwing.dev/lapwing/internal/service/s3"
 	"lapwing.dev/lapwing/internal/service/sts"
+	"lapwing.dev/lapwing/internal/snapshot"
 	"lapwing.dev/lapwing/internal/state"
 	"lapwing.dev/lapwing/internal/trace"
 	"lapwing.dev/lapwing/internal/trace/otlp"
@@ -81,6 +82,8 @@ type server struct {
 	metering    *metering
 	runtimes    *runtimes.Registry
 	network     *network.Pool
+	snapshots   *snapshot.Store // nil: off
+	worker      *worker.Worker
 	dispatcher  *invoke.Dispatcher
 	queue       *events.Queue
 	images      *image.Store
@@ -197,11 +200,16 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return driver.Close() })
+	if err := s.openSnapshots(sandboxProgram); err != nil {
+		return err
+	}
+	s.worker = worker.New(worker.Options{
+		Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.events, s.metrics}, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
+		Sampler: &s.sampler, Tracer: s.tracer, Snapshots: s.snapshots, SnapshotsFirst: s.opts.snapshots == snapshotsFirst,
+	})
+	s.onClose(func(context.Context) error { s.worker.Close(); return nil })
 	s.dispatcher = invoke.New(invoke.Options{
-		Starter: worker.New(worker.Options{
-			Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.events, s.metrics}, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
-			Sampler: &s.sampler, Tracer: s.tracer,
-		}),
+		Starter:      s.worker,
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
 		MemoryLow:    memoryLow,
@@ -257,7 +265,12 @@ func (s *server) openServices(ctx context.Context) error {
 		Images: s.images, Blobs: pulled, Local: s.registry, AccountID: account, Architecture: lambda.HostArchitecture(),
 		Hosts: s.registryHosts(), Domains: s.opts.domains, ConfigFile: s.registriesFile(),
 	})
+	var snapshots lambda.Snapshots
+	if s.snapshots != nil {
+		snapshots = s.worker
+	}
 	s.functions, err = lambda.New(ctx, lambda.Options{
+		Snapshots: snapshots,
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
 		Store: s.store, Images: s.images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, Containers: containers, RuntimeVersion: s.runtimeVersion,
 		RecursionStopped: s.metering.RecursionStopped, Sampler: &s.sampler,

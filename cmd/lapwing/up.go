@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/snapshot"
 )
 
 // upOptions are the flags of `lapwing up`.
@@ -28,6 +29,10 @@ type upOptions struct {
 	registries  string
 	otlp        string
 	debug       bool
+	snapshots   string
+	snapshotKey string
+	snapshotMB  int
+	snapshotAge time.Duration
 }
 
 func upCommand(data *string) *cobra.Command {
@@ -62,6 +67,10 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.BoolVar(&o.egress, "egress", true, "let functions reach the internet through this host")
 	f.StringVar(&o.registries, "registries", "", "`FILE` with logins and mirrors of container registries, and those at private addresses, as docker's config.json (default registries.json in the data directory, if there)")
 	f.StringVar(&o.otlp, "otlp", "", "`URL` of an OpenTelemetry collector for spans, e.g. http://127.0.0.1:4318 (or set OTEL_EXPORTER_OTLP_ENDPOINT)")
+	f.StringVar(&o.snapshots, "snapshots", snapshotsOff, "start environments from snapshots of initialised ones: `on`, off, or first, which makes each start wait for them (for tests)")
+	f.StringVar(&o.snapshotKey, "snapshot-key", "", "`FILE` with the 32 bytes of a key to encrypt snapshots with")
+	f.IntVar(&o.snapshotMB, "snapshot-space", 0, "`MB` of the disk for snapshots (default 10240, or a tenth of the disk)")
+	f.DurationVar(&o.snapshotAge, "snapshot-age", snapshot.DefaultTTL, "`TIME` after which a snapshot is made anew")
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
 }
@@ -87,6 +96,9 @@ func (o *upOptions) check() error {
 	}
 	if o.idle <= 0 {
 		return usageError{fmt.Errorf("--idle-timeout %v: want more than 0", o.idle)}
+	}
+	if err := o.checkSnapshots(); err != nil {
+		return err
 	}
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("sandboxes need root: run `sudo lapwing up`")

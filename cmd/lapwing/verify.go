@@ -104,7 +104,7 @@ func verifyRuntimes(ctx context.Context, data string, targets []verify.Target) (
 	if err := os.Symlink(filepath.Join(data, runtimesDir), filepath.Join(dir, runtimesDir)); err != nil {
 		return nil, err
 	}
-	o := upOptions{data: dir, listen: "127.0.0.1:0", region: "us-east-1", concurrency: invoke.DefaultAccountLimit, idle: invoke.DefaultIdleTimeout}
+	o := upOptions{data: dir, listen: "127.0.0.1:0", region: "us-east-1", concurrency: invoke.DefaultAccountLimit, idle: invoke.DefaultIdleTimeout, snapshots: snapshotsOff}
 	if err := o.check(); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,11 @@ type Usage struct {
 	// REPORT line, and AWS does not say whether its time is billed. The repeated
 	// Init (Duration) is.
 	Init time.Duration
+	// Restore is the time that it took to restore the environment from a snapshot,
+	// with SnapStart, and BilledRestore the part of it that AWS bills: for loading
+	// the runtime and running the hooks after it (Lambda developer guide,
+	// "SnapStart pricing"). Both are 0 for a warm one.
+	Restore, BilledRestore time.Duration
 	// Provisioned tells that it ran in an environment of provisioned
 	// concurrency: its duration has a price of its own. Its Init is reported and
 	// not billed: it ran ahead, while the environment was paid for as allocated.
@@ -68,10 +73,10 @@ type Usage struct {
 	ErrorType string // empty on success
 }
 
-// BilledMs is the duration that AWS bills: Duration and Init together, rounded
-// up to the next millisecond.
+// BilledMs is the duration that AWS bills: Duration, Init and BilledRestore
+// together, rounded up to the next millisecond.
 func (u *Usage) BilledMs() int64 {
-	d := u.Duration
+	d := u.Duration + u.BilledRestore
 	if !u.Provisioned {
 		d += u.Init
 	}
@@ -93,7 +98,7 @@ func (u *Usage) Quantities() Quantities {
 		ColdStarts:     0,
 		DurationMicros: u.Duration.Microseconds(),
 	}
-	if u.Init > 0 {
+	if u.Init > 0 || u.Restore > 0 {
 		q.ColdStarts = 1
 	}
 	if u.Failed() {

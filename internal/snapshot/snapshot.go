@@ -58,6 +58,8 @@ const (
 	// DefaultTTL is the age at which snapshots are given up: the credentials that
 	// their Init saw, and what else it read, are to be fresh within reason.
 	DefaultTTL = 6 * time.Hour
+	// MaxTTL is the longest that it may be.
+	MaxTTL = 24 * time.Hour
 	// defaultMaxBytes bounds the disk that snapshots use by default; a tenth of
 	// the disk does, too.
 	defaultMaxBytes = 10 << 30

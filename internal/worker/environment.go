@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
@@ -30,12 +31,15 @@ var (
 const (
 	phaseInit   = "init"
 	phaseInvoke = "invoke" // after an Init that failed: suppressed init
+	// phaseRestore is what is told of a runtime that is restored, with SnapStart.
+	phaseRestore = "restore"
 )
 
 // Initialization types, as functions see them in AWS_LAMBDA_INITIALIZATION_TYPE.
 const (
 	initOnDemand    = "on-demand"
 	initProvisioned = "provisioned-concurrency"
+	initSnapStart   = "snap-start"
 )
 
 // environment is one execution environment: an identity (log stream, first
@@ -52,10 +56,12 @@ type environment struct {
 	log      *systemLog
 	boots    int
 	steps    *timeline.Line // of its start; nil where nobody asks
+	tape     tape           // holds back what the guest tells, where nobody is to hear of it yet
 
 	in           *instance     // nil where there is no sandbox any more
 	ready        bool          // a runtime has been initialised in it
 	initDuration time.Duration // reported by the first invocation
+	restored     restoredIn    // reported by the first invocation
 	initEnded    time.Time
 	peakMemory   int // MiB, the highest use seen so far
 
@@ -75,14 +81,23 @@ func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
 	}
 	var b [16]byte
 	rand.Read(b[:])
-	e := &environment{w: w, v: v, tenant: s.Tenant, initType: initOnDemand, runtime: rt, id: hex.EncodeToString(b[:]), busy: true}
-	if s.Provisioned {
-		e.initType = initProvisioned
-	}
+	e := &environment{w: w, v: v, tenant: s.Tenant, initType: initTypeOf(v, s.Provisioned), runtime: rt, id: hex.EncodeToString(b[:]), busy: true}
 	now := time.Now()
 	e.stream = &logStream{store: w.opts.Logs, config: v.Logging, name: streamName(v, e.id, now), began: now, log: w.log}
 	e.log = &systemLog{stream: e.stream, version: v, runtime: rt, id: e.id, initType: e.initType, tenant: e.tenant, meter: w.opts.Meter}
 	return e, nil
+}
+
+// initTypeOf returns how an environment of a version is initialised. SnapStart and
+// provisioned concurrency exclude each other.
+func initTypeOf(v *function.Version, provisioned bool) string {
+	switch {
+	case v.SnapStart:
+		return initSnapStart
+	case provisioned:
+		return initProvisioned
+	}
+	return initOnDemand
 }
 
 // runtime finds the runtime of a version. The error is for whoever invokes it.
@@ -102,11 +117,18 @@ func (w *Worker) runtime(v *function.Version) (*runtimes.Runtime, error) {
 }
 
 // Log implements host.Handler.
-func (e *environment) Log(l proto.Log, msg []byte) { e.stream.function(l, msg) }
+func (e *environment) Log(l proto.Log, msg []byte) {
+	if !e.tape.log(l, msg) {
+		e.stream.function(l, msg)
+	}
+}
 
 // init runs the Init phase. Only a fault of the platform is an error; where a
 // runtime fails to initialise, the first invocation tries again.
 func (e *environment) init(ctx context.Context) error {
+	if done, err := e.initFromSnapshot(ctx); done || err != nil {
+		return err
+	}
 	in, err := e.w.boot(ctx, e)
 	if err != nil {
 		return err // it has never been: no line in the log
@@ -126,43 +148,42 @@ func (e *environment) init(ctx context.Context) error {
 		e.reset(fail)
 	} else {
 		e.initDuration, e.initEnded = took, began.Add(took)
+		e.w.snapshots.want(e)
 	}
 	e.park()
 	return nil
 }
 
 // initLimit returns the limit of the Init phase: 10 s, or for what is started
-// ahead 130 s or the function's timeout, whichever is longer (Lambda developer
-// guide, "Init phase").
+// ahead, and with SnapStart, 130 s or the function's timeout, whichever is longer
+// (Lambda developer guide, "Init phase").
 func (e *environment) initLimit() time.Duration {
-	if e.initType == initProvisioned {
+	if e.initType != initOnDemand {
 		return max(provisionedInitTimeout, e.v.Timeout)
 	}
 	return e.w.initTimeout
 }
 
 // startRuntime starts the runtime in a sandbox that has just booted or been
-// reset.
+// reset. With SnapStart its runtime stops to be restored, and is, in place: what
+// hooks it has run as they would with a snapshot.
 func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	defer e.steps.Begin("init")()
-	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, credentialsTTL)
+	creds, err := e.credentials(credentialsTTL)
 	if err != nil {
-		return nil, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
+		return nil, err
 	}
-	env := variables(e.v, e.runtime, e.initType, e.stream.name, e.in.network.Endpoint, creds)
-	res, err := e.in.conn.Start(ctx, proto.Start{
-		Command:    e.command(env),
-		Candidates: e.runtime.Candidates,
-		Dir:        e.dir(),
-		Env:        env,
-		UID:        runtimes.UserID, GID: runtimes.GroupID,
-		MaxFiles: maxFiles, MaxProcs: uint64(e.w.maxProcesses),
-		FunctionName: e.v.Name, FunctionVersion: e.v.Version, Handler: e.v.Handler,
-		AccountID: e.v.Account,
-		// Managed runtimes tell where a record of several lines ends.
-		FramedLogs: len(e.runtime.Command) > 0 && e.v.Image == nil,
-		JSONLogs:   e.log.json(),
-	})
+	start := e.start(creds)
+	start.Restorable = e.initType == initSnapStart
+	res, err := e.in.conn.Start(ctx, start)
+	if err == nil && res.Restorable {
+		res, err = e.in.conn.Restore(ctx, proto.Restore{})
+	}
+	return e.started(ctx, res, err)
+}
+
+// started takes the outcome of a start.
+func (e *environment) started(ctx context.Context, res host.InitResult, err error) (*failure, error) {
 	switch {
 	case err != nil:
 		return e.fault(ctx, err)
@@ -176,6 +197,41 @@ func (e *environment) startRuntime(ctx context.Context) (*failure, error) {
 	}
 	e.ready = true
 	return nil, nil
+}
+
+// credentials issues what the function has of its role.
+func (e *environment) credentials(ttl time.Duration) (credentials.Session, error) {
+	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, ttl)
+	if err != nil {
+		return creds, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
+	}
+	return creds, nil
+}
+
+// start says how to start the runtime.
+func (e *environment) start(creds credentials.Session) proto.Start {
+	var endpoint string
+	if e.in != nil {
+		endpoint = e.in.network.Endpoint
+	}
+	env := variables(e.v, e.runtime, e.initType, e.stream.name, endpoint, creds)
+	s := proto.Start{
+		Command:    e.command(env),
+		Candidates: e.runtime.Candidates,
+		Dir:        e.dir(),
+		Env:        env,
+		UID:        runtimes.UserID, GID: runtimes.GroupID,
+		MaxFiles: maxFiles, MaxProcs: uint64(e.w.maxProcesses),
+		FunctionName: e.v.Name, FunctionVersion: e.v.Version, Handler: e.v.Handler,
+		AccountID: e.v.Account,
+		// Managed runtimes tell where a record of several lines ends.
+		FramedLogs: len(e.runtime.Command) > 0 && e.v.Image == nil,
+		JSONLogs:   e.log.json(),
+	}
+	if e.initType == initSnapStart {
+		s.Credentials = served(creds)
+	}
+	return s
 }
 
 // command starts the function's runtime. An image's own runtime heeds the
@@ -253,10 +309,10 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	}
 	e.log.end(ended, &report{failure: fail, Usage: meter.Usage{
 		RequestID: req.RequestID, Qualifier: meter.Qualifier(req.InvokedARN), Began: began, Duration: ended.Sub(began),
-		Init: e.initDuration, MaxMemoryMB: e.maxMemory(fail), StreamedBytes: r.streamed,
+		Init: e.initDuration, Restore: e.restored.took, BilledRestore: e.restored.billed, MaxMemoryMB: e.maxMemory(fail), StreamedBytes: r.streamed,
 	}})
 	tr.end(ended, fail.typeOf())
-	e.initDuration = 0
+	e.initDuration, e.restored = 0, restoredIn{}
 	r.answer(e.stream.end())
 	if fail != nil && fail.platform {
 		e.reset(fail)
@@ -421,9 +477,8 @@ func (e *environment) unpark() (thawed bool) {
 	return true
 }
 
-// spec describes the sandbox of the environment.
+// spec describes the sandbox of the environment, which has yet no ID.
 func (e *environment) spec(net Network) sandbox.Spec {
-	e.boots++
 	mounts := append([]sandbox.Mount{}, e.runtime.Mounts...)
 	mounts = append(mounts, net.Mounts...)
 	var root string
@@ -436,7 +491,6 @@ func (e *environment) spec(net Network) sandbox.Spec {
 		mounts = append(mounts, sandbox.Mount{Source: e.v.Layers, Target: "/opt", Image: true})
 	}
 	return sandbox.Spec{
-		ID:           fmt.Sprintf("%s-%d", e.id, e.boots),
 		Hostname:     "169-254-100-1",
 		Root:         root,
 		Mounts:       mounts,

@@ -97,23 +97,36 @@ func (s *systemLog) initStart(t time.Time, phase string) {
 	s.mu.Lock()
 	s.phase, s.extended = phase, false
 	s.mu.Unlock()
-	// An image's runtime has no version that Lambda would know.
-	image := s.version.Image != nil
 	var text string
-	if phase == phaseInit && !image {
-		text = fmt.Sprintf("INIT_START Runtime Version: %s\tRuntime Version ARN: %s\n", s.runtime.Version, s.runtime.VersionARN(s.version.Region))
+	if phase == phaseInit {
+		text = s.startText("INIT_START")
 	}
 	s.tell(t, "INFO", "platform.initStart", func() record {
-		r := record{
-			"initializationType": s.initType, "phase": phase,
-			"functionName": s.version.Name, "functionVersion": s.version.Version,
-			"instanceId": s.id, "instanceMaxMemory": s.version.MemoryMB << 20,
-		}
-		if !image {
-			r["runtimeVersion"], r["runtimeVersionArn"] = s.runtime.Version, s.runtime.VersionARN(s.version.Region)
-		}
+		r := s.environment()
+		r["initializationType"], r["phase"] = s.initType, phase
 		return r
 	}, text)
+}
+
+// startText is the line of the start of an environment. An image has none: its
+// runtime has no version that Lambda would know.
+func (s *systemLog) startText(word string) string {
+	if s.version.Image != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s Runtime Version: %s\tRuntime Version ARN: %s\n", word, s.runtime.Version, s.runtime.VersionARN(s.version.Region))
+}
+
+// environment is what events of the start of an environment tell of it.
+func (s *systemLog) environment() record {
+	r := record{
+		"functionName": s.version.Name, "functionVersion": s.version.Version,
+		"instanceId": s.id, "instanceMaxMemory": s.version.MemoryMB << 20,
+	}
+	if s.version.Image == nil {
+		r["runtimeVersion"], r["runtimeVersionArn"] = s.runtime.Version, s.runtime.VersionARN(s.version.Region)
+	}
+	return r
 }
 
 // initRuntimeDone tells, once, that the runtime is initialised or has failed.
@@ -125,14 +138,18 @@ func (s *systemLog) initRuntimeDone(t time.Time, f *failure) {
 	if phase == "" {
 		return
 	}
+	if phase == phaseRestore {
+		s.tell(t, f.level("DEBUG"), "platform.restoreRuntimeDone", func() record { return f.outcome(record{}) }, "")
+		return
+	}
 	s.tell(t, "DEBUG", "platform.initRuntimeDone", func() record {
 		return f.outcome(record{"initializationType": s.initType, "phase": phase})
 	}, "")
 }
 
 // initReport tells of an initialisation: INIT_REPORT, which Lambda writes for one
-// that failed, and always with provisioned concurrency (Lambda developer guide,
-// "Init phase"). f may be nil.
+// that failed, and always with provisioned concurrency and SnapStart (Lambda
+// developer guide, "Init phase"). f may be nil.
 func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *failure) {
 	s.initRuntimeDone(t, f)
 	level, text := "DEBUG", fmt.Sprintf("INIT_REPORT Init Duration: %.2f ms\tPhase: %s\t", milliseconds(d), phase)
@@ -140,7 +157,7 @@ func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *fa
 	case f != nil:
 		level = "WARN"
 		text += statusText(f) + "\n"
-	case s.initType == initProvisioned:
+	case s.initType != initOnDemand:
 		text += "\n"
 	default:
 		text = ""
@@ -151,6 +168,27 @@ func (s *systemLog) initReport(t time.Time, phase string, d time.Duration, f *fa
 			"metrics": record{"durationMs": milliseconds(d)},
 		})
 	}, text)
+}
+
+// restoreStart tells that an environment is restored from a snapshot, with
+// SnapStart: RESTORE_START.
+func (s *systemLog) restoreStart(t time.Time) {
+	s.mu.Lock()
+	s.phase = phaseRestore
+	s.mu.Unlock()
+	s.tell(t, "INFO", "platform.restoreStart", s.environment, s.startText("RESTORE_START"))
+}
+
+// restoreReport tells how that ended: RESTORE_REPORT. f may be nil.
+func (s *systemLog) restoreReport(t time.Time, d time.Duration, f *failure) {
+	s.initRuntimeDone(t, f)
+	text := fmt.Sprintf("RESTORE_REPORT Restore Duration: %.2f ms\t", milliseconds(d))
+	if f != nil {
+		text += statusText(f)
+	}
+	s.tell(t, f.level("INFO"), "platform.restoreReport", func() record {
+		return f.outcome(record{"metrics": record{"durationMs": milliseconds(d)}})
+	}, text+"\n")
 }
 
 // join says which trace the next invocation belongs to.
@@ -272,6 +310,9 @@ func (s *systemLog) reportText(r *report) string {
 	if r.Init > 0 {
 		fmt.Fprintf(&b, "Init Duration: %.2f ms\t", milliseconds(r.Init))
 	}
+	if r.Restore > 0 {
+		fmt.Fprintf(&b, "Restore Duration: %.2f ms\tBilled Restore Duration: %d ms\t", milliseconds(r.Restore), r.BilledRestore.Milliseconds())
+	}
 	if r.failure != nil && r.failure.platform {
 		b.WriteString(statusText(r.failure))
 	}
@@ -290,6 +331,9 @@ func (s *systemLog) reportRecord(t time.Time, r *report) record {
 	}
 	if r.Init > 0 {
 		metrics["initDurationMs"] = milliseconds(r.Init)
+	}
+	if r.Restore > 0 {
+		metrics["restoreDurationMs"], metrics["billedRestoreDurationMs"] = milliseconds(r.Restore), r.BilledRestore.Milliseconds()
 	}
 	rec := record{"metrics": metrics}
 	if r.PostRuntime > 0 {
@@ -337,6 +381,15 @@ func (f *failure) outcome(r record) record {
 		r["status"], r["errorType"] = f.status, f.errorType
 	}
 	return r
+}
+
+// level returns the log level of an event that tells of success, at its own
+// level, or failure; f may be nil.
+func (f *failure) level(success string) string {
+	if f != nil {
+		return "WARN"
+	}
+	return success
 }
 
 // milliseconds returns d in ms, to three decimals.

@@ -25,10 +25,18 @@ func (e *environment) RuntimeDone(d host.RuntimeDone) {
 }
 
 // Extension implements host.Handler.
-func (e *environment) Extension(x proto.Extension) { e.log.extension(time.Now(), x) }
+func (e *environment) Extension(x proto.Extension) {
+	if !e.tape.extension(x) {
+		e.log.extension(time.Now(), x)
+	}
+}
 
 // Subscribed implements host.Handler.
-func (e *environment) Subscribed(s proto.Subscription) { e.log.subscription(time.Now(), s) }
+func (e *environment) Subscribed(s proto.Subscription) {
+	if !e.tape.subscription(s) {
+		e.log.subscription(time.Now(), s)
+	}
+}
 
 // extension tells what has become of an extension by the end of Init: EXTENSION.
 func (s *systemLog) extension(t time.Time, x proto.Extension) {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"runtime"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/snapshot"
 	"lapwing.dev/lapwing/internal/trace"
 	"lapwing.dev/lapwing/internal/trace/otlp"
 	"lapwing.dev/lapwing/internal/trace/timeline"
@@ -99,6 +101,11 @@ type Options struct {
 	Sampler *trace.Sampler
 	// Tracer makes spans of Init and invocations; nil: none.
 	Tracer *otlp.Tracer
+	// Snapshots keeps snapshots, from which environments start; nil: none is made.
+	Snapshots *snapshot.Store
+	// SnapshotsFirst lets a start wait until there is a snapshot, so that every
+	// environment that can be a clone is one: for tests.
+	SnapshotsFirst bool
 }
 
 // Worker starts execution environments. It implements invoke.Starter.
@@ -107,6 +114,8 @@ type Worker struct {
 	log    *slog.Logger
 	starts chan struct{} // bounds how many sandboxes boot at once
 	turns  chan struct{} // bounds how many environments start at once; see turn
+
+	snapshots *snapshots
 
 	initTimeout  time.Duration
 	maxProcesses int
@@ -117,7 +126,7 @@ func New(opts Options) *Worker {
 	if opts.Sampler == nil {
 		opts.Sampler = new(trace.Sampler)
 	}
-	return &Worker{
+	w := &Worker{
 		opts: opts,
 		log:  opts.Logger,
 		// Booting is work for the processor: more at once than it can do only
@@ -127,7 +136,13 @@ func New(opts Options) *Worker {
 
 		initTimeout: initTimeout, maxProcesses: maxProcesses,
 	}
+	w.snapshots = newSnapshots(w)
+	return w
 }
+
+// Close ends what the worker does in the background. The environments are their
+// users' to close.
+func (w *Worker) Close() { w.snapshots.close() }
 
 // Start implements invoke.Starter.
 func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, error) {
@@ -163,6 +178,7 @@ type instance struct {
 	sandbox sandbox.Sandbox
 	conn    *host.Conn
 	network Network
+	kept    *snapshot.Use // that the sandbox was made from; nil: none
 }
 
 // boot makes the sandbox of an environment. One that breaks while it starts has
@@ -178,6 +194,11 @@ func (w *Worker) boot(ctx context.Context, e *environment) (*instance, error) {
 }
 
 func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error) {
+	return w.make(ctx, e, w.opts.Driver.Create, host.New)
+}
+
+// make gives an environment a sandbox, which create makes, and connects to it.
+func (w *Worker) make(ctx context.Context, e *environment, create func(context.Context, sandbox.Spec) (sandbox.Sandbox, error), connect func(net.Conn, host.Handler) *host.Conn) (*instance, error) {
 	slot := e.steps.Begin("wait for a start slot")
 	select {
 	case w.starts <- struct{}{}:
@@ -187,21 +208,24 @@ func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error
 	}
 	slot()
 	acquired := e.steps.Begin("network")
-	net, err := w.opts.Networks.Acquire(ctx, bandwidth(e.v.MemoryMB))
+	network, err := w.opts.Networks.Acquire(ctx, bandwidth(e.v.MemoryMB))
 	if err != nil {
 		return nil, fmt.Errorf("network of %s: %w", e.v.ARN(), err)
 	}
 	acquired()
+	e.boots++
+	spec := e.spec(network)
+	spec.ID = fmt.Sprintf("%s-%d", e.id, e.boots)
 	created := e.steps.Begin("sandbox")
-	sbx, err := w.opts.Driver.Create(ctx, e.spec(net))
+	sbx, err := create(ctx, spec)
 	if err != nil {
-		net.Release()
+		network.Release()
 		return nil, fmt.Errorf("sandbox of %s: %w", e.v.ARN(), err)
 	}
 	created()
-	conn := host.New(sbx.Conn(), e)
+	conn := connect(sbx.Conn(), e)
 	e.log.subscribers.Store(conn)
-	return &instance{sandbox: sbx, conn: conn, network: net}, nil
+	return &instance{sandbox: sbx, conn: conn, network: network}, nil
 }
 
 // destroy kills what still runs and removes everything.
@@ -213,6 +237,9 @@ func (w *Worker) destroy(in *instance) {
 	}
 	in.conn.Close()
 	in.network.Release()
+	if in.kept != nil {
+		in.kept.Release()
+	}
 }
 
 // alive tells whether the sandbox still runs and can be spoken to. What runs in
