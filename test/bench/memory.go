@@ -86,19 +86,20 @@ func (b *bench) memoryOfClones(ctx context.Context) error {
 		return err
 	}
 	each := (have - had) / float64(after-before)
-	b.report.memory("each more idle Node.js clone, PSS", fmt.Sprintf("native idle Node.js %.1f MiB", alone), alone, each, .6, "<= 0.60 x")
+	b.report.memory("each more idle Node.js clone, PSS", fmt.Sprintf("native idle one %.1f MiB", alone), alone, each, .6, "<= 0.60 x")
 	b.report.note("each more native idle Node.js beside the first takes %.1f MiB (PSS).", more)
 	return nil
 }
 
-// nativeClones returns the proportional set size of an idle Node.js process that
-// is alone, and by how much each more makes the sum grow, in MiB.
+// nativeClones returns what an idle Node.js process takes that shares its pages
+// with none, and by how much each more makes the proportional set sizes of all
+// grow, in MiB.
 func (b *bench) nativeClones() (alone, more float64, err error) {
 	var all []server
 	defer func() { stopAll(all) }()
-	sum := func() (mib float64, err error) {
+	sum := func(what string) (mib float64, err error) {
 		for _, s := range all {
-			kib, err := field(fmt.Sprintf("/proc/%d/smaps_rollup", s.pid), "Pss:")
+			kib, err := field(fmt.Sprintf("/proc/%d/smaps_rollup", s.pid), what)
 			if err != nil {
 				return 0, err
 			}
@@ -106,6 +107,7 @@ func (b *bench) nativeClones() (alone, more float64, err error) {
 		}
 		return mib, nil
 	}
+	var had float64
 	for n := range clones + 1 {
 		s, err := startPrinting("an idle Node.js", []string{b.node, "-e", nodeServer})
 		if err != nil {
@@ -113,13 +115,18 @@ func (b *bench) nativeClones() (alone, more float64, err error) {
 		}
 		all = append(all, s)
 		if n == 0 {
-			if alone, err = sum(); err != nil {
+			if alone, err = sum("Rss:"); err != nil {
+				return 0, 0, err
+			}
+		}
+		if n == 1 {
+			if had, err = sum("Pss:"); err != nil {
 				return 0, 0, err
 			}
 		}
 	}
-	have, err := sum()
-	return alone, (have - alone) / clones, err
+	have, err := sum("Pss:")
+	return alone, (have - had) / (clones - 1), err
 }
 
 // settle waits until the server and its sandboxes have nothing to do, for some
