@@ -225,9 +225,6 @@ func (c *Conn) handleHello(f proto.Frame) error {
 	if !closed(c.ready) {
 		close(c.ready)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.life.steps.End(stepProgram)
 	return nil
 }
 

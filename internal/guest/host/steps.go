@@ -9,19 +9,15 @@ import (
 const (
 	// stepsOfInit is what the names of an Init's steps begin with.
 	stepsOfInit = "init/"
+	// stepLoad is the last of them: the runtime has asked for its first event.
+	stepLoad = "handler load"
 	// stepRestore is what a runtime does that goes on after a snapshot.
 	stepRestore = "restore/runtime"
 )
 
-// Steps of Init that this end tells from what it gets in any case; the others
-// are the guest's (proto.StepProcess and so on). All are timed as this end sees
-// them: the guest's clock is not to be trusted.
-const (
-	stepProgram = "guest program" // lapwing-init has said hello
-	stepLoad    = "handler load"  // the runtime has asked for its first event
-)
-
-// guestSteps are the steps that the guest tells the ends of, in their order.
+// guestSteps are the steps of Init that the guest tells the ends of, in their
+// order. They are timed as this end sees them: the guest's clock is not to be
+// trusted.
 var guestSteps = []string{proto.StepExtensions, proto.StepProcess, proto.StepBoot}
 
 // handleStep acts on a frame that tells the end of a step of Init: each comes

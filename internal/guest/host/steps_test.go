@@ -49,7 +49,7 @@ func TestStepsOfInitAreRecorded(t *testing.T) {
 			t.Errorf("%s does not begin where %s ends", s.Name, steps[i-1].Name)
 		}
 	}
-	if want := []string{"init/guest program", "init/runtime process", "init/runtime boot", "init/handler load"}; !slices.Equal(names, want) {
+	if want := []string{"init/runtime process", "init/runtime boot", "init/handler load"}; !slices.Equal(names, want) {
 		t.Errorf("got %q, want %q", names, want)
 	}
 }
