@@ -49,8 +49,9 @@ type extension struct {
 	proc      *process // of an external one that has been started
 	state     extensionState
 	events    []string
-	waiting   chan []byte // of event/next; nil: none waits
-	shutdown  []byte      // the event SHUTDOWN, once it is due
+	waiting   chan []byte    // of event/next; nil: none waits
+	req       *http1.Request // that waiting is for
+	shutdown  []byte         // the event SHUTDOWN, once it is due
 }
 
 // subscribed tells whether the extension wants events of that type.
@@ -289,7 +290,7 @@ func (g *guest) nextExtensionEvent(r *http1.Request) http1.Response {
 	}
 	e.state = extReady
 	ch := make(chan []byte, 1)
-	e.waiting = ch
+	e.waiting, e.req = ch, r
 	switch {
 	case e.shutdown != nil:
 		e.send(e.shutdown)
@@ -300,6 +301,11 @@ func (g *guest) nextExtensionEvent(r *http1.Request) http1.Response {
 	}
 	g.mu.Unlock()
 
+	return extensionEvent(ch)
+}
+
+// extensionEvent answers a call of event/next when there is an event.
+func extensionEvent(ch <-chan []byte) http1.Response {
 	body, ok := <-ch
 	if !ok {
 		return failure(500, "InternalServerError", "Internal Server Error")

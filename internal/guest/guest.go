@@ -102,25 +102,49 @@ type waiter struct {
 	ch  chan *event // nil: given up
 }
 
-// Run serves one sandbox on conn, the host connection, until the host ends it
+// Supervisor serves one sandbox.
+type Supervisor struct {
+	sys system.System
+
+	mu      sync.Mutex
+	current *guest
+}
+
+// New returns the Supervisor of a System with nothing on it, or of one that comes
+// from a snapshot.
+func New(sys system.System) *Supervisor { return &Supervisor{sys: sys} }
+
+// Run serves the sandbox on conn, the host connection, until the host ends it
 // or the connection fails; a clean end returns nil. Every process but process 1
 // has been killed when it returns.
-func Run(conn net.Conn, sys system.System) error {
+func (s *Supervisor) Run(conn net.Conn) error {
 	conn = quiet.New(conn)
+	g := newGuest(conn, s.sys)
+	if err := g.listen(); err != nil {
+		return err
+	}
+	return s.serve(g, conn)
+}
+
+// serve serves a guest and those that come after it.
+func (s *Supervisor) serve(g *guest, conn net.Conn) error {
 	frames := proto.NewReader(bufio.NewReaderSize(conn, 32*1024))
 	hello := proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
 	for {
-		g, err := newGuest(conn, sys)
-		if err != nil {
-			return err
-		}
+		s.mu.Lock()
+		s.current = g
+		s.mu.Unlock()
 		g.link.raw(hello)
-		err = g.hostLoop(frames)
+		err := g.hostLoop(frames)
 		if err == errReset {
 			hello = proto.AppendData(nil, proto.TypeResetDone, 0)
+			g = newGuest(conn, s.sys)
+			if err := g.listen(); err != nil {
+				return err
+			}
 			continue
 		}
-		sys.KillAll(0)
+		s.sys.KillAll(0)
 		g.closeListeners()
 		if err == io.EOF || err == errShutdown {
 			return nil
@@ -135,22 +159,32 @@ var (
 	errReset    = errors.New("guest: reset")
 )
 
-// newGuest returns a guest without processes that listens for them.
-func newGuest(conn net.Conn, sys system.System) (*guest, error) {
+// newGuest returns a guest without processes.
+func newGuest(conn net.Conn, sys system.System) *guest {
 	g := &guest{sys: sys, link: &link{w: conn},
 		starting: 1, registered: make(chan struct{}), stop: make(chan struct{}), telemetry: telemetry.NewHub(sys.Dial)}
 	g.window = sync.NewCond(&g.mu)
 	g.srv = http1.NewServer(g.serve, g.link.flush)
+	return g
+}
+
+// listen waits for what processes have to say.
+func (g *guest) listen() error {
 	for network, address := range map[string]string{"tcp": Address, "unix": Socket} {
-		l, err := sys.Listen(network, address)
+		l, err := g.sys.Listen(network, address)
 		if err != nil {
 			g.closeListeners()
-			return nil, fmt.Errorf("guest: %w", err)
+			return fmt.Errorf("guest: %w", err)
 		}
-		g.listeners = append(g.listeners, l)
-		go g.srv.Serve(noticed{l, g.connected})
+		g.accept(l)
 	}
-	return g, nil
+	return nil
+}
+
+// accept serves the connections of a listener.
+func (g *guest) accept(l net.Listener) {
+	g.listeners = append(g.listeners, l)
+	go g.srv.Serve(noticed{l, g.connected})
 }
 
 // closeListeners resets what waits to be accepted, and ends the goroutines that

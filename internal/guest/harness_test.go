@@ -66,7 +66,7 @@ func beInit() error {
 	if err != nil {
 		return err
 	}
-	return Run(conn, sys)
+	return New(sys).Run(conn)
 }
 
 // loopbackUp brings the loopback interface of a fresh network namespace up.

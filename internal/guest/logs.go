@@ -40,14 +40,19 @@ func (g *guest) newLogPipe(source string, framed bool) (*logPipe, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &logPipe{
-		link: g.link, source: source, tap: g.publishLine, framed: framed,
-		r: r, w: w,
+	p := g.logPipe(r, source, framed)
+	p.w = w
+	go p.run()
+	return p, nil
+}
+
+// logPipe returns a log pipe of which only the reading end is known.
+func (g *guest) logPipe(r system.Pipe, source string, framed bool) *logPipe {
+	return &logPipe{
+		link: g.link, source: source, tap: g.publishLine, framed: framed, r: r,
 		buf:  make([]byte, 32*1024),
 		done: make(chan struct{}),
 	}
-	go p.run()
-	return p, nil
 }
 
 func (p *logPipe) run() {

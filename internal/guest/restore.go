@@ -24,6 +24,7 @@ const (
 // credentials that are replaced when it is. guest.mu guards it.
 type restoring struct {
 	waiter   chan *proto.Restore // of restore/next; nil: none waits
+	req      *http1.Request      // that waiter waits for
 	reason   string              // that the runtime gave against being cloned
 	told     bool                // SnapshotReady was sent
 	restored bool                // Restore was received
@@ -65,6 +66,9 @@ func (r *restoring) giveUp() {
 // SnapStart has been told what clones share (Lambda developer guide, "Handling
 // uniqueness with Lambda SnapStart"). g.mu is held.
 func (g *guest) unfit() string {
+	if g.telemetry.Wanted() {
+		return "it subscribed to telemetry"
+	}
 	if g.start.Env[initTypeVariable] == snapStart {
 		return ""
 	}
@@ -126,6 +130,11 @@ func (g *guest) restoreNext(r *http1.Request) http1.Response {
 	if refusal != nil {
 		return *refusal
 	}
+	return goOn(waiter)
+}
+
+// goOn answers a call of restore/next when it may go on.
+func goOn(waiter <-chan *proto.Restore) http1.Response {
 	restore := <-waiter
 	if restore == nil {
 		return failure(500, "InternalServerError", "Internal Server Error")
@@ -153,7 +162,7 @@ func (g *guest) awaitRestore(r *http1.Request) (<-chan *proto.Restore, *http1.Re
 		}
 	}
 	w := make(chan *proto.Restore, 1)
-	g.restoring.waiter = w
+	g.restoring.waiter, g.restoring.req = w, r
 	g.settle()
 	return w, nil
 }

@@ -42,8 +42,7 @@ func serveBytes(in string) (out string, seen []string) {
 		return Response{Status: 200, Body: []byte("ok")}
 	}, nil)
 	c := &pipeConn{r: strings.NewReader(in)}
-	s.add(c)
-	s.serve(c)
+	s.serve(s.add(c), nil, nil)
 	return c.w.String(), seen
 }
 
@@ -124,8 +123,7 @@ func TestExpectContinue(t *testing.T) {
 	// body may come or not.
 	s := NewServer(func(*Request) Response { return Response{Status: 403} }, nil)
 	c := &pipeConn{r: strings.NewReader("POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx")}
-	s.add(c)
-	s.serve(c)
+	s.serve(s.add(c), nil, nil)
 	if out := c.w.String(); !strings.HasPrefix(out, "HTTP/1.1 403 ") || !strings.Contains(out, "Connection: close\r\n") {
 		t.Errorf("got %q", out)
 	}

@@ -18,6 +18,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -57,14 +58,14 @@ type Server struct {
 	ended   func()
 
 	mu    sync.Mutex
-	conns map[net.Conn]struct{}
+	conns map[net.Conn]*serverConn
 	none  chan struct{} // closed and replaced when the last connection ends
 }
 
 // NewServer returns a Server that answers with h. It calls ended, if that is not
 // nil, when a connection has ended.
 func NewServer(h Handler, ended func()) *Server {
-	return &Server{handler: h, ended: ended, conns: map[net.Conn]struct{}{}, none: make(chan struct{})}
+	return &Server{handler: h, ended: ended, conns: map[net.Conn]*serverConn{}, none: make(chan struct{})}
 }
 
 // Serve accepts connections until l is closed; it returns the error of Accept.
@@ -79,13 +80,14 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		conn = quiet.New(conn)
-		if !s.add(conn) {
+		c := s.add(conn)
+		if c == nil {
 			refusal := Response{Status: 503}
 			conn.Write(appendHead(nil, &refusal, true))
 			conn.Close()
 			continue
 		}
-		go s.serve(conn)
+		go s.serve(c, nil, nil)
 	}
 }
 
@@ -108,14 +110,16 @@ func (s *Server) Idle(limit time.Duration) bool {
 	}
 }
 
-func (s *Server) add(conn net.Conn) bool {
+// add returns the new connection conn, or nil where there are too many.
+func (s *Server) add(conn net.Conn) *serverConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.conns) >= MaxConns {
-		return false
+		return nil
 	}
-	s.conns[conn] = struct{}{}
-	return true
+	c := &serverConn{conn: conn, br: bufio.NewReaderSize(conn, readBuffer)}
+	s.conns[conn] = c
+	return c
 }
 
 func (s *Server) remove(conn net.Conn) {
@@ -132,23 +136,26 @@ func (s *Server) remove(conn net.Conn) {
 	}
 }
 
-// serve answers the requests of one connection, one after the other.
-func (s *Server) serve(conn net.Conn) {
-	defer s.remove(conn)
-	c := &serverConn{conn: conn, br: bufio.NewReaderSize(conn, readBuffer)}
+// serve answers the requests of one connection, one after the other. req, where
+// it is not nil, has been read already and is answered by handle.
+func (s *Server) serve(c *serverConn, req *Request, handle Handler) {
+	defer s.remove(c.conn)
 	defer c.flush()
 	pipelined := false
-	for {
-		req, err := c.readRequest()
-		if err != nil {
-			var bad *badRequest
-			if errors.As(err, &bad) {
-				c.refuse(bad)
+	for ; ; req = nil {
+		if req == nil {
+			var err error
+			if req, err = c.readRequest(); err != nil {
+				var bad *badRequest
+				if errors.As(err, &bad) {
+					c.refuse(bad)
+				}
+				return
 			}
-			return
+			req.Pipelined, handle = pipelined, s.handler
 		}
-		req.Pipelined = pipelined
-		resp := s.handler(req)
+		c.request.Store(req)
+		resp := handle(req)
 		// Take the rest of the request before the answer: a client that still
 		// writes would otherwise not read it, or lose it to a reset.
 		if !req.Body.discard() {
@@ -158,6 +165,7 @@ func (s *Server) serve(conn net.Conn) {
 		if err := c.write(req, &resp, pipelined); err != nil || req.close {
 			return
 		}
+		c.request.Store(nil)
 	}
 }
 
@@ -172,6 +180,8 @@ type serverConn struct {
 	conn net.Conn
 	br   *bufio.Reader
 	head []byte // the head of the request being read; reused
+
+	request atomic.Pointer[Request] // being answered
 
 	out []byte // responses on their way; reused
 }

@@ -70,3 +70,27 @@ type Pipe interface {
 	Waiting() int
 	Close() error
 }
+
+// Keeper is a System that can be kept in a snapshot, with what a guest has open
+// on it: its listeners, connections, pipes and processes are Kept.
+type Keeper interface {
+	System
+	// Park makes whoever waits in the System, or comes to it, wait for good: the
+	// guest has to be made anew, on the System of a snapshot. Nothing else of the
+	// System is usable after it.
+	Park()
+	// The following return anew what had a handle when it was kept.
+	Listener(handle int, network, address string) (net.Listener, error)
+	Conn(handle int) (net.Conn, error)
+	OpenPipe(handle int) (Pipe, error)
+	Process(handle int, exited func(syscall.WaitStatus)) (Process, error)
+}
+
+// Kept is what can be kept in a snapshot.
+type Kept interface {
+	// Resting tells whether, after Park, the one goroutine that reads from it, or
+	// accepts connections, waits for good.
+	Resting() bool
+	// Keep leaves it to the snapshot, and returns the handle that it has there.
+	Keep() int
+}

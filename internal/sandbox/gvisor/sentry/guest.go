@@ -36,7 +36,7 @@ func serveGuest(k *kernel.Kernel, conn net.Conn, most int) (unix.WaitStatus, err
 	if err != nil {
 		return 0, err
 	}
-	if err := guest.Run(conn, sys); err != nil {
+	if err := guest.New(sys).Run(conn); err != nil {
 		log.Warningf("The guest ended: %v", err)
 		return failed, nil
 	}

@@ -40,9 +40,10 @@ type System struct {
 	most   int // tasks
 
 	running running
+	parked  chan struct{} // closed by Park
 }
 
-var _ system.System = (*System)(nil)
+var _ system.Keeper = (*System)(nil)
 
 // New returns the System of a kernel in which process 1 runs and nothing else. It
 // keeps the limit of most processes and threads.
@@ -52,7 +53,7 @@ func New(k *kernel.Kernel, most int) (*System, error) {
 	if _, err := init.SetSigAction(linux.SIGCHLD, &ignore); err != nil {
 		return nil, fmt.Errorf("guestos: ignoring the end of children: %w", err)
 	}
-	return &System{kernel: k, init: init.Leader(), ctx: k.SupervisorContext(), most: most}, nil
+	return &System{kernel: k, init: init.Leader(), ctx: k.SupervisorContext(), most: most, parked: make(chan struct{})}, nil
 }
 
 // Stat implements system.System.

@@ -3,6 +3,7 @@ package guestos
 import (
 	"io"
 	"math"
+	"sync/atomic"
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -34,8 +35,9 @@ func (s *System) Pipe() (system.Pipe, io.Closer, error) {
 
 // file is a file of process 1.
 type file struct {
-	sys *System
-	fd  int32
+	sys     *System
+	fd      int32
+	resting atomic.Bool
 	*vfs.FileDescription
 }
 
@@ -46,7 +48,7 @@ func (s *System) own(fd *vfs.FileDescription) (*file, error) {
 		fd.DecRef(s.ctx)
 		return nil, errno(err)
 	}
-	return &file{s, n, fd}, nil
+	return &file{sys: s, fd: n, FileDescription: fd}, nil
 }
 
 // Close closes the file.
@@ -81,10 +83,15 @@ func (p *pipe) Await(f func() bool) error {
 	if err := p.EventRegister(&entry); err != nil {
 		return errno(err)
 	}
-	defer p.EventUnregister(&entry)
 	for !f() {
-		<-ready
+		select {
+		case <-ready:
+		case <-p.sys.parked:
+			p.EventUnregister(&entry)
+			p.rest()
+		}
 	}
+	p.EventUnregister(&entry)
 	return nil
 }
 

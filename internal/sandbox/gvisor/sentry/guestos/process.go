@@ -45,16 +45,21 @@ func (s *System) Start(c *system.Command, exited func(syscall.WaitStatus)) (syst
 	if err != nil {
 		return nil, &os.PathError{Op: "fork/exec", Path: c.Path, Err: errno(err)}
 	}
-	pids := s.kernel.RootPIDNamespace()
-	p := &process{pids: pids, tg: tg, group: kernel.ProcessGroupID(pids.IDOfThreadGroup(tg))}
-	s.running.add(1)
 	s.kernel.StartProcess(tg)
+	return s.watch(tg, exited), nil
+}
+
+// watch returns the process of a thread group that runs, and calls exited when it
+// has ended.
+func (s *System) watch(tg *kernel.ThreadGroup, exited func(syscall.WaitStatus)) *process {
+	pids := s.kernel.RootPIDNamespace()
+	s.running.add(1)
 	go func() {
 		tg.WaitExited()
 		exited(syscall.WaitStatus(tg.ExitStatus()))
 		s.running.add(-1)
 	}()
-	return p, nil
+	return &process{pids: pids, tg: tg, group: kernel.ProcessGroupID(pids.IDOfThreadGroup(tg))}
 }
 
 // create makes a child of process 1 that has executed c's program, but does not

@@ -3,6 +3,7 @@ package guestos
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -58,6 +59,10 @@ type sock struct {
 	mu sync.Mutex
 }
 
+func newSock(f *file, addr address) *sock {
+	return &sock{file: f, addr: addr, closed: make(chan struct{})}
+}
+
 // impl returns what there is of a socket beside its being a file.
 func (s *sock) impl() socket.Socket { return s.file.Impl().(socket.Socket) }
 
@@ -71,7 +76,7 @@ func (s *System) newSocket(addr address, family, level, option int) (*sock, erro
 	if ferr != nil {
 		return nil, ferr
 	}
-	so := &sock{file: f, addr: addr, closed: make(chan struct{})}
+	so := newSock(f, addr)
 	if family == linux.AF_INET {
 		if err := so.set(level, option); err != nil {
 			so.Close()
@@ -93,6 +98,8 @@ func (s *sock) try(f func() error) error {
 	select {
 	case <-s.closed:
 		return net.ErrClosed
+	case <-s.sys.parked:
+		return errParked
 	default:
 		return f()
 	}
@@ -107,17 +114,27 @@ func (s *sock) Close() error {
 }
 
 // wait calls f until it returns anything but syscall.EAGAIN: first at once, and
-// then after each of the events.
+// then after each of the events. It does not return where the System is parked.
 func (s *sock) wait(events waiter.EventMask, d *deadline, f func() error) error {
 	err := s.try(f)
-	if err != syscall.EAGAIN {
-		return err
+	if err == syscall.EAGAIN {
+		err = s.await(events, d, f)
 	}
+	if err == errParked {
+		if events == waiter.ReadableEvents {
+			s.rest()
+		}
+		select {}
+	}
+	return err
+}
+
+func (s *sock) await(events waiter.EventMask, d *deadline, f func() error) error {
 	entry, ready := waiter.NewChannelEntry(events | waiter.EventHUp | waiter.EventErr)
 	if err := s.try(func() error { return errno(s.EventRegister(&entry)) }); err != nil {
 		return err
 	}
-	defer s.try(func() error { s.EventUnregister(&entry); return nil })
+	defer s.leave(&entry)
 	for {
 		if err := s.try(f); err != syscall.EAGAIN {
 			return err
@@ -125,11 +142,26 @@ func (s *sock) wait(events waiter.EventMask, d *deadline, f func() error) error 
 		select {
 		case <-ready:
 		case <-s.closed:
+		case <-s.sys.parked:
 		case <-d.passed():
 			return os.ErrDeadlineExceeded
 		}
 	}
 }
+
+// leave undoes EventRegister, unless closing the socket has.
+func (s *sock) leave(entry *waiter.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+	default:
+		s.EventUnregister(entry)
+	}
+}
+
+// errParked tells that Park was called.
+var errParked = errors.New("guestos: parked")
 
 // failure wraps an error as package net does.
 func (s *sock) failure(op string, err error) error {
@@ -172,7 +204,7 @@ func (l listener) Accept() (net.Conn, error) {
 			return sysErrno(err)
 		}
 		fd, _ := l.sys.init.FDTable().Get(n)
-		c = &conn{sock: &sock{file: &file{l.sys, n, fd}, addr: l.addr, closed: make(chan struct{})}}
+		c = &conn{sock: newSock(&file{sys: l.sys, fd: n, FileDescription: fd}, l.addr)}
 		return nil
 	})
 	if err == nil && l.addr.network == "tcp" {
