@@ -19,7 +19,7 @@ import (
 
 // Programs that TestMain builds. They are static whatever the tests are, so the
 // tests can run with the race detector.
-var hostBinary, guestBinary string
+var hostBinary, guestBinary, runtimeBinary string
 
 // sandboxBinary is the built lapwing-sandbox.
 var sandboxBinary string
@@ -40,8 +40,8 @@ func TestMain(m *testing.M) {
 		if sandboxBinary, err = program.Install(dir); err != nil {
 			panic(err)
 		}
-		hostBinary, guestBinary = filepath.Join(dir, "host"), filepath.Join(dir, "guest")
-		for _, out := range []string{hostBinary, guestBinary} {
+		hostBinary, guestBinary, runtimeBinary = filepath.Join(dir, "host"), filepath.Join(dir, "guest"), filepath.Join(dir, "runtime")
+		for _, out := range []string{hostBinary, guestBinary, runtimeBinary} {
 			cmd := exec.Command("go", "build", "-o", out, "./testdata/"+filepath.Base(out))
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if text, err := cmd.CombinedOutput(); err != nil {

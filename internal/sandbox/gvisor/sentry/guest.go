@@ -13,7 +13,6 @@ import (
 	"gvisor.dev/gvisor/runsc/boot"
 
 	"lapwing.dev/lapwing/internal/guest"
-	"lapwing.dev/lapwing/internal/sandbox/gvisor/sentry/guestos"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
@@ -30,17 +29,18 @@ func (j *job) hostConnection() (net.Conn, error) {
 }
 
 // serveGuest runs a guest in this process until it ends, and returns its exit
-// status as if it had been process 1.
-func serveGuest(k *kernel.Kernel, conn net.Conn, most int) (unix.WaitStatus, error) {
-	sys, err := guestos.New(k, most)
-	if err != nil {
-		return 0, err
+// status as if it had been process 1. saved, where it is not empty, is what Park
+// returned in the snapshot that the kernel comes from.
+func serveGuest(g *guest.Supervisor, conn net.Conn, saved []byte) unix.WaitStatus {
+	serve := g.Run
+	if len(saved) > 0 {
+		serve = func(conn net.Conn) error { return g.Resume(conn, saved) }
 	}
-	if err := guest.New(sys).Run(conn); err != nil {
+	if err := serve(conn); err != nil {
 		log.Warningf("The guest ended: %v", err)
-		return failed, nil
+		return failed
 	}
-	return 0, nil
+	return 0
 }
 
 // failed is the wait status of a process that exits with status 1.

@@ -14,17 +14,13 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"lapwing.dev/lapwing/internal/guest"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // guestKey is where the metadata of a state file have the state of the guest, by
 // which is meant the supervisor in this process.
 const guestKey = "guest"
-
-// unfitError tells users why there can be no snapshot.
-type unfitError string
-
-func (e unfitError) Error() string { return string(e) }
 
 // takeOrders does what the driver asks for while the guest runs: a snapshot, after
 // which the process is of no more use.
@@ -37,8 +33,8 @@ func (j *job) takeOrders(k *kernel.Kernel) {
 		j.report(wire.Report{Error: "an order that cannot be obeyed"})
 		return
 	}
-	err = save(k, os.NewFile(uintptr(files[0]), "state"), os.NewFile(uintptr(files[1]), "memory"))
-	var unfit unfitError
+	err = j.save(k, os.NewFile(uintptr(files[0]), "state"), os.NewFile(uintptr(files[1]), "memory"))
+	var unfit guest.Unfit
 	switch {
 	case err == nil:
 		j.report(wire.Report{Saved: true})
@@ -53,17 +49,24 @@ func (j *job) takeOrders(k *kernel.Kernel) {
 
 // save stops the kernel for good and writes it to two files: the memory of
 // processes to one, which clones map, everything else to the other.
-func save(k *kernel.Kernel, state, memory *os.File) error {
+func (j *job) save(k *kernel.Kernel, state, memory *os.File) error {
 	k.Pause()
 	k.ReceiveTaskStates()
 	if err := checkConnections(k); err != nil {
 		return err
 	}
+	var kept []byte
+	if j.guest != nil {
+		var err error
+		if kept, err = j.guest.Park(); err != nil {
+			return err
+		}
+	}
 	if err := moveMemory(k, memory); err != nil {
 		return fmt.Errorf("writing the memory: %w", err)
 	}
 	metadata := statefile.CompressionLevelNone.ToMetadata()
-	metadata[guestKey] = base64.StdEncoding.EncodeToString(nil)
+	metadata[guestKey] = base64.StdEncoding.EncodeToString(kept)
 	w, err := statefile.NewWriter(state, nil, metadata)
 	if err != nil {
 		return fmt.Errorf("writing the state: %w", err)
@@ -93,7 +96,7 @@ func checkConnections(k *kernel.Kernel) error {
 		}
 		id := endpoint.Info().(*stack.TransportEndpointInfo).ID
 		if to := id.RemoteAddress; !header.IsV4LoopbackAddress(to) && to != header.IPv6Loopback && to != id.LocalAddress {
-			return unfitError(fmt.Sprintf("its initialisation left a connection open, to %s:%d", to, id.RemotePort))
+			return guest.Unfit(fmt.Sprintf("its initialisation left a connection open, to %s:%d", to, id.RemotePort))
 		}
 	}
 	return nil

@@ -38,6 +38,8 @@ import (
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 
+	"lapwing.dev/lapwing/internal/guest"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/sentry/guestos"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
@@ -98,6 +100,7 @@ type job struct {
 	descriptors []int // by place
 	report      func(wire.Report)
 	steps       steps
+	guest       *guest.Supervisor // nil where process 1 has the host connection
 }
 
 // duplicate returns another descriptor of what is at a place: gVisor closes what it
@@ -224,13 +227,20 @@ func (j *job) watchMemory(k *kernel.Kernel) {
 // serve tells that the guest of k runs, and serves it until it ends. What there is
 // of its earlier life is in saved.
 func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte) (unix.WaitStatus, error) {
+	if !j.InitConn {
+		sys, err := guestos.New(k, j.MaxProcesses)
+		if err != nil {
+			return 0, err
+		}
+		j.guest = guest.New(sys)
+	}
 	j.report(wire.Report{Filter: filter, Steps: j.steps})
 	go j.takeOrders(k)
 	if j.InitConn {
 		k.WaitExited()
 		return unix.WaitStatus(k.GlobalInit().ExitStatus()), nil
 	}
-	return serveGuest(k, conn, j.MaxProcesses)
+	return serveGuest(j.guest, conn, saved), nil
 }
 
 // loaderArgs puts together what gVisor's loader is to build the guest from, and

@@ -45,8 +45,9 @@ type System struct {
 
 var _ system.Keeper = (*System)(nil)
 
-// New returns the System of a kernel in which process 1 runs and nothing else. It
-// keeps the limit of most processes and threads.
+// New returns the System of a kernel in which process 1 runs, and nothing else
+// unless it comes from a snapshot. It keeps the limit of most processes and
+// threads.
 func New(k *kernel.Kernel, most int) (*System, error) {
 	init := k.GlobalInit()
 	ignore := linux.SigAction{Handler: linux.SIG_IGN}
