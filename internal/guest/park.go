@@ -11,8 +11,8 @@ import (
 
 	"lapwing.dev/lapwing/internal/guest/http1"
 	"lapwing.dev/lapwing/internal/guest/proto"
-	"lapwing.dev/lapwing/internal/guest/quiet"
 	"lapwing.dev/lapwing/internal/guest/system"
+	"lapwing.dev/lapwing/internal/quiet"
 )
 
 // A guest whose runtime waits in restore/next, and whose extensions wait for
