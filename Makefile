@@ -6,6 +6,9 @@ EMBEDDED := internal/sandbox/program
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 MODELS   ?=
+# What must be true of environments however they start: run once more with each
+# of them restored from a snapshot.
+CLONES   := ^(TestRuntimes|TestWhatAFunctionMeets|TestExtension.*|TestAnInvocationIsTraced|TestLimitsAndMessages|TestStreamingFunctionURL)$$
 # Sandboxes, networks and clients are real, and the machine is shared: a test
 # that fails is run once more by itself, and the summary names it either way. So
 # many failures as a bad moment of the machine brings are run again, not more: a
@@ -14,7 +17,7 @@ RERUN    := --format pkgname --rerun-fails=1 --rerun-fails-max-failures=15
 
 export CGO_ENABLED = 0
 
-.PHONY: help build demo test race bench load lint generate conformance fuzz clean
+.PHONY: help build demo test clones race bench load lint generate conformance fuzz clean
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -35,10 +38,13 @@ test: ## set up what the tests need and run them all (as root)
 	# While one package's tests run, the next one's are linked.
 	$(GO) tool gotestsum $(RERUN) --packages ./... -- -p 2 -exec 'flock -o $(CURDIR)/bin/test.lock' -vet off -timeout 60m
 
+clones: build ## the conformance of runtimes, each environment restored from a snapshot (as root)
+	LAPWING_TEST_SNAPSHOTS=first $(GO) tool gotestsum $(RERUN) --packages ./test/conformance -- -count=1 -timeout 60m -run '$(CLONES)'
+
 race: build ## run the tests of the Go packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./internal/... | grep -v /sandbox/gvisor)
 
-conformance: build ## the tests that need the newest clients from other registries
+conformance: clones ## the tests that need the newest clients from other registries
 	./scripts/setup conformance
 	LAPWING_CONFORMANCE=all $(GO) tool gotestsum $(RERUN) --packages ./test/conformance/... -- -count=1 -timeout 60m -run '_Conformance$$'
 

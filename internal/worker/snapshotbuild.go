@@ -87,7 +87,9 @@ func (s *snapshots) build(spec invoke.Spec, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.in.sandbox.Snapshot(ctx, sandbox.Snapshot{State: d.State, Memory: d.Memory}); err != nil {
+	err = e.in.sandbox.Snapshot(ctx, sandbox.Snapshot{State: d.State, Memory: d.Memory})
+	e.discard() // it may still have the memory mapped, which is not to change any more
+	if err != nil {
 		d.Discard()
 		return err
 	}

@@ -374,6 +374,9 @@ func reason(err error) string {
 		return "the function failed to initialise: " + failed.Error()
 	case errors.Is(err, sandbox.ErrNoCapacity):
 		return errBusy.Error()
+	case errors.Is(err, sandbox.ErrUnfit):
+		_, why, _ := strings.Cut(err.Error(), sandbox.ErrUnfit.Error()+": ")
+		return why
 	}
 	return err.Error()
 }

@@ -283,8 +283,8 @@ func TestWhyThereIsNoSnapshot(t *testing.T) {
 		"it holds a lock":                                                         {driver: func(d *fakeDriver) { d.unfit = "it holds a lock" }},
 		"it prints too much while it is initialised to repeat that in each clone": {driver: func(d *fakeDriver) { d.prints = strings.Repeat("x", 200_000) + "\n" }},
 		"the driver of sandboxes has no snapshots":                                {driver: func(d *fakeDriver) { d.snapshot = func(sandbox.Snapshot) error { return errors.ErrUnsupported } }},
-		"sandbox: cannot be kept in a snapshot: it has a socket": {driver: func(d *fakeDriver) {
-			d.snapshot = func(sandbox.Snapshot) error { return fmt.Errorf("%w: it has a socket", sandbox.ErrUnfit) }
+		"it has a socket": {driver: func(d *fakeDriver) {
+			d.snapshot = func(sandbox.Snapshot) error { return fmt.Errorf("driver: %w: it has a socket", sandbox.ErrUnfit) }
 		}},
 		"snapshot: no room on the disk: no space left on device": {driver: func(d *fakeDriver) {
 			d.snapshot = func(sandbox.Snapshot) error { return fmt.Errorf("%w: %w", snapshot.ErrNoRoom, unix.ENOSPC) }

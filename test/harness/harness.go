@@ -78,7 +78,11 @@ func (s *Server) Restart() error {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"up", "--data", s.Data, "--listen", "127.0.0.1:0"}, s.args...)
+	args := []string{"up", "--data", s.Data, "--listen", "127.0.0.1:0"}
+	if snapshots := os.Getenv("LAPWING_TEST_SNAPSHOTS"); snapshots != "" {
+		args = append(args, "--snapshots", snapshots) // the flags of the test win
+	}
+	args = append(args, s.args...)
 	s.cmd = exec.Command(s.binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	began := time.Now()
