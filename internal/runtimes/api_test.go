@@ -26,6 +26,10 @@ type testAPI struct {
 	*httptest.Server
 	events chan testEvent
 	posts  chan post
+	// parked gets what the runtime gives against a snapshot when it calls
+	// restore/next, which answers with what comes on restore.
+	parked  chan string
+	restore chan string
 	// refuse, where it is set, decides the status of a post.
 	refuse func(path string, body []byte) int
 }
@@ -38,7 +42,7 @@ type testEvent struct {
 
 // post is what the runtime posted.
 type post struct {
-	kind      string // response, error or init-error
+	kind      string // response, error, init-error or restore-error
 	id        string
 	body      string
 	header    http.Header
@@ -48,7 +52,7 @@ type post struct {
 }
 
 func newTestAPI(t testing.TB) *testAPI {
-	a := &testAPI{events: make(chan testEvent, 100), posts: make(chan post, 100)}
+	a := &testAPI{events: make(chan testEvent, 100), posts: make(chan post, 100), parked: make(chan string), restore: make(chan string, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /2018-06-01/runtime/invocation/next", a.next)
 	mux.HandleFunc("POST /2018-06-01/runtime/invocation/{id}/{kind}", func(w http.ResponseWriter, r *http.Request) {
@@ -56,6 +60,16 @@ func newTestAPI(t testing.TB) *testAPI {
 	})
 	mux.HandleFunc("POST /2018-06-01/runtime/init/error", func(w http.ResponseWriter, r *http.Request) {
 		a.post(w, r, "init-error")
+	})
+	mux.HandleFunc("POST /2018-06-01/runtime/restore/error", func(w http.ResponseWriter, r *http.Request) {
+		a.post(w, r, "restore-error")
+	})
+	mux.HandleFunc("GET /2018-06-01/runtime/restore/next", func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case a.parked <- r.Header.Get("Lapwing-Unfit"):
+			io.WriteString(w, <-a.restore)
+		case <-r.Context().Done():
+		}
 	})
 	a.Server = httptest.NewServer(mux)
 	t.Cleanup(a.Server.Close)

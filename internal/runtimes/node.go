@@ -93,7 +93,7 @@ function load(name) {
 }
 load('./main.js');
 `)
-	return tree{"index.js": file(b.String())}, nil
+	return tree{"index.js": file(b.String()), "reseed.node": {data: reseedObject(elfMachine)}}, nil
 }
 
 func (nodeJS) command(spec) []string {

@@ -68,6 +68,21 @@ class RuntimeClient {
   }
 
   /**
+   * Waits until this environment is to go on, of which a snapshot may be taken
+   * now, unless it is unfit for one: then that is why.
+   */
+  restoreNext(unfit) {
+    const head = unfit ? `Lapwing-Unfit: ${headerValue(unfit)}\r\n` : '';
+    return new Promise((resolve) => this.#send(`GET ${PREFIX}/restore/next${this.#base}${head}\r\n`, resolve));
+  }
+
+  /** Posts an error of what follows a restore. */
+  restoreError(payload) {
+    const post = this.#post(`${PREFIX}/restore/error`, errorTypeHeader(payload), JSON.stringify(payload));
+    return new Promise((resolve) => this.#send(post, resolve));
+  }
+
+  /**
    * Begins a streamed response and returns the promise of its reply; the body
    * follows by writeChunk and endChunks.
    */

@@ -26,6 +26,8 @@ client.hold(false);
 process.exitCode = 13;
 const logError = patchConsole(env);
 installGlobal(env);
+const snapshot = env._LAPWING_RESTORABLE === undefined ? null : new (require('./snapshot.js').Snapshot)();
+delete env._LAPWING_RESTORABLE;
 
 let report = (err) => client.initError(toPayload(err));
 
@@ -55,8 +57,12 @@ function checkCallback(handler) {
 }
 
 loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
-  (handler) => {
+  async (handler) => {
     checkCallback(handler);
+    if (snapshot) {
+      report = () => Promise.resolve(); // the connection waits, and nobody for the error
+      await snapshot.wait(client);
+    }
     const invoker = new Invoker({ client, handler, logError, legacy, env });
     report = (err) => invoker.crash(err);
     process.exitCode = undefined;

@@ -72,6 +72,22 @@ class RuntimeClient:
         self._sock.sendall(self._post("/init/error", error_headers(error_type), body) + body)
         self._read()
 
+    def restore_next(self, unfit):
+        """Waits until this environment is to go on, of which a snapshot may be
+        taken now, unless it is unfit for one: then that is why. It returns what
+        differs, in JSON."""
+        head = f"Lapwing-Unfit: {on_a_line(unfit)}\r\n" if unfit else ""
+        self._sock.sendall(f"GET {PREFIX}/restore/next{self._base}{head}\r\n".encode())
+        status, _, body = self._read()
+        if status != 200:
+            raise RuntimeError(f"Runtime API: restore/next answered {status}: {body.decode('utf-8', 'replace')}")
+        return body
+
+    def restore_error(self, error_type, body):
+        """Posts an error of what follows a restore."""
+        self._sock.sendall(self._post("/restore/error", error_headers(error_type), body) + body)
+        self._read()
+
     def _post(self, path, extra, body):
         return f"POST {PREFIX}{path}{self._base}{extra}Content-Length: {len(body)}\r\n\r\n".encode()
 
@@ -157,5 +173,8 @@ class RuntimeClient:
 
 def error_headers(error_type):
     """The headers of an error: its type on one line, in ASCII, and not endless."""
-    error_type = "".join(c if " " <= c <= "~" else "?" for c in error_type[:MAX_ERROR_TYPE])
-    return f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {error_type}\r\n"
+    return f"Content-Type: application/json\r\nLambda-Runtime-Function-Error-Type: {on_a_line(error_type)}\r\n"
+
+
+def on_a_line(text):
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:MAX_ERROR_TYPE])

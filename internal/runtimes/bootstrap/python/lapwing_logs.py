@@ -69,10 +69,7 @@ class Logs:
     def install(self):
         """Adds the handler to the root logger as soon as logging is imported,
         which a function that does not log never does."""
-        if "logging" in sys.modules:
-            self._add_handler(sys.modules["logging"])
-        else:
-            sys.meta_path.insert(0, _OnImport("logging", self._add_handler))
+        OnImport.install("logging", self._add_handler)
 
     def _add_handler(self, logging):
         logs = self
@@ -116,8 +113,15 @@ class Logs:
         self._sink.log_error([json.dumps(record, ensure_ascii=False)], FRAME_JSON | FRAME_LEVELS[4])
 
 
-class _OnImport:
+class OnImport:
     """A finder that calls a function with a module when it has been imported."""
+
+    @classmethod
+    def install(cls, name, then):
+        if name in sys.modules:
+            then(sys.modules[name])
+        else:
+            sys.meta_path.insert(0, cls(name, then))
 
     def __init__(self, name, then):
         self._name = name

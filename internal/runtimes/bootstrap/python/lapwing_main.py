@@ -114,6 +114,18 @@ def add_site_builtins():
     builtins.help = _sitebuiltins._Helper()
 
 
+def watch_for_snapshot():
+    """Begins the watch over a start of which a snapshot may be taken, and
+    returns it. The function opted in to that, or is not to know of it."""
+    asked = os.environ.pop("_LAPWING_RESTORABLE", None)
+    opted_in = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start"
+    if not asked and not opted_in:
+        return None
+    from lapwing_snapshot import Snapshot
+
+    return Snapshot(hooks=opted_in)
+
+
 def main():
     add_site_builtins()
     # The function's own modules come first, then those of its layers, as on AWS.
@@ -127,6 +139,7 @@ def main():
     logs = Logs(sink, os.environ.get("AWS_LAMBDA_LOG_FORMAT"), os.environ.get("AWS_LAMBDA_LOG_LEVEL"))
     client = RuntimeClient(os.environ["AWS_LAMBDA_RUNTIME_API"])
     logs.install()
+    snapshot = watch_for_snapshot()
 
     try:
         handler = load_handler(os.environ.get("_HANDLER", ""))
@@ -139,6 +152,8 @@ def main():
         client.init_error(failure.error_type, failure.body())
         sys.exit(1)
 
+    if snapshot:
+        snapshot.wait(client, logs)
     encoder = Encoder()
     invocation = client.next()
     while True:
