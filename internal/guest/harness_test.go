@@ -50,10 +50,13 @@ func beInit() error {
 	if err := loopbackUp(); err != nil {
 		return err
 	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
+	}
 	if opt := os.Getenv(optEnv); opt != "" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return err
-		}
 		if err := unix.Mount(opt, "/opt", "", unix.MS_BIND, ""); err != nil {
 			return err
 		}

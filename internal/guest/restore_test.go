@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -64,6 +65,11 @@ func restored() {
 	}
 	fmt.Printf("%s=%s\n", proto.RestorableVariable, os.Getenv(proto.RestorableVariable))
 	say()
+	if os.Getenv("CHILD") != "" {
+		if err := exec.Command("/bin/sleep", "600").Start(); err != nil {
+			panic(err)
+		}
+	}
 	_, env := restoreNext(os.Getenv("UNFIT"))
 	fmt.Println("restored", env["AWS_LAMBDA_LOG_STREAM_NAME"])
 	say()
@@ -368,6 +374,13 @@ func TestReasonsAgainstASnapshot(t *testing.T) {
 				t.Errorf("logs %q", s.logs.all())
 			}
 		})
+	}
+}
+
+func TestProcessesThatRunOnAreNotCloned(t *testing.T) {
+	s := startSandbox(t, "")
+	if res := s.park(t, restorable("restore", "CHILD", "1")); !strings.Contains(res.Unfit, "processes") {
+		t.Errorf("unfit: %q", res.Unfit)
 	}
 }
 

@@ -110,18 +110,18 @@ var draws = map[string]map[string]string{
 		"random.SystemRandom":             `import random; random.SystemRandom().random()`,
 	},
 	"ruby": {
-		"rand in index.rb":         `rand`,
-		"Random.rand":              `Random.rand(3)`,
-		"Random.new":               `Random.new`,
-		"shuffle":                  `[1, 2].shuffle`,
-		"SecureRandom in index.rb": `require 'securerandom'; SecureRandom.uuid`,
+		"(rand)":                       `rand`,
+		"(rand":                        `Random.rand(3)`,
+		"Random.new in index.rb:1":     `Random.new`,
+		"rand":                         `[1, 2].shuffle`,
+		"Random.urandom in index.rb:1": `require 'securerandom'; SecureRandom.uuid`,
 	},
 }
 
 func TestStateThatHoldsRandomNumbersIsNotCloned(t *testing.T) {
 	handler := map[string]string{"nodejs": "\nexports.handler = async () => 1;", "python": "\ndef handler(e, c): return 1", "ruby": "\ndef handler(event:, context:) = 1"}
 	file := map[string]string{"nodejs": "index.js", "python": "index.py", "ruby": "index.rb"}
-	for _, id := range []string{"nodejs20.x", "nodejs24.x", "python3.13"} {
+	for _, id := range []string{"nodejs20.x", "nodejs24.x", "python3.13", rubyRuntime} {
 		lang := languageOf(id)
 		for want, code := range draws[lang] {
 			t.Run(id+" "+want, func(t *testing.T) {

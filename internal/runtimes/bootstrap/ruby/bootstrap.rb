@@ -19,4 +19,9 @@ $stdout.sync = true
 $stderr.sync = true
 
 Lapwing::Logs.open(ENV.delete('_LAMBDA_TELEMETRY_LOG_FD'))
-exit Lapwing::Loop.new(Lapwing::Client.new(ENV.fetch('AWS_LAMBDA_RUNTIME_API'))).run(ENV.fetch('_HANDLER'))
+client = Lapwing::Client.new(ENV.fetch('AWS_LAMBDA_RUNTIME_API'))
+if ENV.delete('_LAPWING_RESTORABLE')
+  require_relative 'lapwing_snapshot'
+  snapshot = Lapwing::Snapshot.new
+end
+exit Lapwing::Loop.new(client, snapshot).run(ENV.fetch('_HANDLER'))

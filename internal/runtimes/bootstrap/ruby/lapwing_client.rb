@@ -23,6 +23,16 @@ module Lapwing
       response
     end
 
+    # Waits until this environment is to go on, of which a snapshot may be taken
+    # now, unless it is unfit for one: then that is why. Returns what differs.
+    def restore_next(unfit)
+      headers = unfit.empty? ? {} : { 'Lapwing-Unfit' => unfit.gsub(/[^ -~]/, '?') }
+      response = request('GET', '/runtime/restore/next', nil, headers)
+      raise Failed, "the Runtime API answered #{response.status} when asked to be restored" unless response.status == 200
+
+      response.body
+    end
+
     # Posts and returns the answer. One that is refused is told to the caller.
     def post(path, body, headers = {})
       request('POST', "/runtime/#{path}", body, headers)

@@ -11,8 +11,10 @@ module Lapwing
       attr_accessor :request_id
     end
 
-    def initialize(client)
+    # snapshot is nil where none can be taken.
+    def initialize(client, snapshot)
       @client = client
+      @snapshot = snapshot
     end
 
     # Runs the function until it must end, and returns the exit code.
@@ -26,6 +28,7 @@ module Lapwing
       @client.post('init/error', JSON.generate(fault.body), 'Content-Type' => 'application/json', 'Lambda-Runtime-Function-Error-Type' => fault.told_type)
       INIT_FAILED
     else
+      @snapshot&.wait(@client)
       loop do
         code = one(handler)
         return code if code

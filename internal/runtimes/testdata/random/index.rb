@@ -4,6 +4,8 @@
 require 'openssl'
 require 'securerandom'
 
+OpenSSL::Random.random_bytes(1) # as a TLS connection does: OpenSSL's generators have been seeded
+
 def handler(event:, context:)
   return if event.nil?
 
