@@ -67,7 +67,11 @@ func newTestAPI(t testing.TB) *testAPI {
 	mux.HandleFunc("GET /2018-06-01/runtime/restore/next", func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case a.parked <- r.Header.Get("Lapwing-Unfit"):
-			io.WriteString(w, <-a.restore)
+			select {
+			case answer := <-a.restore:
+				io.WriteString(w, answer)
+			case <-r.Context().Done():
+			}
 		case <-r.Context().Done():
 		}
 	})

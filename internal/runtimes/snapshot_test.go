@@ -179,17 +179,33 @@ const determinism = `
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+#include <dlfcn.h>
 #include <stdarg.h>
+static long real(long n, long a, long b, long c, long d, long e, long f) {
+  static long (*next)(long, ...);
+  if (!next) next = dlsym(RTLD_NEXT, "syscall");
+  return next(n, a, b, c, d, e, f);
+}
 static int live(void) { char *f = getenv("LIVE"); return f && access(f, F_OK) == 0; }
 ssize_t getrandom(void *b, size_t n, unsigned f) {
-  if (live()) return syscall(SYS_getrandom, b, n, f);
+  if (live()) return real(SYS_getrandom, (long)b, n, f, 0, 0, 0);
   memset(b, 0x42, n);
   return n;
 }
+long syscall(long n, ...) {
+  va_list v;
+  va_start(v, n);
+  long a[6];
+  for (int i = 0; i < 6; i++) a[i] = va_arg(v, long);
+  va_end(v);
+  if (n == SYS_getrandom) return getrandom((void *)a[0], a[1], a[2]);
+  return real(n, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
 int getentropy(void *b, size_t n) { return getrandom(b, n, 0) == (ssize_t)n ? 0 : -1; }
+void arc4random_buf(void *b, size_t n) { getrandom(b, n, 0); }
 pid_t getpid(void) { return 4711; }
 int clock_gettime(clockid_t c, struct timespec *t) {
-  if (c != CLOCK_REALTIME) return syscall(SYS_clock_gettime, c, t);
+  if (c != CLOCK_REALTIME) return real(SYS_clock_gettime, c, (long)t, 0, 0, 0, 0);
   t->tv_sec = 1700000000; t->tv_nsec = 5;
   return 0;
 }
@@ -283,6 +299,92 @@ func TestReseedingMakesClonesDiffer(t *testing.T) {
 			}
 			if len(a) == 0 {
 				t.Error("no samples")
+			}
+		})
+	}
+}
+
+// hooked is a function with runtime hooks, which may fail.
+const hooked = `
+import os
+from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+calls = []
+
+def call(what):
+    if os.environ.get("FAIL") == what:
+        raise KeyError(what)
+    calls.append(what + " " + os.environ.get("OWN", "-"))
+
+for n in "12":
+    register_before_snapshot(call, "before " + n)
+    register_after_restore(call, what="after " + n)
+
+@register_after_restore
+def last():
+    calls.append("last")
+
+def handler(event, context):
+    return calls
+`
+
+func TestPythonRunsRuntimeHooksWithSnapStart(t *testing.T) {
+	forEach(t, pythonRuntimes(t), func(t *testing.T, id string) {
+		const snapStart = "AWS_LAMBDA_INITIALIZATION_TYPE=snap-start"
+		files := map[string]string{"index.py": hooked}
+		t.Run("order", func(t *testing.T) {
+			p := startRuntime(t, id, "index.handler", files, snapStart)
+			p.park()
+			p.goOn("OWN", "clone")
+			matchJSON(t, `["before 2 -","before 1 -","after 1 clone","after 2 clone","last"]`, p.invoke(`{}`).body)
+		})
+		t.Run("not opted in", func(t *testing.T) {
+			p := startRestorable(t, id, "index.handler", files)
+			p.park()
+			p.goOn()
+			matchJSON(t, `[]`, p.invoke(`{}`).body)
+		})
+		for _, c := range []struct {
+			fail, kind, errorType string
+			code                  int
+		}{
+			{"before 1", "init-error", "Runtime.BeforeSnapshotError", 64},
+			{"after 2", "restore-error", "Runtime.AfterRestoreError", 65},
+		} {
+			t.Run(c.kind, func(t *testing.T) {
+				p := startRuntime(t, id, "index.handler", files, snapStart, "FAIL="+c.fail)
+				if c.kind == "restore-error" {
+					p.park()
+					p.goOn()
+				}
+				got := p.posted()
+				if got.kind != c.kind || got.errorType != c.errorType {
+					t.Errorf("got %+v", got)
+				}
+				matchJSON(t, `{"errorMessage":"'`+c.fail+`'","errorType":"KeyError","requestId":"","stackTrace":["*","..."]}`, got.body)
+				if code := p.exitCode(); code != c.code {
+					t.Errorf("exit code %d", code)
+				}
+			})
+		}
+	})
+}
+
+func TestSeedThatTheFunctionChoseStays(t *testing.T) {
+	for id, files := range map[string]map[string]string{
+		"python3.13": {"index.py": "import random\nrandom.seed(42)\nrandom.random()\ndef handler(event, context): return random.randrange(10**9)"},
+		rubyRuntime:  {"index.rb": "srand(42)\nrand\ndef handler(event:, context:) = rand(10**9)"},
+	} {
+		t.Run(id, func(t *testing.T) {
+			t.Parallel()
+			ordinary := startRuntime(t, id, "index.handler", files)
+			p := startRestorable(t, id, "index.handler", files)
+			if unfit := p.park(); unfit != "" {
+				t.Errorf("unfit: %s", unfit)
+			}
+			p.goOn()
+			if want, got := ordinary.invoke(`{}`).body, p.invoke(`{}`).body; got != want {
+				t.Errorf("got %s, want %s", got, want)
 			}
 		})
 	}

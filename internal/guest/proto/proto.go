@@ -166,6 +166,11 @@ type Restore struct {
 	Credentials *Credentials `json:"credentials,omitempty"`
 }
 
+// ErrorUnfit is the type of the error that a restored runtime of Lapwing's own
+// reports where its state has become unfit for a snapshot (SnapshotReady.Unfit)
+// only after it had said that it was ready for one; the message says why.
+const ErrorUnfit = "Runtime.Unfit"
+
 // InitDone tells that the runtime is ready for its first event.
 type InitDone struct {
 	// Subscribed is set where an extension has subscribed to telemetry.

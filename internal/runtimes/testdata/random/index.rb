@@ -4,6 +4,7 @@
 require 'openssl'
 require 'securerandom'
 
+Random.seed # otherwise the generator behind rand is seeded when it is first used
 OpenSSL::Random.random_bytes(1) # as a TLS connection does: OpenSSL's generators have been seeded
 
 def handler(event:, context:)
