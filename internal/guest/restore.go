@@ -4,8 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
-	"os"
-	"strconv"
 	"strings"
 
 	"lapwing.dev/lapwing/internal/guest/http1"
@@ -79,23 +77,10 @@ func (g *guest) unfit() string {
 			return "its extensions are programs of their own, which would draw the same random numbers in each clone"
 		}
 	}
-	if g.restoring.reason == "" && g.othersRun() {
+	if g.restoring.reason == "" && g.sys.OthersRun() {
 		return "its initialisation leaves processes running, which would draw the same random numbers in each clone"
 	}
 	return g.restoring.reason
-}
-
-// othersRun tells whether there are processes, or may be, that the guest has not
-// started itself. g.mu is held.
-func (g *guest) othersRun() bool {
-	entries, err := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err == nil && pid != os.Getpid() && g.procs[pid] == nil {
-			return true
-		}
-	}
-	return err != nil
 }
 
 // handleRestore lets a runtime go on that waits for it.

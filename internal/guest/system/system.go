@@ -31,6 +31,9 @@ type System interface {
 	// but no longer than limit, and tells whether that is so; then every exited
 	// has been called.
 	KillAll(limit time.Duration) bool
+	// OthersRun tells whether there are processes, or may be, besides process 1
+	// and those of Start.
+	OthersRun() bool
 	// Stat returns the mode of a file, and follows symbolic links.
 	Stat(path string) (fs.FileMode, error)
 	// Files returns the names of what is in a directory and is not a directory.
