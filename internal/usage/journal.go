@@ -18,7 +18,7 @@ import (
 const (
 	// commitDelay is how long records collect before they are written: one
 	// fsync for all of them, long before their lines would go to the log.
-	commitDelay = 10 * time.Millisecond
+	commitDelay = 25 * time.Millisecond
 	// retryDelay is the time between attempts to write to a full disk.
 	retryDelay = time.Second
 	// settleEvery is the time between attempts to settle lines.
