@@ -55,6 +55,7 @@ type environment struct {
 	stream   *logStream
 	log      *systemLog
 	boots    int
+	endTurn  func()         // lets others start; see turn
 	steps    *timeline.Line // of its start; nil where nobody asks
 	tape     tape           // holds back what the guest tells, where nobody is to hear of it yet
 
@@ -134,6 +135,7 @@ func (e *environment) init(ctx context.Context) error {
 		return err // it has never been: no line in the log
 	}
 	e.in = in
+	defer watchTurn(in.sandbox, e.endTurn)()
 	e.log.initStart(e.stream.began, phaseInit)
 	ictx, cancel := context.WithTimeoutCause(ctx, e.initLimit(), errInitTimeout)
 	defer cancel()

@@ -6,11 +6,16 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/sandbox"
 )
 
-// turnTime is how long an environment that starts keeps others waiting: one
-// whose Init takes longer waits, as a rule, for something else than a processor.
-const turnTime = 250 * time.Millisecond
+// An environment that starts and uses less than turnLeast of CPU time in
+// turnCheck waits for something else than a processor, and lets others start.
+// Of a processor that others want too it gets more than that.
+const (
+	turnCheck = 100 * time.Millisecond
+	turnLeast = 2 * time.Millisecond
+)
 
 // turn waits until it is an environment's turn to start, first come first
 // served. Starting is work for the processors, from the sandbox to the end of
@@ -28,6 +33,31 @@ func (w *Worker) turn(ctx context.Context, s invoke.Spec) (end func(), err error
 		once()
 		return nil, invoke.ErrUnwanted
 	}
-	t := time.AfterFunc(turnTime, once)
-	return func() { t.Stop(); once() }, nil
+	return once, nil
+}
+
+// watchTurn calls end when a sandbox that starts is found waiting. The function
+// that it returns ends the watch.
+func watchTurn(sbx sandbox.Sandbox, end func()) (stop func()) {
+	stopped := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(turnCheck)
+		defer tick.Stop()
+		var last int64
+		for {
+			select {
+			case <-stopped:
+				return
+			case <-tick.C:
+			}
+			st, err := sbx.Stats()
+			if err != nil || st.CPUNanos-last < int64(turnLeast) {
+				end() // an error: it has ended, as whoever started it will find
+				return
+			}
+			last = st.CPUNanos
+		}
+	})
+	return func() { close(stopped); wg.Wait() }
 }

@@ -7,9 +7,22 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/sandbox"
 )
 
-func TestTurnsComeOneAfterTheOtherAndEndByThemselves(t *testing.T) {
+// busy is a sandbox that has used so much CPU time for each look at it, and
+// after some looks uses none any more.
+type busy struct {
+	sandbox.Sandbox
+	looks, until int64
+}
+
+func (b *busy) Stats() (sandbox.Stats, error) {
+	b.looks++
+	return sandbox.Stats{CPUNanos: int64(2*turnLeast) * min(b.looks, b.until)}, nil
+}
+
+func TestTurnsComeOneAfterTheOtherAndEndWhenASandboxWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &Worker{turns: make(chan struct{}, 1)}
 		end, err := w.turn(t.Context(), invoke.Spec{})
@@ -25,9 +38,11 @@ func TestTurnsComeOneAfterTheOtherAndEndByThemselves(t *testing.T) {
 			}
 			return time.Since(began), err
 		}
-		if waited, err := next(); waited != turnTime || err != nil {
-			t.Errorf("waited %v, %v for one that takes long", waited, err)
+		stop := watchTurn(&busy{until: 5}, end)
+		if waited, err := next(); waited != 6*turnCheck || err != nil {
+			t.Errorf("waited %v, %v for one that is busy for five looks", waited, err)
 		}
+		stop()
 		end() // late
 		if waited, err := next(); waited != 0 || err != nil {
 			t.Errorf("waited %v, %v for nobody", waited, err)

@@ -159,6 +159,7 @@ func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, 
 		e.steps = new(timeline.Line) // for the spans below Init's
 		ctx = timeline.With(ctx, e.steps)
 	}
+	e.endTurn = end
 	err = e.init(ctx)
 	if err == nil && !e.ready && s.Provisioned {
 		err = invoke.ErrInit
