@@ -81,6 +81,7 @@ func (e *environment) restore(ctx context.Context, u *snapshot.Use) (t restoring
 	in.kept = u
 	e.in = in
 	t.loaded = time.Now()
+	defer e.steps.Begin("restore")() // of the runtime, once its memory is there
 	creds, err := e.credentials(credentialsTTL)
 	if err != nil {
 		return t, nil, err

@@ -287,7 +287,6 @@ func (c *Conn) Restore(ctx context.Context, r proto.Restore) (InitResult, error)
 	if !waits {
 		return InitResult{}, errors.New("host: no runtime waits to be restored")
 	}
-	defer timeline.From(ctx).Begin(stepRestore)()
 	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeRestore, r), nil); err != nil {
 		return InitResult{}, err
 	}

@@ -11,8 +11,6 @@ const (
 	stepsOfInit = "init/"
 	// stepLoad is the last of them: the runtime has asked for its first event.
 	stepLoad = "handler load"
-	// stepRestore is what a runtime does that goes on after a snapshot.
-	stepRestore = "restore/runtime"
 )
 
 // guestSteps are the steps of Init that the guest tells the ends of, in their

@@ -82,9 +82,10 @@ func (l *Laps) End(name string) {
 	}
 }
 
-// EndAt is End for a step that another process saw end.
+// EndAt is End for a step that another process saw end. One that was over before
+// the steps began, because it had been done ahead, is left out.
 func (l *Laps) EndAt(name string, ended time.Time) {
-	if l != nil {
+	if l != nil && !ended.Before(l.began) {
 		l.line.Add(l.prefix+name, l.began, ended)
 		l.began = ended
 	}
