@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -252,4 +253,60 @@ func TestClonesHaveTheNetworkThatTheyAreGiven(t *testing.T) {
 		t.Errorf("interfaces\n%s", got)
 	}
 	c.must("connect", "tcp!10.99.0.1:8080", 0)
+}
+
+func TestClonesHaveProcAndSys(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	mounts := g.must("read", "/proc/mounts", 0).Text
+	name := g.must("read", "/sys/devices/virtual/dmi/id/product_name", 0).Text
+	c := restore(t, d, takeSnapshot(t, g))
+	sorted := func(s string) []string { return slices.Sorted(strings.Lines(s)) }
+	if got := c.must("read", "/proc/mounts", 0).Text; !slices.Equal(sorted(got), sorted(mounts)) {
+		t.Errorf("mounts of a clone:\n%s\nnot\n%s", got, mounts)
+	}
+	if got := c.must("read", "/sys/devices/virtual/dmi/id/product_name", 0).Text; got != name {
+		t.Errorf("the product is %q, not %q", got, name)
+	}
+	if got := c.must("read", "/proc/self/stat", 0).Text; !strings.HasPrefix(got, "1 (") {
+		t.Errorf("/proc/self/stat has %q", got)
+	}
+	if r := c.do("write", "/proc/x", 1); r.Error == "" {
+		t.Error("a file was made in /proc")
+	}
+}
+
+// BenchmarkRestore measures clones from the call of Restore to their first answers.
+func BenchmarkRestore(b *testing.B) {
+	d := newDriver(b, func(o *Options) { o.Prepared = 4 })
+	g := newGuest(b, d)
+	snap := takeSnapshot(b, g)
+	var took, answer, cpu time.Duration
+	for b.Loop() {
+		time.Sleep(200 * time.Millisecond) // until one is prepared
+		var s0 time.Duration
+		d.pool.mu.Lock()
+		if n := len(d.pool.ready); n > 0 {
+			s0, _ = d.pool.ready[n-1].group.CPU()
+		}
+		d.pool.mu.Unlock()
+		start := time.Now()
+		s, err := d.Restore(b.Context(), testSpec(), snap)
+		if err != nil {
+			b.Fatal(err)
+		}
+		took += time.Since(start)
+		st, err := s.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		cpu += time.Duration(st.CPUNanos) - s0
+		(&guest{b, s, bufio.NewReader(s.Conn())}).must("hostname", "", 0)
+		answer += time.Since(start)
+		s.Destroy(b.Context())
+	}
+	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
+	b.ReportMetric(ms(took), "restore-ms")
+	b.ReportMetric(ms(cpu), "restore-cpu-ms")
+	b.ReportMetric(ms(answer), "answer-ms")
 }

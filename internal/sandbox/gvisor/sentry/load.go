@@ -1,11 +1,7 @@
 package sentry
 
 import (
-	"bufio"
-	"encoding/base64"
 	"fmt"
-	"io"
-	"math"
 	"net"
 	"os"
 	"runtime/debug"
@@ -26,7 +22,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
-	"gvisor.dev/gvisor/pkg/state/statefile"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -82,22 +77,18 @@ func (j *job) resume() (unix.WaitStatus, error) {
 		return 0, fmt.Errorf("installing the system call filter: %w", err)
 	}
 	j.steps.over("resources")
-	state, metadata, err := statefile.NewReader(newStateFile(j.descriptors[j.State]), nil)
+	state, kept, err := readState(j.descriptors[j.State])
 	if err != nil {
 		return 0, fmt.Errorf("reading the state: %w", err)
 	}
 	if err := k.LoadFrom(ctx, state, nil, nil, network, sentrytime.NewCalibratedClocks(), &vfs.CompleteRestoreOptions{}, nil); err != nil {
 		return 0, fmt.Errorf("loading the guest kernel: %w", err)
 	}
-	if err := state.Close(); err != nil {
+	if err := attachVirtual(k); err != nil {
 		return 0, err
 	}
 	j.steps.over("guest kernel")
 	if err := memory.lend(k); err != nil {
-		return 0, err
-	}
-	guest, err := base64.StdEncoding.DecodeString(metadata[guestKey])
-	if err != nil {
 		return 0, err
 	}
 	if err := recoverPlainly(k); err != nil {
@@ -109,19 +100,7 @@ func (j *job) resume() (unix.WaitStatus, error) {
 	}
 	debug.SetGCPercent(collect)
 	j.steps.over("processes")
-	return j.serve(k, conn, compiled, guest)
-}
-
-// stateFile reads a state file from its beginning, whoever else reads it: the
-// descriptors of all clones have one offset.
-type stateFile struct {
-	io.Reader
-	io.Closer
-}
-
-func newStateFile(fd int) stateFile {
-	f := os.NewFile(uintptr(fd), "state")
-	return stateFile{bufio.NewReaderSize(io.NewSectionReader(f, 0, math.MaxInt64), 1<<20), f}
+	return j.serve(k, conn, compiled, kept)
 }
 
 // emptyKernel returns a kernel to load into, and a context for that, with all that

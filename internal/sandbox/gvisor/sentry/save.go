@@ -1,7 +1,7 @@
 package sentry
 
 import (
-	"encoding/base64"
+	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +9,6 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
-	"gvisor.dev/gvisor/pkg/state/statefile"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -17,10 +16,6 @@ import (
 	"lapwing.dev/lapwing/internal/guest"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
-
-// guestKey is where the metadata of a state file have the state of the guest, by
-// which is meant the supervisor in this process.
-const guestKey = "guest"
 
 // takeOrders does what the driver asks for while the guest runs: a snapshot, after
 // which the process is of no more use.
@@ -65,10 +60,11 @@ func (j *job) save(k *kernel.Kernel, state, memory *os.File) error {
 	if err := moveMemory(k, memory); err != nil {
 		return fmt.Errorf("writing the memory: %w", err)
 	}
-	metadata := statefile.CompressionLevelNone.ToMetadata()
-	metadata[guestKey] = base64.StdEncoding.EncodeToString(kept)
-	w, err := statefile.NewWriter(state, nil, metadata)
-	if err != nil {
+	if err := detachVirtual(k); err != nil {
+		return err
+	}
+	w := &stateWriter{bufio.NewWriterSize(state, 1<<20), state}
+	if err := w.guest(kept); err != nil {
 		return fmt.Errorf("writing the state: %w", err)
 	}
 	// It closes w.

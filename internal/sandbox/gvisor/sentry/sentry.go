@@ -285,7 +285,7 @@ func (j *job) loaderArgs(conf *config.Config) (boot.Args, *unet.Socket, error) {
 		TotalMem:          j.MemoryBytes,
 		TotalHostMem:      j.HostMemory,
 		UserLogFD:         -1,
-		ProductName:       "Lapwing",
+		ProductName:       productName,
 		PodInitConfigFD:   -1,
 		RootfsUpperTarFD:  -1,
 	}, client, nil
