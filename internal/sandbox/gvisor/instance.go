@@ -36,6 +36,7 @@ type instance struct {
 	base  cgroup.Memory
 	files mappedFiles
 
+	ready chan struct{} // closed when the process is ready for orders or never will be
 	up    chan struct{} // closed when the guest runs or never will
 	saved chan struct{} // closed when a snapshot is complete or never will be
 	done  chan struct{} // closed when all processes are gone
@@ -107,7 +108,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Sn
 
 // newInstance starts a sandbox process, which then waits to be told what to be.
 func (d *Driver) newInstance() (_ *instance, err error) {
-	s := &instance{driver: d, name: fmt.Sprintf("s%d", d.made.Add(1)), up: make(chan struct{}), saved: make(chan struct{}), done: make(chan struct{})}
+	s := &instance{driver: d, name: fmt.Sprintf("s%d", d.made.Add(1)), ready: make(chan struct{}), up: make(chan struct{}), saved: make(chan struct{}), done: make(chan struct{})}
 	s.remove = sync.OnceValue(s.removeAll)
 	defer func() {
 		if err != nil {
@@ -208,17 +209,13 @@ func (s *instance) await(ctx context.Context) error {
 
 // settle begins the sandbox's normal life, once the guest runs.
 func (s *instance) settle() (err error) {
+	<-s.ready
 	if s.driver.limits.memory {
 		if s.base, err = s.group.Memory(); err != nil {
 			return err
 		}
 	}
 	if s.driver.limits.cpu {
-		// What gVisor's kernel has started by now runs guest code, and starts
-		// all else that does.
-		if err := s.group.AddKernel(s.process.Pid); err != nil {
-			return err
-		}
 		return s.group.SetCPU(max(s.spec.CPUMillis, s.spec.BoostMillis))
 	}
 	return nil
@@ -256,6 +253,8 @@ func (s *instance) watch() {
 			s.mu.Lock()
 			s.outOfMem = true
 			s.mu.Unlock()
+		case r.Ready:
+			s.getReady()
 		case r.Exited:
 			end = &r
 		case r.Saved:
@@ -275,6 +274,25 @@ func (s *instance) watch() {
 	s.ended(end, state, err)
 	s.closeFiles()
 	close(s.done)
+}
+
+// getReady moves gVisor's kernel out of the part of the cgroup whose CPU time is
+// limited to the guest's share: what it has started by now runs guest code, and
+// starts all else that does. On cgroup version 1 this takes a grace period of RCU,
+// some 10 ms, during which the start goes on.
+func (s *instance) getReady() {
+	select {
+	case <-s.ready:
+		return // it has said so before
+	default:
+	}
+	if s.driver.limits.cpu {
+		if err := s.group.AddKernel(s.process.Pid); err != nil {
+			s.fail(err)
+			s.kill()
+		}
+	}
+	close(s.ready)
 }
 
 // ended notes why the sandbox ended: after end, if process 1 ended by itself,
@@ -305,6 +323,11 @@ func (s *instance) ended(end *wire.Report, state *os.ProcessState, waitErr error
 	if exit.Err != nil && !exit.OutOfMemory {
 		s.driver.log.Error("sandbox failed", "sandbox", s.spec.ID, "err", exit.Err,
 			"kernel", tail(s.stderr), "console", tail(s.console))
+	}
+	select {
+	case <-s.ready:
+	default:
+		close(s.ready)
 	}
 	s.fail(fmt.Errorf("it ended before process 1 ran: %w", cmp.Or(exit.Err, errDestroyed)))
 	s.endSave(fmt.Errorf("it ended before a snapshot was complete: %w", cmp.Or(exit.Err, errDestroyed)))

@@ -126,6 +126,7 @@ func (p *pool) refill() time.Duration {
 		p.driver.log.Warn("no sandbox was prepared", "err", err)
 		return forgetful
 	}
+	<-s.ready
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready = append(p.ready, s)

@@ -79,6 +79,7 @@ func Main() {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
+	report(wire.Report{Ready: true})
 	order, descriptors, err := wire.Receive()
 	if err != nil || order.Be == nil {
 		os.Exit(2)

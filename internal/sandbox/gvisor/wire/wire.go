@@ -163,10 +163,13 @@ type Network struct {
 	Gateway    netip.Addr // the zero Addr for none
 }
 
-// Report is what a sandbox process says on its control connection: first that
-// the guest runs or why it does not, then how it ended: with process 1, or by
-// overrunning its memory.
+// Report is what a sandbox process says on its control connection: first that it
+// is ready for orders, then that the guest runs or why it does not, at last how it
+// ended: with process 1, or by overrunning its memory.
 type Report struct {
+	// Ready tells that the process has prepared what does not depend on an order,
+	// and that from now on it starts all that runs guest code from one process.
+	Ready  bool   `json:",omitempty"`
 	Error  string `json:",omitempty"`
 	Filter []byte `json:",omitempty"` // where the request had none
 	Exited bool   `json:",omitempty"` // process 1 or the guest has ended
