@@ -17,6 +17,21 @@
 // void), in a PID namespace of its own, and gVisor's seccomp filter closes behind
 // it before guest code runs.
 //
+// # Prepared sandboxes
+//
+// A process is told what to be by an order, with descriptors, after it has started.
+// So some can be started before anybody wants them, and then save a start what
+// loading the program and preparing gVisor take (see pool). They hold nothing of any
+// function, and each becomes one sandbox.
+//
+// # Snapshots
+//
+// A snapshot is gVisor's kernel as it writes it, with all processes of the guest, and
+// the memory of these processes in a file beside it, which clones map and copy from
+// (see lent.go of package sentry). What belongs to the world outside is not in it: a
+// clone gets its own mounts, network, /tmp, host connection, clock and randomness,
+// and with open connections to the outside no snapshot is taken.
+//
 // # File systems
 //
 // Code comes as EROFS images, files that gVisor maps and reads itself: nothing of
