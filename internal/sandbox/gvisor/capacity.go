@@ -18,22 +18,31 @@ const (
 
 var errClosed = errors.New("gvisor: driver is closed")
 
-// reserve admits a sandbox, or tells why not.
-func (d *Driver) reserve(spec *sandbox.Spec) error {
+// admit reserves what a sandbox needs, for which prepared ones give way.
+func (d *Driver) admit(spec *sandbox.Spec) error {
+	missing, err := d.reserve(spec)
+	if missing > 0 && d.pool.giveUp(missing) {
+		_, err = d.reserve(spec)
+	}
+	return err
+}
+
+// reserve admits a sandbox, or tells why not, and how many MB the host lacks.
+func (d *Driver) reserve(spec *sandbox.Spec) (missing int, err error) {
 	available, err := sandbox.MemInfo("MemAvailable")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
-		return errClosed
+		return 0, errClosed
 	}
 	if _, exists := d.live[spec.ID]; exists {
-		return fmt.Errorf("gvisor: sandbox %s exists", spec.ID)
+		return 0, fmt.Errorf("gvisor: sandbox %s exists", spec.ID)
 	}
 	if d.opts.MemoryMB > 0 && d.memoryMB+spec.MemoryMB > d.opts.MemoryMB {
-		return fmt.Errorf("%w: %d of %d MB are given away and %d are asked for",
+		return 0, fmt.Errorf("%w: %d of %d MB are given away and %d are asked for",
 			sandbox.ErrNoCapacity, d.memoryMB, d.opts.MemoryMB, spec.MemoryMB)
 	}
 	// Those that start now have not yet taken what they will.
@@ -44,13 +53,13 @@ func (d *Driver) reserve(spec *sandbox.Spec) error {
 		}
 	}
 	if free := int(available/mib) - coming - spec.MemoryMB; free < reserveMB {
-		return fmt.Errorf("%w: %d MB of memory are available on the host", sandbox.ErrNoCapacity, available/mib)
+		return reserveMB - free, fmt.Errorf("%w: %d MB of memory are available on the host", sandbox.ErrNoCapacity, available/mib)
 	}
 	d.live[spec.ID] = nil // until there is one
 	d.reserved[spec.ID] = spec.MemoryMB
 	d.memoryMB += spec.MemoryMB
 	d.starting.Add(1)
-	return nil
+	return 0, nil
 }
 
 // assign makes s the sandbox that was reserved.

@@ -85,8 +85,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -337,21 +339,9 @@ func (d *Driver) Close() error {
 	}
 	d.starting.Wait()
 	d.mu.Lock()
-	var errs []error
-	var wg sync.WaitGroup
-	var errMu sync.Mutex
-	for _, s := range d.live {
-		wg.Go(func() {
-			if err := s.Destroy(context.Background()); err != nil {
-				errMu.Lock()
-				errs = append(errs, err)
-				errMu.Unlock()
-			}
-		})
-	}
+	live := slices.Collect(maps.Values(d.live))
 	d.mu.Unlock()
-	wg.Wait()
-	return errors.Join(append(errs, d.release())...)
+	return errors.Join(destroyAll(live), d.release())
 }
 
 // release gives back what New took.

@@ -8,6 +8,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,10 +45,13 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.conn, err = fileConn(conn)
+	hostConn, err := fileConn(conn)
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	s.conn = hostConn
+	s.mu.Unlock()
 	if err := h.dup(s.console); err != nil {
 		return nil, err
 	}
@@ -106,7 +110,7 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		req.State = len(h.files)
 		req.Memory = req.State + 1
 		for _, f := range []*os.File{s.from.State, s.from.Memory} {
-			if err := h.dup(f); err != nil {
+			if err := h.lend(f); err != nil {
 				return nil, err
 			}
 		}
@@ -139,6 +143,17 @@ func (h *handover) dup(f *os.File) error {
 		return fmt.Errorf("duplicating %s: %w", f.Name(), err)
 	}
 	h.add(os.NewFile(uintptr(fd), f.Name()))
+	return nil
+}
+
+// lend adds a descriptor of the file f that can be read only, whatever can be done by
+// way of f: what all clones map must be nobody's to write.
+func (h *handover) lend(f *os.File) error {
+	again, err := os.Open("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+	if err != nil {
+		return fmt.Errorf("opening %s again: %w", f.Name(), err)
+	}
+	h.add(again)
 	return nil
 }
 
@@ -232,7 +247,7 @@ func check(spec *sandbox.Spec) error {
 	case spec.MaxProcesses < 1:
 		return bad("MaxProcesses %d", spec.MaxProcesses)
 	}
-	if len(spec.Mounts) > wire.MaxMounts {
+	if len(spec.Mounts) >= wire.MaxMounts { // one is process 1's program
 		return bad("%d mounts", len(spec.Mounts))
 	}
 	if n := spec.Network; n != (sandbox.Network{}) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -76,7 +77,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Sn
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := d.reserve(&spec); err != nil {
+	if err := d.admit(&spec); err != nil {
 		return nil, err
 	}
 	defer d.starting.Done()
@@ -221,6 +222,10 @@ func (s *instance) settle() (err error) {
 	return nil
 }
 
+// reportBytes bounds all that a sandbox process reports in its life, of which the
+// program of the system call filter is most.
+const reportBytes = mib
+
 // watch reads what the sandbox process reports and waits for its end. It is the
 // one goroutine of a sandbox.
 func (s *instance) watch() {
@@ -239,7 +244,7 @@ func (s *instance) watch() {
 			stopOOM = stop
 		}
 	}
-	reports := json.NewDecoder(s.control)
+	reports := json.NewDecoder(io.LimitReader(s.control, reportBytes))
 	var end *wire.Report
 	for {
 		var r wire.Report
@@ -248,7 +253,9 @@ func (s *instance) watch() {
 		}
 		switch {
 		case r.Error != "":
-			s.fail(errors.New(r.Error))
+			err := errors.New(r.Error)
+			s.fail(err)
+			s.endSave(err)
 		case r.OutOfMemory:
 			s.mu.Lock()
 			s.outOfMem = true
@@ -302,7 +309,7 @@ func (s *instance) ended(end *wire.Report, state *os.ProcessState, waitErr error
 	if s.driver.limits.memory {
 		n, err := s.group.OOMKills()
 		if err != nil {
-			s.driver.log.Error("cannot tell whether a sandbox ran out of memory", "sandbox", s.spec.ID, "err", err)
+			s.driver.log.Error("cannot tell whether a sandbox ran out of memory", "sandbox", s.id(), "err", err)
 		}
 		kills = n
 	}
@@ -321,7 +328,7 @@ func (s *instance) ended(end *wire.Report, state *os.ProcessState, waitErr error
 	exit := s.exit
 	s.mu.Unlock()
 	if exit.Err != nil && !exit.OutOfMemory {
-		s.driver.log.Error("sandbox failed", "sandbox", s.spec.ID, "err", exit.Err,
+		s.driver.log.Error("sandbox failed", "sandbox", s.id(), "err", exit.Err,
 			"kernel", tail(s.stderr), "console", tail(s.console))
 	}
 	select {
@@ -356,23 +363,33 @@ func (s *instance) fail(err error) {
 	}
 }
 
-func (s *instance) isUp() bool {
+func (s *instance) isUp() bool     { return isClosed(s.up) }
+func (s *instance) hasEnded() bool { return isClosed(s.done) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-s.up:
+	case <-c:
 		return true
 	default:
 		return false
 	}
 }
 
+// id names the sandbox for logs, also while it is prepared.
+func (s *instance) id() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return cmp.Or(s.spec.ID, "prepared "+s.name)
+}
+
 // kill ends all processes of the sandbox: the kernel kills a PID namespace with
 // its first process, which a frozen one can only be once it is thawed.
 func (s *instance) kill() {
 	if err := s.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		s.driver.log.Error("cannot kill a sandbox", "sandbox", s.spec.ID, "err", err)
+		s.driver.log.Error("cannot kill a sandbox", "sandbox", s.id(), "err", err)
 	}
 	if err := s.group.Thaw(); err != nil {
-		s.driver.log.Error("cannot thaw a sandbox to end it", "sandbox", s.spec.ID, "err", err)
+		s.driver.log.Error("cannot thaw a sandbox to end it", "sandbox", s.id(), "err", err)
 	}
 }
 
@@ -400,14 +417,21 @@ func (s *instance) removeAll() error {
 	if s.group != nil {
 		err = s.group.Remove()
 	}
+	s.closeConn() // the process may have ended before it was made
 	s.driver.forget(s.spec.ID)
 	return err
 }
 
-func (s *instance) closeFiles() {
+func (s *instance) closeConn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.conn != nil {
 		s.conn.Close()
 	}
+}
+
+func (s *instance) closeFiles() {
+	s.closeConn()
 	if s.control != nil {
 		s.control.Close()
 	}

@@ -179,9 +179,25 @@ func TestCPUTimeIsShared(t *testing.T) {
 // gVisor starts processes for guest code from its first such process only, so
 // all of them are in its group.
 func TestOnlyGVisorsKernelHasCPUTimeBesideTheGuests(t *testing.T) {
-	d := newDriver(t)
-	g := newGuest(t, d)
-	g.must("fork", "", 8)
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	first := newGuest(t, d)
+	d.pool.prepared(t, 1)
+	prepared := newGuest(t, d)
+	cases := map[string]*guest{"a new one": first, "a prepared one": prepared}
+	for _, g := range cases {
+		g.must("fork", "", 8)
+	}
+	source := newGuest(t, d)
+	source.must("fork", "", 4)
+	clone := restore(t, d, takeSnapshot(t, source))
+	clone.must("fork", "", 4)
+	cases["a clone"] = clone
+	for name, g := range cases {
+		t.Run(name, func(t *testing.T) { guestsAreApart(t, g) })
+	}
+}
+
+func guestsAreApart(t *testing.T, g *guest) {
 	s := g.Sandbox.(*instance)
 	pids, err := s.group.Processes()
 	if err != nil {

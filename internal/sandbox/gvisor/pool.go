@@ -3,6 +3,7 @@ package gvisor
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,18 +14,18 @@ import (
 // prepared gVisor, and wait to be told what to be. Nothing of any function is in
 // them, and each becomes one sandbox, once. They are made while nothing starts, as
 // many as were taken in the time that follows a burst, so that the next burst finds
-// them; they go when nothing has started for a while, or when memory is short.
+// them; they go when nothing has started for a while, or when memory is short: of
+// itself every few seconds, and at once where a sandbox finds no room.
 type pool struct {
 	driver *Driver
 	wake   chan struct{}
 	done   chan struct{} // closed when the goroutine has ended
 
-	mu     sync.Mutex
-	ready  []*instance
-	closed bool
-	taken  time.Time // when the last was
-	burst  int       // how many were taken lately
-	stop   chan struct{}
+	mu    sync.Mutex
+	ready []*instance
+	taken time.Time // when the last was
+	rate  rate
+	stop  chan struct{}
 }
 
 const (
@@ -33,12 +34,36 @@ const (
 	// quiet is how long nothing may have been taken before more are prepared: a
 	// burst has the processors for itself.
 	quiet = 20 * time.Millisecond
-	// forgetful is how long the size of a burst is remembered.
-	forgetful = 2 * time.Minute
 	// preparedMB is what a prepared sandbox takes of the host's memory, about, and
 	// preparedPart the part of what is available that all of them may take.
 	preparedMB, preparedPart = 12, 50
+	// lookEvery is how often the pool looks whether memory has become short, or
+	// somebody has killed a sandbox of its own, and retryAfter how long it waits
+	// after one could not be made.
+	lookEvery, retryAfter = 5 * time.Second, 2 * time.Minute
 )
+
+// rate tells how many sandboxes were taken lately.
+type rate struct {
+	since         time.Time // the beginning of the present span
+	now, previous int       // how many in this span, and in the one before
+}
+
+// rateSpan is the length of a span.
+const rateSpan = time.Minute
+
+// at begins a new span where it is time for one.
+func (r *rate) at(t time.Time) {
+	switch gone := t.Sub(r.since); {
+	case gone >= 2*rateSpan:
+		*r = rate{since: t}
+	case gone >= rateSpan:
+		*r = rate{since: r.since.Add(rateSpan), previous: r.now}
+	}
+}
+
+// lately returns how many there were in the busier of the two spans.
+func (r *rate) lately() int { return max(r.now, r.previous) }
 
 func newPool(d *Driver) *pool {
 	p := &pool{driver: d, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{})}
@@ -59,15 +84,14 @@ func (p *pool) hurry() {
 func (p *pool) take() (*instance, error) {
 	p.mu.Lock()
 	p.taken = time.Now()
-	p.burst++
+	p.rate.at(p.taken)
+	p.rate.now++
 	var s *instance
-	for s == nil && len(p.ready) > 0 {
-		s = p.ready[len(p.ready)-1]
-		p.ready = p.ready[:len(p.ready)-1]
-		select {
-		case <-s.done: // somebody killed it
-			s = nil
-		default:
+	for i, other := range slices.Backward(p.ready) {
+		if !other.hasEnded() { // else it was killed, and refill removes it
+			s = other
+			p.ready = slices.Delete(p.ready, i, i+1)
+			break
 		}
 	}
 	p.mu.Unlock()
@@ -98,33 +122,33 @@ func (p *pool) run() {
 func (p *pool) refill() time.Duration {
 	now := time.Now()
 	p.mu.Lock()
+	p.rate.at(now)
 	idle := now.Sub(p.taken)
-	if idle > forgetful {
-		p.burst = 0
-	}
 	want := p.want()
-	have := len(p.ready)
-	var surplus *instance
-	if have > want {
-		surplus = p.ready[0]
-		p.ready = p.ready[1:]
+	surplus := slices.IndexFunc(p.ready, (*instance).hasEnded)
+	if surplus < 0 && len(p.ready) > want {
+		surplus = 0
 	}
+	var gone []*instance
+	if surplus >= 0 {
+		gone = []*instance{p.ready[surplus]}
+		p.ready = slices.Delete(p.ready, surplus, surplus+1)
+	}
+	enough := len(p.ready) >= want
 	p.mu.Unlock()
 	switch {
-	case surplus != nil:
-		if err := surplus.Destroy(context.Background()); err != nil {
-			p.driver.log.Error("a prepared sandbox was not removed", "err", err)
-		}
+	case gone != nil:
+		p.remove(gone)
 		return 0
-	case have == want:
-		return forgetful
+	case enough:
+		return lookEvery
 	case idle < quiet:
 		return quiet - idle
 	}
 	s, err := p.driver.newInstance()
 	if err != nil {
 		p.driver.log.Warn("no sandbox was prepared", "err", err)
-		return forgetful
+		return retryAfter
 	}
 	<-s.ready
 	p.mu.Lock()
@@ -140,7 +164,30 @@ func (p *pool) want() int {
 		return 0
 	}
 	room := int(available/mib) - reserveMB
-	return min(max(p.burst, leastPrepared), p.driver.opts.Prepared, max(0, room/preparedPart/preparedMB))
+	return min(max(p.rate.lately(), leastPrepared), p.driver.opts.Prepared, max(0, room/preparedPart/preparedMB))
+}
+
+// giveUp removes so many prepared sandboxes as hold missing MB of memory, about, and
+// tells whether there were so many.
+func (p *pool) giveUp(missing int) bool {
+	n := (missing + preparedMB - 1) / preparedMB
+	p.mu.Lock()
+	if n > len(p.ready) {
+		p.mu.Unlock()
+		return false
+	}
+	gone := slices.Clone(p.ready[:n])
+	p.ready = slices.Delete(p.ready, 0, n)
+	p.mu.Unlock()
+	p.remove(gone)
+	return true
+}
+
+// remove destroys sandboxes that are no longer in the pool.
+func (p *pool) remove(gone []*instance) {
+	if err := destroyAll(gone); err != nil {
+		p.driver.log.Error("a prepared sandbox was not removed", "err", err)
+	}
 }
 
 // close ends the goroutine and removes what is prepared.
@@ -151,9 +198,16 @@ func (p *pool) close() error {
 	ready := p.ready
 	p.ready = nil
 	p.mu.Unlock()
-	var errs []error
-	for _, s := range ready {
-		errs = append(errs, s.Destroy(context.Background()))
+	return destroyAll(ready)
+}
+
+// destroyAll destroys sandboxes side by side.
+func destroyAll(all []*instance) error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, s := range all {
+		wg.Go(func() { errs[i] = s.Destroy(context.Background()) })
 	}
+	wg.Wait()
 	return errors.Join(errs...)
 }

@@ -4,18 +4,24 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // newSnapshot returns empty files for a snapshot.
@@ -312,4 +318,213 @@ func BenchmarkRestore(b *testing.B) {
 	b.ReportMetric(ms(took), "restore-ms")
 	b.ReportMetric(ms(cpu), "restore-cpu-ms")
 	b.ReportMetric(ms(answer), "answer-ms")
+}
+
+func TestSnapshotsAreTakenOfWhatIsFrozenOrHasLittleCPUTime(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d, func(s *sandbox.Spec) { s.CPUMillis = 70 })
+	g.must("allocate", "", 4)
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	c := restore(t, d, takeSnapshot(t, g))
+	if n := c.must("held", "", 0).N; n != 4<<20/4096 {
+		t.Errorf("the clone's memory adds up to %d", n)
+	}
+}
+
+func TestSnapshotOfWhatHasEndedFails(t *testing.T) {
+	d := newDriver(t)
+	for name, end := range map[string]func(*guest){
+		"killed":    func(g *guest) { g.Sandbox.(*instance).process.Kill(); <-g.Done() },
+		"destroyed": func(g *guest) { g.Destroy(t.Context()) },
+		"snapshot":  func(g *guest) { takeSnapshot(t, g); g.Destroy(t.Context()) },
+		"dying":     func(g *guest) { g.Sandbox.(*instance).process.Kill() },
+	} {
+		g := newGuest(t, d)
+		end(g)
+		if err := g.Snapshot(t.Context(), newSnapshot(t)); err == nil && name != "snapshot" || errors.Is(err, sandbox.ErrUnfit) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSnapshotAndRestoreEndWithTheirContexts(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	snap := takeSnapshot(t, newGuest(t, d))
+	for wait := time.Millisecond; wait < 200*time.Millisecond; wait *= 2 {
+		g := newGuest(t, d)
+		g.must("allocate", "", 30)
+		ctx, cancel := context.WithTimeout(t.Context(), wait)
+		if err := g.Snapshot(ctx, newSnapshot(t)); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a snapshot within %v: %v", wait, err)
+		}
+		cancel()
+		if err := g.Destroy(t.Context()); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel = context.WithTimeout(t.Context(), wait)
+		s, err := d.Restore(ctx, testSpec(), snap)
+		cancel()
+		if err == nil {
+			err = s.Destroy(t.Context())
+		} else if errors.Is(err, context.DeadlineExceeded) {
+			err = nil
+		}
+		if err != nil {
+			t.Errorf("a clone within %v: %v", wait, err)
+		}
+	}
+	nothingLives(t, d, 1)
+}
+
+// nothingLives fails where a driver has more sandboxes than those of the test.
+func nothingLives(t *testing.T, d *Driver, but int) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.live) != but {
+		t.Errorf("there are %d sandboxes, not %d", len(d.live), but)
+	}
+}
+
+func TestSnapshotsOfOtherMountsAreRefused(t *testing.T) {
+	d := newDriver(t)
+	mounts := func(names ...string) func(*sandbox.Spec) {
+		return func(s *sandbox.Spec) {
+			for _, name := range names {
+				s.Mounts = append(s.Mounts, sandbox.Mount{Source: "/usr/lib", Target: "/" + name})
+			}
+		}
+	}
+	g := newGuest(t, d, mounts("a", "b"))
+	g.must("list", "/b", 0)
+	snap := takeSnapshot(t, g)
+	restore(t, d, snap, mounts("a", "b")).must("list", "/b", 0)
+	for _, names := range [][]string{nil, {"a"}, {"a", "c"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		s, err := d.Restore(ctx, testSpec(mounts(names...)), snap)
+		cancel()
+		if err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("mounts %q: %v, %v", names, s, err)
+		}
+	}
+	nothingLives(t, d, 2)
+}
+
+func TestAsManyMountsAsThereMayBeAreRestored(t *testing.T) {
+	d := newDriver(t)
+	full := func(s *sandbox.Spec) {
+		for i := range wire.MaxMounts - 1 { // beside process 1's program
+			s.Mounts = append(s.Mounts, sandbox.Mount{Source: "/usr/lib", Target: "/" + strings.Repeat("m", i+1)})
+		}
+	}
+	g := newGuest(t, d, full)
+	last := "/" + strings.Repeat("m", wire.MaxMounts-1)
+	g.must("list", last, 0)
+	restore(t, d, takeSnapshot(t, g), full).must("list", last, 0)
+}
+
+// tampered is how many states the next test tries.
+const tampered = 24
+
+// A state whose bytes were changed may do to the sandbox process what it likes. The
+// driver only has to end it.
+func TestStatesThatWereTamperedWithHarmTheirSandboxAlone(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	g := newGuest(t, d)
+	g.must("allocate", "", 1)
+	whole := takeSnapshot(t, g)
+	if err := g.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	state, err := os.ReadFile(whole.State.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes := make(map[string]int)
+	for range tampered {
+		at, bit := rand.IntN(len(state)), byte(1)<<rand.IntN(8)
+		snap := newSnapshot(t)
+		state[at] ^= bit
+		_, err := snap.State.Write(state)
+		state[at] ^= bit
+		if err != nil {
+			t.Fatal(err)
+		}
+		snap.Memory = whole.Memory
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		s, err := d.Restore(ctx, testSpec(), snap)
+		cancel()
+		switch {
+		case err == nil:
+			outcomes["restored"]++
+			s.Conn().SetDeadline(time.Now().Add(time.Second))
+			(&guest{t, s, bufio.NewReader(s.Conn())}).try("allocate", "", 1)
+			if err := s.Destroy(t.Context()); err != nil {
+				t.Error(err)
+			}
+		case errors.Is(err, context.DeadlineExceeded):
+			outcomes["late"]++
+			t.Logf("byte %d of %d, bit %#x: %v", at, len(state), bit, err)
+		default:
+			outcomes["refused"]++
+		}
+		snap.State.Close()
+	}
+	t.Logf("%v", outcomes)
+	nothingLives(t, d, 0)
+	restore(t, d, whole).must("held", "", 0)
+}
+
+func TestAMemoryFileThatIsCutOffEndsItsClones(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("allocate", "", 8)
+	snap := takeSnapshot(t, g)
+	c := restore(t, d, snap)
+	if err := os.Truncate(snap.Memory.Name(), 0); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.try("held", "", 0); err == nil {
+		t.Fatalf("it answers %+v", r)
+	}
+	if exit := c.ended(); exit.Err == nil {
+		t.Errorf("it ended with %+v", exit)
+	}
+	if s, err := d.Restore(t.Context(), testSpec(), snap); err == nil {
+		t.Errorf("%v was restored", s)
+	}
+	newGuest(t, d).must("hostname", "", 0)
+}
+
+func TestASandboxProcessCannotWriteToItsSnapshot(t *testing.T) {
+	d := newDriver(t)
+	snap := takeSnapshot(t, newGuest(t, d)) // open for writing
+	c := restore(t, d, snap)
+	root := fmt.Sprintf("/proc/%d", c.Sandbox.(*instance).process.Pid)
+	links, err := os.ReadDir(root + "/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, l := range links {
+		to, _ := os.Readlink(root + "/fd/" + l.Name())
+		if to != snap.State.Name() && to != snap.Memory.Name() {
+			continue
+		}
+		found++
+		b, err := os.ReadFile(root + "/fdinfo/" + l.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags := regexp.MustCompile(`flags:\s*(\d+)`).FindSubmatch(b)
+		n, err := strconv.ParseInt(string(flags[1]), 8, 64)
+		if err != nil || n&unix.O_ACCMODE != unix.O_RDONLY {
+			t.Errorf("%s is open with the flags %#o", to, n)
+		}
+	}
+	if found == 0 {
+		t.Error("it has no descriptor of the memory")
+	}
 }

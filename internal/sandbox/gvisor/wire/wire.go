@@ -48,8 +48,9 @@ const (
 	Tmp              // the file behind /tmp
 	Mounts           // the first of the root and then Request.Mounts
 
-	// MaxMounts bounds Request.Mounts.
-	MaxMounts = 128
+	// MaxMounts bounds Request.Mounts: each takes up to five descriptors of a
+	// process that starts, all of which must be below InitConnHost.
+	MaxMounts = 40
 )
 
 // InitConn is the descriptor at which process 1 finds the host connection, where

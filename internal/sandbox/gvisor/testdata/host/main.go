@@ -13,10 +13,10 @@ import (
 )
 
 // Usage: host DIR SANDBOX INIT. It makes three sandboxes in DIR, the last one frozen,
-// prints a line and waits.
+// has another prepared, prints a line and waits.
 func main() {
 	ctx := context.Background()
-	d, err := gvisor.New(ctx, gvisor.Options{Dir: os.Args[1], SandboxPath: os.Args[2], InitPath: os.Args[3]})
+	d, err := gvisor.New(ctx, gvisor.Options{Dir: os.Args[1], SandboxPath: os.Args[2], InitPath: os.Args[3], Prepared: 1})
 	if err != nil {
 		log.Fatal(err)
 	}

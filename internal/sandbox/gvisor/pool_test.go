@@ -1,0 +1,137 @@
+package gvisor
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"lapwing.dev/lapwing/internal/sandbox"
+)
+
+// prepared waits until so many sandboxes are prepared and returns them.
+func (p *pool) prepared(tb testing.TB, n int) []*instance {
+	tb.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		p.mu.Lock()
+		ready := append([]*instance(nil), p.ready...)
+		p.mu.Unlock()
+		if len(ready) >= n {
+			return ready
+		}
+		if time.Now().After(end) {
+			tb.Fatalf("%d sandboxes are prepared, not %d", len(ready), n)
+		}
+	}
+}
+
+// gone waits until nothing of a sandbox is left.
+func gone(t *testing.T, s *instance) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		left := 0
+		for _, path := range s.driver.cgroups.Paths() {
+			if _, err := os.Stat(path + "/" + s.name); err == nil {
+				left++
+			}
+		}
+		if left == 0 && s.hasEnded() {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d cgroups of %s are left; ended: %v", left, s.name, s.hasEnded())
+		}
+	}
+}
+
+func TestPreparedSandboxThatIsKilledIsReplaced(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	first := d.pool.prepared(t, 1)[0]
+	if err := first.process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-first.done
+	newGuest(t, d).must("hostname", "", 0)
+	gone(t, first)
+	if next := d.pool.prepared(t, 1)[0]; next == first {
+		t.Error("the one that was killed is still there")
+	}
+}
+
+func TestPreparedSandboxesGiveWay(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	first := d.pool.prepared(t, 1)[0]
+	if d.pool.giveUp(100 * preparedMB) {
+		t.Error("one was given up for more than it holds")
+	}
+	if first.hasEnded() || !d.pool.giveUp(preparedMB) {
+		t.Error("none was given up")
+	}
+	gone(t, first)
+}
+
+func TestCloseLeavesNothingThatIsBeingPrepared(t *testing.T) {
+	for range 8 {
+		d := newDriver(t, func(o *Options) { o.Prepared = 4 })
+		g := newGuest(t, d)
+		d.pool.hurry()
+		time.Sleep(quiet) // the next is under way, or about to be
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range d.cgroups.Paths() {
+			if _, err := os.Stat(path); !os.IsNotExist(err) {
+				t.Errorf("%s is left, %v", path, err)
+			}
+		}
+		if _, err := d.Create(t.Context(), testSpec()); err == nil {
+			t.Error("a sandbox of a closed driver")
+		}
+		<-g.Done()
+	}
+}
+
+func TestRateForgets(t *testing.T) {
+	var r rate
+	start := time.Now()
+	for _, step := range []struct {
+		after time.Duration
+		takes int
+		want  int
+	}{
+		{0, 3, 3},
+		{rateSpan / 2, 2, 5},
+		{rateSpan, 1, 5},       // of the span before
+		{rateSpan * 2, 0, 1},   // and no more
+		{rateSpan * 5, 0, 0},   // nothing for long
+		{rateSpan * 6, 4, 4},   // another burst
+		{rateSpan * 100, 0, 0}, // all is forgotten
+	} {
+		r.at(start.Add(step.after))
+		r.now += step.takes
+		if got := r.lately(); got != step.want {
+			t.Errorf("after %v: %d, not %d", step.after, got, step.want)
+		}
+	}
+}
+
+// A prepared sandbox has nothing but what the driver's own process may do, and none
+// becomes two sandboxes.
+func TestPreparedSandboxesAreUsedOnce(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 2 })
+	first := d.pool.prepared(t, 1)[0]
+	g := newGuest(t, d)
+	if got := g.Sandbox.(*instance); got != first {
+		t.Errorf("sandbox %s is not the prepared %s", got.name, first.name)
+	}
+	if err := g.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	gone(t, first)
+	if again := newGuest(t, d).Sandbox.(*instance); again == first {
+		t.Error("it was used twice")
+	}
+	if _, err := d.Create(t.Context(), testSpec(func(s *sandbox.Spec) { s.Root = "/no/such" })); err == nil || !strings.Contains(err.Error(), "/no/such") {
+		t.Errorf("without a root: %v", err)
+	}
+}
