@@ -198,10 +198,12 @@ func (s *instance) limit() error {
 
 // await waits until process 1 runs.
 func (s *instance) await(ctx context.Context) error {
-	select {
-	case <-s.up:
-	case <-ctx.Done():
-		return ctx.Err()
+	for _, c := range []<-chan struct{}{s.up, s.ready} {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,7 +212,6 @@ func (s *instance) await(ctx context.Context) error {
 
 // settle begins the sandbox's normal life, once the guest runs.
 func (s *instance) settle() (err error) {
-	<-s.ready
 	if s.driver.limits.memory {
 		if s.base, err = s.group.Memory(); err != nil {
 			return err

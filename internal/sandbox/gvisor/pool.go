@@ -150,7 +150,10 @@ func (p *pool) refill() time.Duration {
 		p.driver.log.Warn("no sandbox was prepared", "err", err)
 		return retryAfter
 	}
-	<-s.ready
+	select {
+	case <-s.ready:
+	case <-p.stop: // close removes it
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ready = append(p.ready, s)
