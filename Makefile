@@ -53,8 +53,8 @@ bench: ## measure speed beside floors and peers in the same run (as root)
 	$(MAKE) build
 	$(GO) run ./test/bench -json bin/bench.json -svg bin/bench.svg
 
-load: build ## 200 environments, 20,000 invocations, random kills (as root; some minutes)
-	LAPWING_LOAD=full $(GO) test -count=1 -timeout 60m -v -run TestLoadWithKills ./test/acceptance
+load: build ## 20,000 invocations with random kills, 500 clones of each runtime (as root; some minutes)
+	LAPWING_LOAD=full $(GO) test -count=1 -timeout 60m -v -run '^(TestLoadWithKills|TestClonesShareNoRandomNumbers)$$' ./test/acceptance
 
 lint: ## gofmt, go vet and staticcheck
 	@test -z "$$(gofmt -l cmd internal test)" || { gofmt -l cmd internal test; echo 'run gofmt on the files above'; exit 1; }
