@@ -16,14 +16,13 @@ func step(name string) []byte {
 // stepped starts a runtime that sends frames, with a record of its steps.
 func stepped(t *testing.T, sent ...[]byte) (*timeline.Line, error) {
 	t.Helper()
-	c, g := pair(t)
+	c, g, r := unread(t)
 	line := new(timeline.Line)
 	started := make(chan error, 1)
 	go func() {
 		_, err := c.Start(timeline.With(t.Context(), line), proto.Start{})
 		started <- err
 	}()
-	r := proto.NewReader(g)
 	f, err := r.Read()
 	var s proto.Start
 	if err != nil || f.Decode(&s) != nil || !s.Steps {
