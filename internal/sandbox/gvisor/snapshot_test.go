@@ -143,6 +143,23 @@ func TestClonesKeepTheirLimits(t *testing.T) {
 	}
 }
 
+func TestWhatAClonesSnapshotHoldsCountsAsItsMemory(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("allocate", "", 90)
+	snap := takeSnapshot(t, g)
+	c := restore(t, d, snap)
+	c.must("scribble", "", 7) // what is copied counts once
+	c.must("allocate", "", 15)
+	time.Sleep(time.Second) // it has been looked at
+	c.must("cpus", "", 0)
+	c = restore(t, d, snap)
+	c.try("allocate", "", 70) // its answer may be faster than its end
+	if exit := c.ended(); !exit.OutOfMemory {
+		t.Errorf("160 of 128 MB in use: %+v", exit)
+	}
+}
+
 func TestClonesOfManyProcesses(t *testing.T) {
 	d := newDriver(t)
 	g := newGuest(t, d)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -173,19 +174,29 @@ type lentMemory struct {
 	memmap.NoBufferedIOFallback
 	fd   int
 	data []byte
+	left atomic.Int64 // bytes that nobody has given back
 }
 
 func openMemory(fd int) (*lentMemory, error) {
-	size := fileSize(fd)
-	if size == 0 {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Size == 0 {
 		return nil, errors.New("the memory of the snapshot is empty")
 	}
-	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
+	data, err := unix.Mmap(fd, 0, int(st.Size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("mapping the memory of the snapshot: %w", err)
 	}
-	return &lentMemory{fd: fd, data: data}, nil
+	l := &lentMemory{fd: fd, data: data}
+	l.left.Store(st.Blocks * 512) // not what is zero
+	return l, nil
 }
+
+// held returns how many bytes of the file the guest still has, at least: where a
+// process has forked, what the child gives back is not told from its parent's.
+func (l *lentMemory) held() uint64 { return uint64(max(0, l.left.Load())) }
 
 // lend points the private memory of all processes of k to the file.
 func (l *lentMemory) lend(k *kernel.Kernel) error {
@@ -216,8 +227,8 @@ func (l *lentMemory) lend(k *kernel.Kernel) error {
 // IncRef implements memmap.File. The file stays open.
 func (l *lentMemory) IncRef(memmap.FileRange, uint32) {}
 
-// DecRef implements memmap.File.
-func (l *lentMemory) DecRef(memmap.FileRange) {}
+// DecRef implements memmap.File. It is called for what was unmapped or copied.
+func (l *lentMemory) DecRef(part memmap.FileRange) { l.left.Add(-int64(part.Length())) }
 
 // MapInternal implements memmap.File.
 func (l *lentMemory) MapInternal(part memmap.FileRange, at hostarch.AccessType) (safemem.BlockSeq, error) {

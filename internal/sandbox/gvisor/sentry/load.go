@@ -94,7 +94,7 @@ func (j *job) resume() (unix.WaitStatus, error) {
 	if err := recoverPlainly(k); err != nil {
 		return 0, err
 	}
-	j.watchMemory(k)
+	j.watchMemory(k, memory.held)
 	if err := k.Start(); err != nil {
 		return 0, err
 	}

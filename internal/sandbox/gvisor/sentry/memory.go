@@ -15,10 +15,11 @@ const (
 )
 
 // watchMemory calls over once the guest's memory exceeds limit bytes by more than
-// the guest of kernel k has used so far. gVisor itself limits nothing, and the
+// the guest of kernel k has used so far. What it still has of a snapshot's memory,
+// in bytes, counts too. gVisor itself limits nothing, and the
 // sandbox's cgroup cannot: it counts the sentry's own memory too, so it leaves
 // room for that and is there for what grows faster than this sees.
-func watchMemory(k *kernel.Kernel, limit uint64, over func()) {
+func watchMemory(k *kernel.Kernel, limit uint64, lent func() uint64, over func()) {
 	memory := k.MemoryFile()
 	base, err := memory.TotalUsage()
 	if err != nil {
@@ -33,7 +34,7 @@ func watchMemory(k *kernel.Kernel, limit uint64, over func()) {
 				log.Warningf("Memory is limited by the cgroup alone from now on: %v", err)
 				return
 			}
-			if used > limit {
+			if used += lent(); used > limit {
 				over()
 				return
 			}

@@ -212,17 +212,18 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 	j.steps.over("process 1")
 	k := kernelOf(l)
 	settle(k)
-	j.watchMemory(k)
+	j.watchMemory(k, func() uint64 { return 0 })
 	return j.serve(k, conn, compiled, nil)
 }
 
-// watchMemory ends the process once the guest has more memory than it may.
-func (j *job) watchMemory(k *kernel.Kernel) {
+// watchMemory ends the process once the guest has more memory than it may. lent is
+// what it has of a snapshot's.
+func (j *job) watchMemory(k *kernel.Kernel, lent func() uint64) {
 	limit := j.MemoryBytes
 	if j.InitConn {
 		limit += processOne
 	}
-	watchMemory(k, limit, j.overrun)
+	watchMemory(k, limit, lent, j.overrun)
 }
 
 // serve tells that the guest of k runs, and serves it until it ends. What there is
