@@ -240,9 +240,10 @@ func TestKillLosesNothingAndLeavesNothing(t *testing.T) {
 // found if they were left over.
 type traces struct {
 	data      string
-	processes []string // directories in /proc
-	started   []string // of each process, to tell it from one with the same id
-	cgroups   []string // directories
+	processes []string      // directories in /proc
+	started   []string      // of each process, to tell it from one with the same id
+	cgroups   []string      // directories
+	made      []os.FileInfo // of each cgroup, to tell it from one of the same name
 }
 
 // tracesOf finds the traces of a running server.
@@ -262,7 +263,11 @@ func tracesOf(t *testing.T, s *harness.Server) traces {
 				parents = append(parents, pid)
 				tr.processes = append(tr.processes, "/proc/"+pid)
 				tr.started = append(tr.started, startOf("/proc/"+pid))
-				tr.cgroups = append(tr.cgroups, cgroupsOf("/proc/"+pid)...)
+				for _, dir := range cgroupsOf("/proc/" + pid) {
+					if info, err := os.Stat(dir); err == nil {
+						tr.cgroups, tr.made = append(tr.cgroups, dir), append(tr.made, info)
+					}
+				}
 			}
 		}
 	}
@@ -309,8 +314,9 @@ func (tr traces) left(t *testing.T) (found []string) {
 			found = append(found, "process "+p)
 		}
 	}
-	for _, dir := range tr.cgroups {
-		if dirExists(dir) {
+	for i, dir := range tr.cgroups {
+		// A sandbox that the new server has prepared may have the name of an old one.
+		if info, err := os.Stat(dir); err == nil && os.SameFile(info, tr.made[i]) {
 			found = append(found, "cgroup "+dir)
 		}
 	}
