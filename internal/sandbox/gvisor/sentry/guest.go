@@ -17,8 +17,12 @@ import (
 )
 
 // hostConnection takes over the host connection. It must be called before the
-// system call filter is there, and when nothing needs the descriptor any more.
+// system call filter is there, and when nothing needs the descriptor any more. It
+// returns nil where process 1 has the connection.
 func (j *job) hostConnection() (net.Conn, error) {
+	if j.InitConn {
+		return nil, nil
+	}
 	f := os.NewFile(uintptr(j.descriptors[wire.GuestConn]), "host connection")
 	defer f.Close() // FileConn duplicates it
 	conn, err := net.FileConn(f)

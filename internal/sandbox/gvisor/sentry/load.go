@@ -2,7 +2,6 @@ package sentry
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"runtime/debug"
 
@@ -31,6 +30,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/runsc/boot"
+	"gvisor.dev/gvisor/runsc/config"
 
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
@@ -46,10 +46,10 @@ func resource(path string) checkpoint.ResourceID {
 
 // resume loads a kernel from a snapshot and lets it run on. It does without gVisor's
 // loader, which would first build a kernel, to throw it away.
-func (j *job) resume() (unix.WaitStatus, error) {
+func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	// The garbage of the loading is less than what a collection costs.
 	collect := debug.SetGCPercent(-1)
-	k, ctx, err := j.emptyKernel()
+	k, ctx, err := j.emptyKernel(conf)
 	if err != nil {
 		return 0, err
 	}
@@ -57,11 +57,9 @@ func (j *job) resume() (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("setting up the network: %w", err)
 	}
-	var conn net.Conn
-	if !j.InitConn {
-		if conn, err = j.hostConnection(); err != nil {
-			return 0, err
-		}
+	conn, err := j.hostConnection()
+	if err != nil {
+		return 0, err
 	}
 	memory, err := openMemory(j.descriptors[j.Memory])
 	if err != nil {
@@ -105,7 +103,7 @@ func (j *job) resume() (unix.WaitStatus, error) {
 
 // emptyKernel returns a kernel to load into, and a context for that, with all that
 // it needs from outside.
-func (j *job) emptyKernel() (*kernel.Kernel, context.Context, error) {
+func (j *job) emptyKernel(conf *config.Config) (*kernel.Kernel, context.Context, error) {
 	// What gVisor's loader does beside building a kernel.
 	if err := rand.Init(); err != nil {
 		return nil, nil, err
@@ -120,7 +118,7 @@ func (j *job) emptyKernel() (*kernel.Kernel, context.Context, error) {
 	usage.MinimumTotalMemoryBytes, usage.MaximumTotalMemoryBytes = j.MemoryBytes, j.MemoryBytes
 	tmpfs.SetTotalHostMem(j.HostMemory)
 
-	p, err := newPlatform(j.CPUs)
+	p, err := newPlatform(conf, j.CPUs)
 	if err != nil {
 		return nil, nil, err
 	}

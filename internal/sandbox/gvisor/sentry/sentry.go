@@ -43,9 +43,6 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
-// platformName is gVisor's way of running guest code that works everywhere.
-const platformName = "systrap"
-
 // guestFiles is RLIMIT_NOFILE of process 1, as on Lambda.
 const guestFiles = 1024
 
@@ -125,7 +122,7 @@ func (j *job) run(conf *config.Config) (unix.WaitStatus, error) {
 	limitTasks(j.MaxProcesses)
 	tellReadOnly()
 	if j.State != 0 {
-		return j.resume()
+		return j.resume(conf)
 	}
 	return j.begin(conf)
 }
@@ -148,17 +145,17 @@ func startPlatform(conf *config.Config) error {
 		}
 		panic(unix.Exec(wire.Program, []string{wire.Program}, os.Environ()))
 	}()
-	_, err := newPlatform(1)
+	_, err := newPlatform(conf, 1)
 	return err
 }
 
 // newPlatform returns a platform for a guest that sees so many processors.
-func newPlatform(cpus int) (platform.Platform, error) {
-	p, err := platform.Lookup(platformName)
+func newPlatform(conf *config.Config, cpus int) (platform.Platform, error) {
+	p, err := platform.Lookup(conf.Platform)
 	if err != nil {
 		return nil, err
 	}
-	return p.New(platform.Options{DisableFastPath: true, ApplicationCores: cpus})
+	return p.New(platform.Options{DisableFastPath: conf.SystrapDisableFastPath, ApplicationCores: cpus})
 }
 
 // begin builds a kernel, starts process 1 in it, and serves the guest or, where
@@ -173,11 +170,9 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
 	j.steps.over("guest kernel")
-	var conn net.Conn
-	if !j.InitConn {
-		if conn, err = j.hostConnection(); err != nil {
-			return 0, err
-		}
+	conn, err := j.hostConnection()
+	if err != nil {
+		return 0, err
 	}
 	watchStubs(func() { os.Exit(1) })
 	program, compiled, err := j.systemCalls()
@@ -318,7 +313,7 @@ func sentryConfig() (*config.Config, error) {
 	flags := flag.NewFlagSet("sandbox", flag.ContinueOnError)
 	config.RegisterFlags(flags)
 	for name, value := range map[string]string{
-		"platform":           platformName,
+		"platform":           "systrap", // the way of running guest code that works everywhere
 		"network":            "sandbox",
 		"directfs":           "true", // the mounts are descriptors, there is no gofer process
 		"overlay2":           "none",
