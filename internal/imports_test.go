@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"cmd"},
 	{"internal/gateway", "internal/deploy"},
 	{"internal/service", "internal/functionurl"},
-	{"internal/worker", "internal/events"},
+	{"internal/worker", "internal/events", "internal/edge"},
 	{"internal/invoke"},
 	{"internal/image", "internal/network", "internal/runtimes", "internal/snapshot"},
 	{"internal/sandbox"},

@@ -1,0 +1,44 @@
+package distribution
+
+import (
+	"context"
+	"fmt"
+
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// Records are the collections that edge locations serve from. Keys are the ids of
+// distributions and invalidations, and the ARNs of the rest.
+type Records struct {
+	Distributions *state.Collection[Distribution]
+	Certificates  *state.Collection[CertificateRecord]
+	Functions     *state.Collection[Function]
+	Replicas      *state.Collection[LambdaReplica]
+	Invalidations *state.Collection[Invalidation]
+	RealtimeLogs  *state.Collection[RealtimeLog]
+}
+
+// Open opens the collections of a store, once.
+func Open(ctx context.Context, s *state.Store) (*Records, error) {
+	var r Records
+	for _, err := range []error{
+		collect(ctx, s, "edge-distributions", &r.Distributions),
+		collect(ctx, s, "edge-certificates", &r.Certificates),
+		collect(ctx, s, "edge-functions", &r.Functions),
+		collect(ctx, s, "edge-replicas", &r.Replicas),
+		collect(ctx, s, "edge-invalidations", &r.Invalidations),
+		collect(ctx, s, "edge-realtime-logs", &r.RealtimeLogs),
+	} {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &r, nil
+}
+
+func collect[T any](ctx context.Context, s *state.Store, name string, c **state.Collection[T]) (err error) {
+	if *c, err = state.Collect[T](ctx, s, name); err != nil {
+		return fmt.Errorf("open the records of edge locations: %w", err)
+	}
+	return nil
+}
