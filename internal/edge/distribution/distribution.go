@@ -59,6 +59,8 @@ type Origin struct {
 	// S3 marks an S3 origin: requests are for a bucket, by the name that
 	// DomainName begins with.
 	S3 bool
+	// Region is the bucket's, S3 only; empty: as DomainName says.
+	Region string
 	// AccessIdentity is the id of an origin access identity, S3 only.
 	AccessIdentity string
 	// AccessControl signs requests to the origin; nil: no origin access control.
