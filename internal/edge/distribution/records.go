@@ -42,3 +42,10 @@ func collect[T any](ctx context.Context, s *state.Store, name string, c **state.
 	}
 	return nil
 }
+
+// Revisions are how far a reader of Records is, a revision a collection: it has
+// applied every change up to and including that one. A collection that was never
+// written is at 0.
+type Revisions struct {
+	Distributions, Certificates, Functions, Replicas, Invalidations, RealtimeLogs uint64
+}

@@ -1,0 +1,26 @@
+package cloudfront
+
+import (
+	"context"
+
+	"lapwing.dev/lapwing/internal/edge/distribution"
+)
+
+// Locations tells how far edge locations are with what the service publishes.
+type Locations interface {
+	// Applied returns what every location serves by now: of each collection
+	// the lowest revision that any of them is at.
+	Applied() distribution.Revisions
+}
+
+// Functions is what distributions need of the Lambda service. A version that is
+// associated has a record among Records.Replicas, which the cloudfront service
+// writes before a distribution names it and takes away once no location serves
+// one that does: so long the Lambda service refuses to delete the version.
+type Functions interface {
+	// Replica returns what edge locations run of a version of a function,
+	// except for Format and Distributions. arn ends with the version's number.
+	// Where edge locations cannot run that version at that event, the error is
+	// the API's InvalidLambdaFunctionAssociation, in the words of AWS.
+	Replica(ctx context.Context, arn string, event distribution.EventType) (distribution.LambdaReplica, error)
+}
