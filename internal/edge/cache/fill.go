@@ -1,0 +1,392 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// Errors that waiters of a fill meet.
+var (
+	// ErrUnshared tells them to ask the origin by themselves.
+	ErrUnshared = errors.New("cache: the answer is not for sharing")
+	// ErrAbandoned is the cause of a Fill's context where nobody waits any more.
+	ErrAbandoned = errors.New("cache: nobody waits for the answer")
+	// ErrTruncated is that of a body that is not as long as its head says.
+	ErrTruncated = errors.New("cache: the body is not of the length that was announced")
+)
+
+// window is how many bytes of a body that is not stored are held for its readers.
+const window = 4 << 20
+
+// Fill is one fetch of an object, shared by all who want it meanwhile. Who leads
+// it calls Begin, Write and then Commit; or Unshared, Resolve or Abort.
+type Fill struct {
+	store *Store
+	key   Key
+	epoch uint64
+	ctx   context.Context
+	stop  context.CancelCauseFunc
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change, if anybody waits for it
+	// claims counts the viewers that wait or read; where the last one leaves
+	// before the end, the fetch ends too, unless it is detached.
+	claims   int
+	detached bool
+
+	head     *Head   // once it is known
+	resolved *Object // an object that answers all instead
+	done     bool    // the body is whole
+	err      error   // the end, where it is not the good one
+	unshared bool
+
+	buf     []byte // the body from base on
+	base    int64
+	passing bool // the body is too large, or cannot be stored: buf is a window
+	readers map[*Body]struct{}
+}
+
+// Fill joins the fetch of a key, or begins one, which the caller then leads. It is
+// nil where the answers of a key are known not to be for sharing: then the caller
+// asks the origin for itself. Who has got a Fill calls Object once, or Leave.
+func (s *Store) Fill(k Key) (f *Fill, leader bool) {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if until, ok := sh.unshared[k]; ok {
+		if time.Now().Before(until) {
+			return nil, false
+		}
+		delete(sh.unshared, k)
+	}
+	// Who comes after an invalidation must not get what was fetched before it.
+	if f = sh.fills[k]; f != nil && f.epoch == s.epochs.now.Load() && f.join() {
+		return f, false
+	}
+	f = s.newFill(k)
+	f.claims = 1
+	sh.fills[k] = f
+	return f, true
+}
+
+// Lead begins the fetch of a key for no viewer, which goes on until its end. It is
+// nil if one is under way, or nothing is shared under the key.
+func (s *Store) Lead(k Key) *Fill {
+	sh := s.shard(k)
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if time.Now().Before(sh.unshared[k]) || sh.fills[k] != nil {
+		return nil
+	}
+	f := s.newFill(k)
+	f.detached = true
+	sh.fills[k] = f
+	return f
+}
+
+func (s *Store) newFill(k Key) *Fill {
+	f := &Fill{store: s, key: k, epoch: s.epochs.now.Load(), readers: map[*Body]struct{}{}}
+	f.ctx, f.stop = context.WithCancelCause(s.ctx)
+	return f
+}
+
+// join counts one more viewer, unless the fill has ended or cannot be read from
+// its beginning any more.
+func (f *Fill) join() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || f.done || f.unshared || f.resolved != nil || f.base > f.stored() {
+		return false
+	}
+	f.claims++
+	return true
+}
+
+// Context ends with the fetch: when it is over, and when all who waited for it
+// have left. Its leader asks the origin with it.
+func (f *Fill) Context() context.Context { return f.ctx }
+
+// Detach lets the fetch go on when nobody waits any more.
+func (f *Fill) Detach() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.detached = true
+}
+
+// Object waits for the head of the answer, and returns the object with a body that
+// may still arrive, to be released. It fails with ErrUnshared where the caller has
+// to ask the origin for itself, and else with the error that ended the fetch or
+// ctx.
+func (f *Fill) Object(ctx context.Context) (*Object, error) {
+	for {
+		f.mu.Lock()
+		switch {
+		case f.unshared:
+			f.mu.Unlock()
+			f.leave()
+			return nil, ErrUnshared
+		case f.resolved != nil:
+			o := f.resolved
+			f.mu.Unlock()
+			f.leave()
+			return o, nil
+		case f.head != nil:
+			o := &Object{Head: f.head, fill: f}
+			f.mu.Unlock()
+			return o, nil
+		case f.err != nil:
+			err := f.err
+			f.mu.Unlock()
+			f.leave()
+			return nil, err
+		}
+		changed := f.change()
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			f.leave()
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Leave is for who does not call Object.
+func (f *Fill) Leave() { f.leave() }
+
+func (f *Fill) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.claims--
+	if f.claims == 0 && !f.detached && !f.done {
+		f.stop(ErrAbandoned)
+	}
+	f.notify()
+}
+
+// Begin gives the head of an answer that is for all, and may be stored if its
+// Lifetime says so. The fill sets h.Epoch.
+func (f *Fill) Begin(h Head) {
+	h.Epoch = f.epoch
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.head = &h
+	if !h.Lifetime.Store || h.Length > f.store.maxObject() {
+		f.passing = true
+	} else if h.Length > 0 && h.Length <= maxInMemory {
+		f.buf = make([]byte, 0, h.Length)
+	}
+	f.notify()
+}
+
+// Write takes the next bytes of the body. It blocks where they are not stored and
+// the slowest reader is far behind.
+func (f *Fill) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := context.Cause(f.ctx); err != nil {
+		return 0, err
+	}
+	written := f.base + int64(len(f.buf)) + int64(len(p))
+	if f.head.Length >= 0 && written > f.head.Length {
+		return 0, ErrTruncated
+	}
+	if written > f.store.maxObject() {
+		f.passing = true
+	}
+	if f.passing {
+		if err := f.room(len(p)); err != nil {
+			return 0, err
+		}
+	}
+	f.buf = append(f.buf, p...)
+	f.notify()
+	return len(p), nil
+}
+
+// room waits until the window has room for n more bytes, or is empty.
+func (f *Fill) room(n int) error {
+	for {
+		f.drop()
+		if len(f.buf) == 0 || len(f.buf)+n <= window {
+			return nil
+		}
+		changed := f.change()
+		f.mu.Unlock()
+		select {
+		case <-changed:
+			f.mu.Lock()
+		case <-f.ctx.Done():
+			f.mu.Lock()
+			return context.Cause(f.ctx)
+		}
+	}
+}
+
+// drop gives up what all readers have read. One who has not begun may want all.
+func (f *Fill) drop() {
+	if f.claims > len(f.readers) {
+		return
+	}
+	least := f.base + int64(len(f.buf))
+	for b := range f.readers {
+		least = min(least, b.off)
+	}
+	if least > f.base {
+		f.buf = append([]byte(nil), f.buf[least-f.base:]...)
+		f.base = least
+	}
+}
+
+// Commit ends a body that is whole, and stores the object.
+func (f *Fill) Commit() error {
+	f.mu.Lock()
+	if f.head.Length >= 0 && f.base+int64(len(f.buf)) != f.head.Length {
+		f.mu.Unlock()
+		f.Abort(ErrTruncated)
+		return ErrTruncated
+	}
+	f.done = true
+	f.notify()
+	var o *Object
+	if !f.passing {
+		h := *f.head
+		h.Length = int64(len(f.buf))
+		o = &Object{Head: &h, data: f.buf}
+	}
+	f.mu.Unlock()
+	if o != nil {
+		f.store.put(f.key, o)
+	}
+	f.end()
+	return nil
+}
+
+// Resolve answers all who wait with an object of the cache, such as the one that
+// the origin has just validated. Each of them releases it.
+func (f *Fill) Resolve(o *Object) {
+	f.mu.Lock()
+	f.resolved = o
+	f.notify()
+	f.mu.Unlock()
+	f.end()
+}
+
+// Unshared tells that the answer is for one viewer only: who waits, and who comes
+// within the next seconds, goes on alone. It ends the fill.
+func (f *Fill) Unshared() {
+	sh := f.store.shard(f.key)
+	now := time.Now()
+	sh.mu.Lock()
+	if len(sh.unshared) >= 1024 {
+		for k, until := range sh.unshared {
+			if now.After(until) {
+				delete(sh.unshared, k)
+			}
+		}
+	}
+	sh.unshared[f.key] = now.Add(unsharedFor)
+	sh.mu.Unlock()
+	f.mu.Lock()
+	f.unshared = true
+	f.notify()
+	f.mu.Unlock()
+	f.end()
+}
+
+// Abort ends the fetch with an error, which all get who wait or read.
+func (f *Fill) Abort(err error) {
+	if err == nil {
+		err = errors.New("aborted")
+	}
+	f.mu.Lock()
+	f.err = fmt.Errorf("cache: fill: %w", err)
+	f.notify()
+	f.mu.Unlock()
+	f.end()
+}
+
+// end makes the fill one that nobody joins any more.
+func (f *Fill) end() {
+	sh := f.store.shard(f.key)
+	sh.mu.Lock()
+	if sh.fills[f.key] == f {
+		delete(sh.fills, f.key)
+	}
+	sh.mu.Unlock()
+	f.stop(context.Canceled)
+}
+
+// change returns what is closed at the next change. f.mu is held.
+func (f *Fill) change() <-chan struct{} {
+	if f.changed == nil {
+		f.changed = make(chan struct{})
+	}
+	return f.changed
+}
+
+// notify tells those who wait for a change. f.mu is held.
+func (f *Fill) notify() {
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
+	}
+}
+
+// stored is up to where the body can be read whatever others do. f.mu is held.
+func (f *Fill) stored() int64 { return 0 }
+
+// reads takes note of a reader.
+func (f *Fill) reads(b *Body) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.readers[b] = struct{}{}
+}
+
+// closed takes note that a reader has ended.
+func (f *Fill) closed(b *Body) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.readers, b)
+	f.notify()
+}
+
+// read reads at a body's offset, and waits for what is to come.
+func (f *Fill) read(b *Body, p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for {
+		switch at := b.off - f.base; {
+		case at < 0:
+			return 0, errors.New("cache: this part of the body was not kept")
+		case at < int64(len(f.buf)):
+			n := copy(p, f.buf[at:])
+			if f.passing {
+				f.notify()
+			}
+			return n, nil
+		case f.err != nil:
+			return 0, f.err
+		case f.done:
+			return 0, io.EOF
+		}
+		changed := f.change()
+		f.mu.Unlock()
+		select {
+		case <-changed:
+			f.mu.Lock()
+		case <-b.ctx.Done():
+			f.mu.Lock()
+			return 0, context.Cause(b.ctx)
+		}
+	}
+}
+
+// maxObject is the largest body that can be stored.
+func (s *Store) maxObject() int64 {
+	return min(maxInMemory, s.options.Memory/8)
+}

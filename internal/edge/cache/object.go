@@ -1,0 +1,170 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"lapwing.dev/lapwing/internal/edge/freshness"
+)
+
+// Head is all of an answer but its body. It does not change once it is given to
+// the cache.
+type Head struct {
+	Status int
+	// Header is as it is stored: without fields of the connection, Age, and what
+	// the origin forbids to store.
+	Header http.Header
+	// Distribution and Path are what invalidations name it by; Path is the one
+	// that the origin was asked for, with the query if that is part of the key.
+	Distribution, Path string
+	// Lifetime says how long it may be used.
+	Lifetime freshness.Lifetime
+	// Length is of the body in bytes; -1 where the origin did not say and the
+	// body still arrives.
+	Length int64
+	// Epoch is the store's: when the origin was asked, counted in invalidations.
+	Epoch uint64
+	// Note is for the pipeline to keep with the object.
+	Note map[string]string `json:",omitempty"`
+}
+
+// Object is an object of the cache, or one that still arrives. Its methods may be
+// called until it is released.
+type Object struct {
+	Head *Head
+	// Memo is for who serves the object: what it has made of it, such as the bytes
+	// of a head. It is dropped with the object's place in memory.
+	Memo atomic.Value
+
+	data []byte // the whole body, where memory has it
+	fill *Fill  // where it still arrives
+
+	checked atomic.Uint64 // the epoch at which it was last found valid
+	held    atomic.Int64  // until when it is served stale without asking, Unix ns
+}
+
+// overhead is what an object costs memory beside its body and header.
+const overhead = 512
+
+// cost is how many bytes of memory the object takes.
+func (o *Object) cost() int64 {
+	n := int64(len(o.data)) + overhead + int64(len(o.Head.Path))
+	for name, v := range o.Head.Header {
+		n += int64(len(name)) + 64
+		for _, s := range v {
+			n += int64(len(s)) + 16
+		}
+	}
+	return n
+}
+
+// Release ends the use of the object.
+func (o *Object) Release() {
+	if o.fill != nil {
+		o.fill.leave()
+	}
+}
+
+// Bytes returns the whole body where it is in memory, and otherwise nil. Nobody
+// changes it.
+func (o *Object) Bytes() []byte { return o.data }
+
+// Arriving tells whether the body still arrives from the origin.
+func (o *Object) Arriving() bool { return o.fill != nil }
+
+// Hold lets the object, which is stale, be served without asking the origin until
+// then, since the origin has just failed.
+func (o *Object) Hold(until time.Time) { o.held.Store(until.UnixNano()) }
+
+// Held tells whether it is held at that time.
+func (o *Object) Held(now time.Time) bool { return now.UnixNano() < o.held.Load() }
+
+// Body returns a reader of n bytes of the body from off, or of all from there if n
+// is negative. The caller closes it. Reads of what has not arrived yet wait, until
+// ctx ends.
+func (o *Object) Body(ctx context.Context, off, n int64) *Body {
+	b := &Body{ctx: ctx, object: o, off: off, left: n}
+	if length := o.Head.Length; length >= 0 {
+		if n < 0 || n > length-off {
+			b.left = max(length-off, 0)
+		}
+	}
+	if o.fill != nil {
+		o.fill.reads(b)
+	}
+	return b
+}
+
+// Body reads a part of an object's body.
+type Body struct {
+	ctx    context.Context
+	object *Object
+	off    int64
+	left   int64 // negative: to the end, wherever that is
+}
+
+// Read implements io.Reader.
+func (b *Body) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if b.left > 0 && int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	var n int
+	var err error
+	if f := b.object.fill; f != nil {
+		n, err = f.read(b, p)
+	} else {
+		n = copy(p, b.object.data[b.off:])
+	}
+	b.off += int64(n)
+	if b.left > 0 {
+		b.left -= int64(n)
+		if err == io.EOF && b.left > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+	}
+	return n, err
+}
+
+// WriteTo implements io.WriterTo.
+func (b *Body) WriteTo(w io.Writer) (int64, error) {
+	if b.object.fill == nil && b.object.data != nil {
+		p := b.object.data[b.off : b.off+b.left]
+		n, err := w.Write(p)
+		b.off += int64(n)
+		b.left -= int64(n)
+		return int64(n), err
+	}
+	return io.Copy(w, readerOnly{b})
+}
+
+type readerOnly struct{ io.Reader }
+
+// errNoFile tells that a part of a body is not in a file.
+var errNoFile = errors.New("cache: not in a file")
+
+// Section returns the next part of the body that lies in a file, verified and
+// ready for sendfile, and passes over it; the file must not be used after the
+// object's release. It fails with io.EOF at the end, and otherwise where Read has
+// to be used.
+func (b *Body) Section() (f *os.File, off, n int64, err error) {
+	return nil, 0, 0, errNoFile
+}
+
+// Close ends the reading.
+func (b *Body) Close() error {
+	if b.object.fill != nil {
+		b.object.fill.closed(b)
+	}
+	return nil
+}
