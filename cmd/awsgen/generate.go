@@ -293,6 +293,9 @@ func (g *generator) serviceFile() string {
 	fmt.Fprintf(&b, "Protocols: []aws.Protocol{%s},\n", quoted(md.protocols()))
 	fmt.Fprintf(&b, "TargetPrefix: %q, JSONVersion: %q, XMLNamespace: %q, QueryCompatible: %t, ValidationCode: %q, SerializationCode: %q,\n",
 		md.TargetPrefix, md.JSONVersion, cmp.Or(g.list.XMLNamespace, md.XMLNamespace), md.AWSQueryCompatible != nil, g.list.ValidationCode, g.list.SerializationCode)
+	if g.list.BareErrors || g.list.ChecksValues {
+		fmt.Fprintf(&b, "BareErrors: %t, ChecksValues: %t,\n", g.list.BareErrors, g.list.ChecksValues)
+	}
 	b.WriteString("Operations: []*aws.Operation{\n")
 	for _, name := range g.operations {
 		b.WriteString(g.operation(name))

@@ -40,6 +40,9 @@ type list struct {
 	SerializationCode string `json:"serializationCode"`
 	// XMLNamespace is that of outputs, where the model leaves it open.
 	XMLNamespace string `json:"xmlNamespace"`
+	// BareErrors and ChecksValues are aws.Service's.
+	BareErrors   bool `json:"bareErrors"`
+	ChecksValues bool `json:"checksValues"`
 }
 
 // defaultMaxBody is the largest request of an operation that the list does not

@@ -40,7 +40,14 @@ type Service struct {
 	// SerializationCode is the error code of a JSON body that cannot be
 	// decoded; empty means SerializationException.
 	SerializationCode string
-	Operations        []*Operation // by name
+	// BareErrors is REST-XML's form of errors without an ErrorResponse around
+	// the Error, S3's.
+	BareErrors bool
+	// ChecksValues services check the values of members themselves, each with
+	// an error code of its own, as S3 does: of the model's constraints only
+	// those on what is required are checked for them.
+	ChecksValues bool
+	Operations   []*Operation // by name
 	// Unserved are the routes of REST operations that AWS has and this service
 	// does not: so that they are named when refused, not taken for others.
 	Unserved []Route

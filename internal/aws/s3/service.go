@@ -51,6 +51,7 @@ func NewService(api API) *aws.Service {
 		Name: "s3", ID: "S3", SigningName: "s3", EndpointPrefix: "s3", APIVersion: "2006-03-01",
 		Protocols:    []aws.Protocol{"rest-xml"},
 		TargetPrefix: "", JSONVersion: "", XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", QueryCompatible: false, ValidationCode: "InvalidRequest", SerializationCode: "",
+		BareErrors: true, ChecksValues: true,
 		Operations: []*aws.Operation{
 			{Name: "AbortMultipartUpload", Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204, Input: &shapes[shapeAbortMultipartUploadRequest], Output: &shapes[shapeAbortMultipartUploadOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(AbortMultipartUploadInput) }, Call: aws.Handler(api.AbortMultipartUpload)},
 			{Name: "CompleteMultipartUpload", Method: "POST", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeCompleteMultipartUploadRequest], Output: &shapes[shapeCompleteMultipartUploadOutput], ResultWrapper: "", XMLRoot: "CompleteMultipartUploadResult", MaxBody: 4194304, Gzip: false, New: func() any { return new(CompleteMultipartUploadInput) }, Call: aws.Handler(api.CompleteMultipartUpload)},

@@ -25,19 +25,13 @@ func WriteError(w http.ResponseWriter, r *http.Request, svc *aws.Service, call *
 	}
 	switch protocol {
 	case aws.RESTXML:
-		writeS3Error(w, r, e, requestID)
+		if svc.BareErrors {
+			writeBareError(w, r, e, requestID)
+			return
+		}
+		writeErrorResponse(w, svc, e, requestID)
 	case aws.Query:
-		var x xmlWriter
-		x.open("ErrorResponse", svc.XMLNamespace, "")
-		x.open("Error", "", "")
-		x.text("Type", fault(e))
-		x.text("Code", e.Code)
-		x.text("Message", e.Message)
-		x.extra(e)
-		x.close("Error")
-		x.text("RequestId", requestID)
-		x.close("ErrorResponse")
-		write(w, e.Status, "text/xml", x.buf)
+		writeErrorResponse(w, svc, e, requestID)
 	case aws.EC2Query:
 		var x xmlWriter
 		x.declare()
@@ -121,7 +115,23 @@ func (x *xmlWriter) extra(e *aws.Error) {
 	}
 }
 
-func writeS3Error(w http.ResponseWriter, r *http.Request, e *aws.Error, requestID string) {
+// writeErrorResponse writes the form that Query and REST-XML share.
+func writeErrorResponse(w http.ResponseWriter, svc *aws.Service, e *aws.Error, requestID string) {
+	var x xmlWriter
+	x.open("ErrorResponse", svc.XMLNamespace, "")
+	x.open("Error", "", "")
+	x.text("Type", fault(e))
+	x.text("Code", e.Code)
+	x.text("Message", e.Message)
+	x.extra(e)
+	x.close("Error")
+	x.text("RequestId", requestID)
+	x.close("ErrorResponse")
+	write(w, e.Status, "text/xml", x.buf)
+}
+
+// writeBareError writes S3's form.
+func writeBareError(w http.ResponseWriter, r *http.Request, e *aws.Error, requestID string) {
 	if r.Method == http.MethodHead || e.Status == http.StatusNotModified {
 		w.WriteHeader(e.Status) // no body: clients go by the status
 		return

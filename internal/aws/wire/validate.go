@@ -25,7 +25,7 @@ const notNull = "Member must not be null"
 // validate checks the model's constraints, in the words of AWS: all that are
 // broken, in one error.
 func (c *Call) validate(in reflect.Value) error {
-	v := validator{requiredOnly: c.Protocol == aws.RESTXML}
+	v := validator{requiredOnly: c.Service.ChecksValues}
 	v.structure(c.Operation.Input, in)
 	n := len(v.violations)
 	if n == 0 {
@@ -41,9 +41,7 @@ func (c *Call) validate(in reflect.Value) error {
 
 // validator walks a value. It joins the path only where a constraint is broken.
 type validator struct {
-	// requiredOnly is for S3, whose service checks values itself, each with an
-	// error code of its own.
-	requiredOnly bool
+	requiredOnly bool // aws.Service.ChecksValues
 	path         []string
 	violations   []string
 }

@@ -23,6 +23,7 @@ func NewService(api API) *aws.Service {
 		Name: "s3acl", ID: "S3", SigningName: "s3", EndpointPrefix: "s3", APIVersion: "2006-03-01",
 		Protocols:    []aws.Protocol{"rest-xml"},
 		TargetPrefix: "", JSONVersion: "", XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", QueryCompatible: false, ValidationCode: "", SerializationCode: "",
+		BareErrors: true, ChecksValues: true,
 		Operations: []*aws.Operation{
 			{Name: "GetBucketAcl", Method: "GET", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapeGetBucketAclRequest], Output: &shapes[shapeGetBucketAclOutput], ResultWrapper: "", XMLRoot: "AccessControlPolicy", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketAclInput) }, Call: aws.Handler(api.GetBucketAcl)},
 			{Name: "PutBucketAcl", Method: "PUT", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapePutBucketAclRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketAclInput) }, Call: aws.Handler(api.PutBucketAcl)},
