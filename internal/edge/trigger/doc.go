@@ -18,3 +18,17 @@ import (
 type Runner interface {
 	Run(ctx context.Context, d *distribution.Distribution, b *distribution.Behaviour, e distribution.EventType, x *Exchange) error
 }
+
+// Runners runs the function of an event, of whichever kind it is: a behaviour has
+// at most one for an event.
+type Runners []Runner
+
+// Run implements Runner.
+func (r Runners) Run(ctx context.Context, d *distribution.Distribution, b *distribution.Behaviour, e distribution.EventType, x *Exchange) error {
+	for _, one := range r {
+		if err := one.Run(ctx, d, b, e, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
