@@ -29,7 +29,9 @@ type Collection[T any] struct {
 	store  *Store
 	stream jetstream.Stream
 	model  *model[T]
-	done   chan struct{} // closed when the watch has ended
+	floor  uint64             // the stream's last sequence when the watch began
+	again  chan chan struct{} // asks feed to begin anew; answered when it has
+	done   chan struct{}      // closed when the watch has ended
 	cancel context.CancelFunc
 }
 
@@ -50,7 +52,7 @@ func Collect[T any](ctx context.Context, s *Store, name string) (*Collection[T],
 	if _, ok := s.collections[name]; ok {
 		return nil, fmt.Errorf("state: collection %s is open already", name)
 	}
-	c := &Collection[T]{name: name, store: s, model: newModel[T](), done: make(chan struct{})}
+	c := &Collection[T]{name: name, store: s, model: newModel[T](), again: make(chan chan struct{}), done: make(chan struct{})}
 	if err := c.open(ctx); err != nil {
 		return nil, fmt.Errorf("state: open collection %s: %w", name, err)
 	}
@@ -59,7 +61,7 @@ func Collect[T any](ctx context.Context, s *Store, name string) (*Collection[T],
 }
 
 func (c *Collection[T]) open(ctx context.Context) (err error) {
-	c.stream, err = c.store.js.CreateOrUpdateStream(ctx, streamConfig(c.name))
+	c.stream, err = c.store.js.CreateOrUpdateStream(ctx, c.store.streamConfig(c.name))
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (c *Collection[T]) open(ctx context.Context) (err error) {
 		return err
 	}
 	loaded := make(chan error, 1)
-	go c.feed(watcher, loaded)
+	go c.feed(watching, kv, watcher, loaded)
 	select {
 	case err = <-loaded:
 	case <-ctx.Done():
@@ -98,8 +100,8 @@ func (c *Collection[T]) open(ctx context.Context) (err error) {
 // marker has expired by then, the deleted value is back. So here the limit is
 // never reached: every write is a rollup of its subject, which removes what
 // was before by tombstones that are on disk.
-func streamConfig(name string) jetstream.StreamConfig {
-	return jetstream.StreamConfig{
+func (s *Store) streamConfig(name string) jetstream.StreamConfig {
+	config := jetstream.StreamConfig{
 		Name:              "KV_" + name,
 		Subjects:          []string{"$KV." + name + ".>"},
 		MaxMsgsPerSubject: jetstream.KeyValueMaxHistory,
@@ -115,14 +117,22 @@ func streamConfig(name string) jetstream.StreamConfig {
 		AllowDirect:       true,
 		DenyDelete:        true,
 	}
+	if s.leaf != nil {
+		config.Subjects, config.Mirror = nil, s.leaf.source(name)
+	}
+	return config
 }
 
 // dropSuperseded finishes the rollups that a crash cut short between the write
 // and the removal of what was before it.
 func (c *Collection[T]) dropSuperseded(ctx context.Context) error {
 	info, err := c.stream.Info(ctx)
-	if err != nil || info.State.Msgs == info.State.NumSubjects {
+	if err != nil {
 		return err
+	}
+	c.floor = info.State.LastSeq
+	if info.State.Msgs == info.State.NumSubjects {
+		return nil
 	}
 	info, err = c.stream.Info(ctx, jetstream.WithSubjectFilter(">"))
 	if err != nil {
@@ -138,37 +148,67 @@ func (c *Collection[T]) dropSuperseded(ctx context.Context) error {
 	return nil
 }
 
-// feed keeps the model up with the bucket until the watch ends. It sends on
-// loaded once: when the model holds what the bucket held at the start.
-func (c *Collection[T]) feed(watcher jetstream.KeyWatcher, loaded chan<- error) {
+// feed keeps the model up with the bucket until ctx ends. It sends on loaded
+// once: when the model holds what the bucket held at the start.
+func (c *Collection[T]) feed(ctx context.Context, kv jetstream.KeyValue, watcher jetstream.KeyWatcher, loaded chan<- error) {
 	defer close(c.done)
-	defer watcher.Stop() //nolint:errcheck // the connection may be gone already
-	loading := true
+	if err := c.load(watcher); err != nil {
+		loaded <- errors.Join(err, watcher.Stop())
+		return
+	}
+	loaded <- nil
+	for {
+		again, err := c.follow(watcher)
+		_ = watcher.Stop() // its consumer may be gone already, with the connection
+		if again == nil {
+			if err != nil {
+				c.store.log.Error("state: collection stops at a record that cannot be read", "collection", c.name, "err", err)
+			}
+			return
+		}
+		if watcher = c.rewatch(ctx, kv); watcher == nil {
+			return
+		}
+		close(again)
+	}
+}
+
+// load takes in what the bucket holds, and shows it at once.
+func (c *Collection[T]) load(watcher jetstream.KeyWatcher) error {
 	for entry := range watcher.Updates() {
 		if entry == nil { // everything that was there at the start has come
+			c.model.revision = max(c.model.revision, c.floor)
 			c.model.show()
-			loaded <- nil
-			loading = false
-			continue
+			return nil
 		}
 		change, err := decode[T](entry)
 		if err != nil {
 			// A record that this build cannot read must not be taken for
 			// one that is not there.
-			if loading {
-				loaded <- err
-				return
-			}
-			c.store.log.Error("state: collection stops at a record that cannot be read", "collection", c.name, "err", err)
-			return
+			return err
 		}
 		c.model.apply(change)
-		if !loading {
+	}
+	return ErrClosed
+}
+
+// follow publishes changes, until the watch ends or is to begin anew.
+func (c *Collection[T]) follow(watcher jetstream.KeyWatcher) (again chan struct{}, err error) {
+	for {
+		select {
+		case again := <-c.again:
+			return again, nil
+		case entry, ok := <-watcher.Updates():
+			if !ok {
+				return nil, nil
+			}
+			change, err := decode[T](entry)
+			if err != nil {
+				return nil, err
+			}
+			c.model.apply(change)
 			c.model.publish(change)
 		}
-	}
-	if loading {
-		loaded <- ErrClosed
 	}
 }
 
@@ -373,6 +413,9 @@ func (c *Collection[T]) publish(ctx context.Context, key string, data []byte, he
 	subject, err := c.subject(key)
 	if err != nil {
 		return 0, c.fail(key, err)
+	}
+	if c.store.leaf != nil {
+		return 0, c.fail(key, ErrReadOnly)
 	}
 	header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
 	ctx, cancel := c.store.bounded(ctx)

@@ -81,6 +81,10 @@ type Options struct {
 	Dir string
 	// Logger gets the embedded server's warnings and errors; nil discards them.
 	Logger *slog.Logger
+	// Hub lets leaf nodes mirror collections; nil: nobody does. Leaf makes the
+	// store a mirror of a hub; nil: it is its own. At most one of them is set.
+	Hub  *Hub
+	Leaf *Leaf
 }
 
 // Store is an open data directory. All its methods may be called from any
@@ -94,6 +98,10 @@ type Store struct {
 	dir    string
 	blobs  *Blobs
 
+	hub     *hub  // nil: none
+	leaf    *Leaf // nil: not a mirror
+	natsDir string
+
 	// markerTTL is how long the mark of a deletion stays in a bucket, for
 	// watches elsewhere to see it.
 	markerTTL time.Duration
@@ -104,7 +112,12 @@ type Store struct {
 	closed      bool
 }
 
-type closer interface{ close() }
+// closer is a Collection, whatever of.
+type closer interface {
+	close()
+	restart(context.Context) error
+	Mark() Mark
+}
 
 // Open opens the store in o.Dir, or makes a new one. It fails if another
 // process has it open, and if a newer build of Lapwing wrote it.
@@ -119,6 +132,14 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 			err = fmt.Errorf("open state in %s: %w", o.Dir, err)
 		}
 	}()
+	if o.Hub != nil && o.Leaf != nil {
+		return nil, errors.New("it cannot be both a hub and a leaf")
+	}
+	s.leaf = o.Leaf
+	if o.Hub != nil {
+		s.hub = &hub{Hub: *o.Hub, log: o.Logger, connections: map[string]uint64{}}
+		s.markerTTL = mirrorMarkerTTL
+	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -141,9 +162,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 }
 
 // startServer starts the embedded server and connects to it in memory. It
-// listens on no socket.
+// listens on no socket, but for the leaf nodes of a hub.
 func (s *Store) startServer(dir string) error {
-	srv, err := server.NewServer(&server.Options{
+	s.natsDir = dir
+	o := &server.Options{
 		ServerName:             "lapwing",
 		DontListen:             true,
 		NoSigs:                 true,
@@ -154,12 +176,21 @@ func (s *Store) startServer(dir string) error {
 		MaxControlLine:         16 << 10, // long keys, escaped
 		MaxPayload:             MaxValueSize + 64<<10,
 		NoSystemAccount:        true,
-	})
+	}
+	if err := s.mirrorOptions(o); err != nil {
+		return err
+	}
+	srv, err := server.NewServer(o)
 	if err != nil {
 		return fmt.Errorf("configure JetStream: %w", err)
 	}
 	srv.SetLoggerV2(&serverLog{s.log}, false, false, false)
 	s.server = srv
+	if s.hub != nil {
+		s.hub.mu.Lock()
+		s.hub.server = srv
+		s.hub.mu.Unlock()
+	}
 	srv.Start()
 	if !srv.ReadyForConnections(startTimeout) {
 		return fmt.Errorf("JetStream was not ready within %v", startTimeout)

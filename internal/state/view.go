@@ -2,6 +2,9 @@ package state
 
 import (
 	"context"
+	"encoding/binary"
+	"hash/fnv"
+	"io"
 	"iter"
 	"strings"
 	"sync/atomic"
@@ -30,6 +33,7 @@ type Change[T any] struct {
 type view[T any] struct {
 	tree     *btree.BTreeG[Item[T]]
 	revision uint64
+	sum      uint64   // of keys and revisions; see Mark
 	next     *link[T] // filled with the change that leads to the next view
 }
 
@@ -48,6 +52,7 @@ func newLink[T any]() *link[T] { return &link[T]{ready: make(chan struct{})} }
 type model[T any] struct {
 	tree     *btree.BTreeG[Item[T]] // the feeder's own
 	revision uint64
+	sum      uint64
 	current  atomic.Pointer[view[T]]
 }
 
@@ -59,12 +64,26 @@ func newModel[T any]() *model[T] {
 
 // apply takes one change into the feeder's tree without showing it yet.
 func (m *model[T]) apply(c Change[T]) {
+	var old Item[T]
+	var had bool
 	if c.Deleted {
-		m.tree.Delete(c.Item)
+		old, had = m.tree.Delete(c.Item)
 	} else {
-		m.tree.ReplaceOrInsert(c.Item)
+		old, had = m.tree.ReplaceOrInsert(c.Item)
+		m.sum += digest(c.Item)
+	}
+	if had {
+		m.sum -= digest(old)
 	}
 	m.revision = max(m.revision, c.Revision)
+}
+
+// digest is what an item adds to the sum.
+func digest[T any](i Item[T]) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, i.Key)
+	_ = binary.Write(h, binary.BigEndian, i.Revision)
+	return h.Sum64()
 }
 
 // publish shows readers the feeder's tree, and watchers the change.
@@ -72,13 +91,13 @@ func (m *model[T]) publish(c Change[T]) {
 	previous := m.current.Load().next
 	previous.change = c
 	previous.next = newLink[T]()
-	m.current.Store(&view[T]{tree: m.tree.Clone(), revision: m.revision, next: previous.next})
+	m.current.Store(&view[T]{tree: m.tree.Clone(), revision: m.revision, sum: m.sum, next: previous.next})
 	close(previous.ready)
 }
 
 // show makes the feeder's tree, as loaded at the start, the current view.
 func (m *model[T]) show() {
-	m.current.Store(&view[T]{tree: m.tree.Clone(), revision: m.revision, next: m.current.Load().next})
+	m.current.Store(&view[T]{tree: m.tree.Clone(), revision: m.revision, sum: m.sum, next: m.current.Load().next})
 }
 
 // reached waits until the view holds the write with this revision.
