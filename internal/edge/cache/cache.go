@@ -24,7 +24,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -61,10 +66,14 @@ type Store struct {
 	log     *slog.Logger
 	shards  [numShards]shard
 	memory  *s3fifo[*Object]
+	disk    *disk // nil: none
 	epochs  epochs
 
 	ctx  context.Context // ends with Close; fills run in it
 	stop context.CancelFunc
+
+	sweeping atomic.Bool
+	work     sync.WaitGroup
 }
 
 // shard holds the keys of one lock.
@@ -91,14 +100,41 @@ func Open(o Options) (*Store, error) {
 		s.shards[i].fills = map[Key]*Fill{}
 		s.shards[i].unshared = map[Key]time.Time{}
 	}
-	s.epochs.init()
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("cache: open: %w", err)
+	}
 	return s, nil
 }
 
+// open opens what is on disk.
+func (s *Store) open() error {
+	dir := s.options.Dir
+	if dir == "" || s.options.Disk == 0 {
+		_, err := s.epochs.open("", s.log)
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	fresh, err := s.epochs.open(dir, s.log)
+	if err == nil && fresh {
+		err = os.RemoveAll(filepath.Join(dir, "objects"))
+	}
+	if err != nil {
+		return err
+	}
+	s.disk, err = openDisk(dir, s.options.Disk, s.log)
+	return err
+}
+
 // Close ends the fills under way, writes what is to be written, and closes the
-// cache. No other method may be called after it.
+// cache. No other method may be called after it, nor may a fill be led.
 func (s *Store) Close() error {
 	s.stop()
+	s.work.Wait()
+	if s.disk != nil {
+		s.disk.close()
+	}
 	return nil
 }
 
@@ -107,20 +143,46 @@ func (s *Store) shard(k Key) *shard { return &s.shards[k[0]%numShards] }
 // Get returns the object of a key, be it fresh or not, unless it was invalidated.
 // The caller releases it.
 func (s *Store) Get(k Key) (*Object, bool) {
+	o, ok := s.peek(k)
+	if ok && (o.file != nil && o.file.bad.Load() || !s.epochs.valid(o)) {
+		o.Release()
+		s.Remove(k)
+		return nil, false
+	}
+	return o, ok
+}
+
+// peek returns the object of a key, be it invalidated or not.
+func (s *Store) peek(k Key) (*Object, bool) {
 	sh := s.shard(k)
 	sh.mu.RLock()
 	n := sh.objects[k]
 	sh.mu.RUnlock()
-	if n == nil {
-		return nil, false
+	var o *Object
+	if n != nil && n.value.acquire() {
+		o = n.value
+		n.touch()
+		if d := o.disk.Load(); d != nil {
+			d.touch()
+		}
+	} else if s.disk != nil {
+		if o = s.disk.find(k); o != nil {
+			s.put(k, o, false)
+		}
 	}
-	o := n.value
-	if !s.epochs.valid(o) {
-		s.Remove(k)
-		return nil, false
+	return o, o != nil
+}
+
+// keys returns the keys of a shard.
+func (s *Store) keys(i int) []Key {
+	sh := &s.shards[i]
+	sh.mu.RLock()
+	keys := slices.Collect(maps.Keys(sh.objects))
+	sh.mu.RUnlock()
+	if s.disk != nil {
+		keys = append(keys, s.disk.keys(i)...)
 	}
-	n.touch()
-	return o, true
+	return keys
 }
 
 // Remove takes the object of a key out of the cache, if there is one.
@@ -132,35 +194,55 @@ func (s *Store) Remove(k Key) {
 	sh.mu.Unlock()
 	if n != nil {
 		s.memory.remove(n)
+		n.value.Release()
+	}
+	if s.disk != nil {
+		s.disk.remove(k)
 	}
 }
 
-// put makes o the object of a key.
-func (s *Store) put(k Key, o *Object) {
+// put makes o, which is new or has just been read, the object of a key in memory,
+// unless one is there that was asked for after a later invalidation, and tells
+// whether it did.
+func (s *Store) put(k Key, o *Object, isNew bool) bool {
 	n := &node[*Object]{key: k, value: o, size: o.cost()}
 	sh := s.shard(k)
 	sh.mu.Lock()
 	old := sh.objects[k]
-	if old != nil && old.value.Head.Epoch > o.Head.Epoch {
+	if old != nil && old.value.Head.Epoch > o.Head.Epoch || isNew && o.Head.Epoch < s.epochs.swept.Load() {
 		sh.mu.Unlock()
-		return
+		return false
 	}
-	sh.objects[k] = n
+	fits := n.size <= s.options.Memory/2
+	if fits {
+		o.acquire() // for the tier
+		sh.objects[k] = n
+	} else {
+		delete(sh.objects, k)
+	}
 	sh.mu.Unlock()
 	if old != nil {
 		s.memory.remove(old)
+		old.value.Release()
 	}
-	s.memory.add(n)
+	if fits {
+		s.memory.add(n)
+	}
+	return true
 }
 
 // forget is told of what memory has given up.
 func (s *Store) forget(n *node[*Object]) {
 	sh := s.shard(n.key)
 	sh.mu.Lock()
-	if sh.objects[n.key] == n {
+	there := sh.objects[n.key] == n
+	if there {
 		delete(sh.objects, n.key)
 	}
 	sh.mu.Unlock()
+	if there {
+		n.value.Release()
+	}
 }
 
 // Refresh gives a stored object the head that a 304 has made of its own, without
@@ -169,14 +251,18 @@ func (s *Store) forget(n *node[*Object]) {
 func (s *Store) Refresh(k Key, o *Object, h Head) *Object {
 	h.Length = o.Head.Length
 	h.Epoch = s.epochs.now.Load()
-	fresh := &Object{Head: &h, data: o.data}
-	s.put(k, fresh)
+	fresh := &Object{Head: &h, data: o.data, file: o.file}
+	fresh.acquire() // for the caller, who holds o
+	fresh.disk.Store(o.disk.Load())
+	if s.put(k, fresh, true) && s.disk != nil {
+		s.disk.later(k, func() { s.disk.refresh(k, fresh) })
+	}
 	return fresh
 }
 
 // Stats are what a cache holds and has done.
 type Stats struct {
-	Objects     int
+	Objects     int // in memory
 	MemoryBytes int64
 	DiskBytes   int64
 }
@@ -191,5 +277,8 @@ func (s *Store) Stats() Stats {
 		sh.mu.RUnlock()
 	}
 	st.MemoryBytes = s.memory.bytes()
+	if s.disk != nil {
+		st.DiskBytes = s.disk.queue.bytes()
+	}
 	return st
 }

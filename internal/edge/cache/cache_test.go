@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -146,5 +147,39 @@ func TestUnsharedAnswerFreesTheWaitersAndThoseWhoCome(t *testing.T) {
 	}
 	if f, leader := s.Fill(key("a")); f != nil || leader {
 		t.Error("the next request waits or leads")
+	}
+}
+
+func invalidate(t *testing.T, s *Store, path string) {
+	t.Helper()
+	if err := s.Invalidate(distribution.Invalidation{ID: path, Distribution: "E1", Paths: []string{path}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestScanDoesNotPushOutWhatIsAskedForAgain(t *testing.T) {
+	s := open(t, Options{Memory: 1 << 20})
+	for i := range 50 {
+		name := fmt.Sprint("hot", i)
+		store(t, s, key(name), head("/"+name), string(make([]byte, 8000)))
+		if o, ok := s.Get(key(name)); ok {
+			o.Release()
+		}
+	}
+	for i := range 2000 {
+		name := fmt.Sprint("scan", i)
+		store(t, s, key(name), head("/"+name), string(make([]byte, 8000)))
+	}
+	found := 0
+	for i := range 50 {
+		if _, ok := s.Get(key(fmt.Sprint("hot", i))); ok {
+			found++
+		}
+	}
+	if found < 45 {
+		t.Errorf("%d of 50 are left", found)
+	}
+	if n := s.Stats().MemoryBytes; n > 1<<20 {
+		t.Errorf("%d bytes", n)
 	}
 }

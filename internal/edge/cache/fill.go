@@ -41,18 +41,26 @@ type Fill struct {
 	head     *Head   // once it is known
 	resolved *Object // an object that answers all instead
 	done     bool    // the body is whole
+	ended    bool    // there is no leader any more
 	err      error   // the end, where it is not the good one
 	unshared bool
 
-	buf     []byte // the body from base on
+	// The body is in spool up to stored, and in buf from base on. They meet, but
+	// where it is passing: it is too large or not to be stored, and buf is a window
+	// that moves with the slowest reader.
+	spool   *spool
+	stored  int64
+	buf     []byte
 	base    int64
-	passing bool // the body is too large, or cannot be stored: buf is a window
-	readers map[*Body]struct{}
+	passing bool
+	readers map[*Body]int64 // the offsets that they have come to
 }
 
 // Fill joins the fetch of a key, or begins one, which the caller then leads. It is
 // nil where the answers of a key are known not to be for sharing: then the caller
-// asks the origin for itself. Who has got a Fill calls Object once, or Leave.
+// asks the origin for itself. Who has got a Fill calls Object once, or Leave. Who
+// leads calls Get once more before it asks the origin: the fill before this one may
+// have ended since it missed.
 func (s *Store) Fill(k Key) (f *Fill, leader bool) {
 	sh := s.shard(k)
 	sh.mu.Lock()
@@ -89,7 +97,7 @@ func (s *Store) Lead(k Key) *Fill {
 }
 
 func (s *Store) newFill(k Key) *Fill {
-	f := &Fill{store: s, key: k, epoch: s.epochs.now.Load(), readers: map[*Body]struct{}{}}
+	f := &Fill{store: s, key: k, epoch: s.epochs.now.Load(), readers: map[*Body]int64{}}
 	f.ctx, f.stop = context.WithCancelCause(s.ctx)
 	return f
 }
@@ -99,7 +107,7 @@ func (s *Store) newFill(k Key) *Fill {
 func (f *Fill) join() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil || f.done || f.unshared || f.resolved != nil || f.base > f.stored() {
+	if f.err != nil || f.done || f.unshared || f.resolved != nil || f.base > f.stored {
 		return false
 	}
 	f.claims++
@@ -131,6 +139,7 @@ func (f *Fill) Object(ctx context.Context) (*Object, error) {
 			return nil, ErrUnshared
 		case f.resolved != nil:
 			o := f.resolved
+			o.acquire() // the fill has a reference, so it is open
 			f.mu.Unlock()
 			f.leave()
 			return o, nil
@@ -162,10 +171,26 @@ func (f *Fill) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.claims--
-	if f.claims == 0 && !f.detached && !f.done {
+	if f.claims == 0 && !f.detached {
 		f.stop(ErrAbandoned)
 	}
+	f.free()
 	f.notify()
+}
+
+// free gives up the file when the fill has ended and nobody reads. f.mu is held.
+func (f *Fill) free() {
+	if f.claims > 0 || !f.ended {
+		return
+	}
+	if f.spool != nil {
+		f.spool.body.release()
+		f.spool = nil
+	}
+	if f.resolved != nil {
+		f.resolved.Release()
+		f.resolved = nil
+	}
 }
 
 // Begin gives the head of an answer that is for all, and may be stored if its
@@ -196,7 +221,7 @@ func (f *Fill) Write(p []byte) (int, error) {
 		return 0, ErrTruncated
 	}
 	if written > f.store.maxObject() {
-		f.passing = true
+		f.pass()
 	}
 	if f.passing {
 		if err := f.room(len(p)); err != nil {
@@ -205,7 +230,41 @@ func (f *Fill) Write(p []byte) (int, error) {
 	}
 	f.buf = append(f.buf, p...)
 	f.notify()
+	if !f.passing && (f.spool != nil || written > maxInMemory || f.head.Length > maxInMemory) {
+		f.flush(len(f.buf) / blockSize * blockSize)
+	}
 	return len(p), nil
+}
+
+// flush moves n bytes from memory to the file. Where that fails, the body goes on
+// to its readers, and is not stored. f.mu is held, and given up for the time.
+func (f *Fill) flush(n int) {
+	if n == 0 {
+		return
+	}
+	spool, p := f.spool, f.buf[:n]
+	f.mu.Unlock()
+	if spool == nil {
+		spool = f.store.newSpool()
+	}
+	failed := spool == nil || spool.write(p) != nil
+	f.mu.Lock()
+	f.spool = spool
+	if failed {
+		f.pass()
+		return
+	}
+	f.stored += int64(n)
+	f.base = f.stored
+	f.buf = append([]byte(nil), f.buf[n:]...)
+}
+
+// pass makes the body one that is not stored. f.mu is held.
+func (f *Fill) pass() {
+	if !f.passing && f.spool != nil {
+		f.spool.drop()
+	}
+	f.passing = true
 }
 
 // room waits until the window has room for n more bytes, or is empty.
@@ -233,8 +292,8 @@ func (f *Fill) drop() {
 		return
 	}
 	least := f.base + int64(len(f.buf))
-	for b := range f.readers {
-		least = min(least, b.off)
+	for _, off := range f.readers {
+		least = min(least, off)
 	}
 	if least > f.base {
 		f.buf = append([]byte(nil), f.buf[least-f.base:]...)
@@ -250,25 +309,48 @@ func (f *Fill) Commit() error {
 		f.Abort(ErrTruncated)
 		return ErrTruncated
 	}
-	f.done = true
-	f.notify()
-	var o *Object
-	if !f.passing {
-		h := *f.head
-		h.Length = int64(len(f.buf))
-		o = &Object{Head: &h, data: f.buf}
+	if f.spool != nil && !f.passing {
+		f.flush(len(f.buf))
 	}
 	f.mu.Unlock()
+	o := f.object()
+	// The object is there before the fill ends, so that nobody asks again.
 	if o != nil {
-		f.store.put(f.key, o)
+		f.store.keep(f.key, o)
 	}
+	f.mu.Lock()
+	f.done = true
+	f.notify()
+	f.mu.Unlock()
 	f.end()
 	return nil
 }
 
+// object returns the object of a body that is whole, with a reference, or nil where
+// it is not to be stored. Only the leader changes what it reads.
+func (f *Fill) object() *Object {
+	if f.passing {
+		return nil
+	}
+	h := *f.head
+	h.Length = f.base + int64(len(f.buf))
+	if f.spool == nil {
+		return &Object{Head: &h, data: f.buf}
+	}
+	o, err := f.spool.finish(f.key, &h)
+	if err != nil {
+		f.mu.Lock()
+		f.pass()
+		f.mu.Unlock()
+		return nil
+	}
+	return o
+}
+
 // Resolve answers all who wait with an object of the cache, such as the one that
-// the origin has just validated. Each of them releases it.
+// the origin has just validated. Each of them releases it, as the caller does.
 func (f *Fill) Resolve(o *Object) {
+	o.acquire()
 	f.mu.Lock()
 	f.resolved = o
 	f.notify()
@@ -318,6 +400,13 @@ func (f *Fill) end() {
 		delete(sh.fills, f.key)
 	}
 	sh.mu.Unlock()
+	f.mu.Lock()
+	if f.spool != nil && !f.done {
+		f.pass()
+	}
+	f.ended = true
+	f.free()
+	f.mu.Unlock()
 	f.stop(context.Canceled)
 }
 
@@ -337,14 +426,11 @@ func (f *Fill) notify() {
 	}
 }
 
-// stored is up to where the body can be read whatever others do. f.mu is held.
-func (f *Fill) stored() int64 { return 0 }
-
-// reads takes note of a reader.
-func (f *Fill) reads(b *Body) {
+// reads takes note of a reader that begins at off.
+func (f *Fill) reads(b *Body, off int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.readers[b] = struct{}{}
+	f.readers[b] = off
 }
 
 // closed takes note that a reader has ended.
@@ -355,16 +441,29 @@ func (f *Fill) closed(b *Body) {
 	f.notify()
 }
 
-// read reads at a body's offset, and waits for what is to come.
+// errGone is that of a reader of what was not kept.
+var errGone = errors.New("cache: this part of the body was not kept")
+
+// read reads at a reader's offset, and waits for what is to come.
 func (f *Fill) read(b *Body, p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	off := f.readers[b]
 	for {
-		switch at := b.off - f.base; {
-		case at < 0:
-			return 0, errors.New("cache: this part of the body was not kept")
-		case at < int64(len(f.buf)):
-			n := copy(p, f.buf[at:])
+		switch {
+		case off < f.stored:
+			file := f.spool.body.f
+			p = p[:min(int64(len(p)), f.stored-off)]
+			f.mu.Unlock()
+			n, err := file.ReadAt(p, off)
+			f.mu.Lock()
+			f.readers[b] = off + int64(n)
+			return n, err
+		case off < f.base:
+			return 0, errGone
+		case off < f.base+int64(len(f.buf)):
+			n := copy(p, f.buf[off-f.base:])
+			f.readers[b] = off + int64(n)
 			if f.passing {
 				f.notify()
 			}
@@ -388,5 +487,16 @@ func (f *Fill) read(b *Body, p []byte) (int, error) {
 
 // maxObject is the largest body that can be stored.
 func (s *Store) maxObject() int64 {
-	return min(maxInMemory, s.options.Memory/8)
+	if s.disk != nil {
+		return min(MaxObject, s.options.Disk)
+	}
+	return min(maxInMemory, s.options.Memory/2)
+}
+
+// keep stores a new object, and takes over the caller's reference.
+func (s *Store) keep(k Key, o *Object) {
+	if s.put(k, o, true) && s.disk != nil && o.file == nil {
+		s.disk.later(k, func() { s.disk.write(k, o) })
+	}
+	o.Release()
 }

@@ -41,19 +41,30 @@ type Object struct {
 	// of a head. It is dropped with the object's place in memory.
 	Memo atomic.Value
 
-	data []byte // the whole body, where memory has it
-	fill *Fill  // where it still arrives
+	// The body is in one of these.
+	data []byte    // whole, in memory
+	file *bodyFile // in a file
+	fill *Fill     // still arriving
+
+	disk atomic.Pointer[node[struct{}]] // its place on disk
 
 	checked atomic.Uint64 // the epoch at which it was last found valid
 	held    atomic.Int64  // until when it is served stale without asking, Unix ns
 }
 
-// overhead is what an object costs memory beside its body and header.
-const overhead = 512
+const (
+	// overhead is what an object costs memory beside its body and header.
+	overhead = 512
+	// fileOverhead is what one in a file costs; it bounds the files that are open.
+	fileOverhead = 16 << 10
+)
 
 // cost is how many bytes of memory the object takes.
 func (o *Object) cost() int64 {
 	n := int64(len(o.data)) + overhead + int64(len(o.Head.Path))
+	if o.file != nil {
+		n += fileOverhead + 5*int64(len(o.file.sums))
+	}
 	for name, v := range o.Head.Header {
 		n += int64(len(name)) + 64
 		for _, s := range v {
@@ -65,10 +76,17 @@ func (o *Object) cost() int64 {
 
 // Release ends the use of the object.
 func (o *Object) Release() {
-	if o.fill != nil {
+	switch {
+	case o.fill != nil:
 		o.fill.leave()
+	case o.file != nil:
+		o.file.release()
 	}
 }
+
+// acquire lets the object be used once more, until it is released. It fails where
+// it has just been given up.
+func (o *Object) acquire() bool { return o.file == nil || o.file.acquire() }
 
 // Bytes returns the whole body where it is in memory, and otherwise nil. Nobody
 // changes it.
@@ -94,8 +112,11 @@ func (o *Object) Body(ctx context.Context, off, n int64) *Body {
 			b.left = max(length-off, 0)
 		}
 	}
-	if o.fill != nil {
-		o.fill.reads(b)
+	switch {
+	case o.fill != nil:
+		o.fill.reads(b, off)
+	case o.file != nil:
+		o.file.check()
 	}
 	return b
 }
@@ -108,6 +129,9 @@ type Body struct {
 	left   int64 // negative: to the end, wherever that is
 }
 
+// maxSection is the largest part of a file that Section returns.
+const maxSection = 4 << 20
+
 // Read implements io.Reader.
 func (b *Body) Read(p []byte) (int, error) {
 	if b.left == 0 {
@@ -119,13 +143,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	if b.left > 0 && int64(len(p)) > b.left {
 		p = p[:b.left]
 	}
-	var n int
-	var err error
-	if f := b.object.fill; f != nil {
-		n, err = f.read(b, p)
-	} else {
-		n = copy(p, b.object.data[b.off:])
-	}
+	n, err := b.read(p)
 	b.off += int64(n)
 	if b.left > 0 {
 		b.left -= int64(n)
@@ -136,9 +154,25 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// read reads at the body's offset.
+func (b *Body) read(p []byte) (int, error) {
+	switch o := b.object; {
+	case o.fill != nil:
+		return o.fill.read(b, p)
+	case o.file != nil:
+		end, err := o.file.verify(b.off)
+		if err != nil {
+			return 0, err
+		}
+		return o.file.f.ReadAt(p[:min(int64(len(p)), end-b.off)], b.off)
+	default:
+		return copy(p, o.data[b.off:]), nil
+	}
+}
+
 // WriteTo implements io.WriterTo.
 func (b *Body) WriteTo(w io.Writer) (int64, error) {
-	if b.object.fill == nil && b.object.data != nil {
+	if b.object.data != nil {
 		p := b.object.data[b.off : b.off+b.left]
 		n, err := w.Write(p)
 		b.off += int64(n)
@@ -158,7 +192,23 @@ var errNoFile = errors.New("cache: not in a file")
 // object's release. It fails with io.EOF at the end, and otherwise where Read has
 // to be used.
 func (b *Body) Section() (f *os.File, off, n int64, err error) {
-	return nil, 0, 0, errNoFile
+	file := b.object.file
+	if file == nil {
+		return nil, 0, 0, errNoFile
+	}
+	if b.left == 0 {
+		return nil, 0, 0, io.EOF
+	}
+	off = b.off
+	for end := min(off+b.left, off+maxSection); b.off < end; {
+		verified, err := file.verify(b.off)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		b.off = min(verified, end)
+	}
+	b.left -= b.off - off
+	return file.f, off, b.off - off, nil
 }
 
 // Close ends the reading.

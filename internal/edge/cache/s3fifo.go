@@ -18,6 +18,7 @@ type s3fifo[T any] struct {
 
 	mu          sync.Mutex
 	small, main fifo[T]
+	reserved    int64 // bytes of what is not in yet
 	ghosts      ghosts
 }
 
@@ -29,6 +30,7 @@ type node[T any] struct {
 
 	hits       atomic.Uint32 // up to maxHits
 	queue      *fifo[T]      // nil: not in the tier any more, or not yet
+	removed    bool          // before it was in
 	prev, next *node[T]
 }
 
@@ -48,20 +50,63 @@ func (n *node[T]) touch() {
 // add puts a node in, and others out where there is no room.
 func (q *s3fifo[T]) add(n *node[T]) {
 	q.mu.Lock()
+	if n.removed {
+		q.mu.Unlock()
+		return
+	}
 	if q.ghosts.take(n.key) {
 		q.main.push(n)
 	} else {
 		q.small.push(n)
 	}
+	out := q.shrink(q.capacity - q.reserved)
+	q.mu.Unlock()
+	q.tell(out)
+}
+
+// reserve makes room for n bytes more that are no node yet, and tells whether there
+// is any.
+func (q *s3fifo[T]) reserve(n int64) bool {
+	q.mu.Lock()
+	ok := q.reserved+n <= q.capacity
 	var out []*node[T]
-	for q.small.bytes+q.main.bytes > q.capacity {
-		if e := q.evict(); e != nil {
-			out = append(out, e)
-		}
+	if ok {
+		q.reserved += n
+		out = q.shrink(q.capacity - q.reserved)
 	}
 	q.mu.Unlock()
-	for _, e := range out {
-		q.evicted(e)
+	q.tell(out)
+	return ok
+}
+
+// unreserve gives room back.
+func (q *s3fifo[T]) unreserve(n int64) {
+	q.mu.Lock()
+	q.reserved -= n
+	q.mu.Unlock()
+}
+
+// shed gives up at least n bytes, if there are so many.
+func (q *s3fifo[T]) shed(n int64) {
+	q.mu.Lock()
+	out := q.shrink(max(q.small.bytes+q.main.bytes-n, 0))
+	q.mu.Unlock()
+	q.tell(out)
+}
+
+// shrink gives up nodes until no more than limit bytes are in.
+func (q *s3fifo[T]) shrink(limit int64) (out []*node[T]) {
+	for q.small.bytes+q.main.bytes > limit {
+		if n := q.evict(); n != nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (q *s3fifo[T]) tell(out []*node[T]) {
+	for _, n := range out {
+		q.evicted(n)
 	}
 }
 
@@ -94,6 +139,8 @@ func (q *s3fifo[T]) remove(n *node[T]) {
 	defer q.mu.Unlock()
 	if n.queue != nil {
 		n.queue.remove(n)
+	} else {
+		n.removed = true
 	}
 }
 
@@ -101,7 +148,7 @@ func (q *s3fifo[T]) remove(n *node[T]) {
 func (q *s3fifo[T]) bytes() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.small.bytes + q.main.bytes
+	return q.small.bytes + q.main.bytes + q.reserved
 }
 
 // fifo is a queue of nodes.
