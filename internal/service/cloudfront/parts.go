@@ -19,8 +19,9 @@ type Locations interface {
 // one that does: so long the Lambda service refuses to delete the version.
 type Functions interface {
 	// Replica returns what edge locations run of a version of a function,
-	// except for Format and Distributions. arn ends with the version's number.
+	// except for Format and Distributions. arn ends with the version's number;
+	// strict is Distribution.Strict2023.
 	// Where edge locations cannot run that version at that event, the error is
 	// the API's InvalidLambdaFunctionAssociation, in the words of AWS.
-	Replica(ctx context.Context, arn string, event distribution.EventType) (distribution.LambdaReplica, error)
+	Replica(ctx context.Context, arn string, event distribution.EventType, strict bool) (distribution.LambdaReplica, error)
 }

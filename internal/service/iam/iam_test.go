@@ -41,6 +41,7 @@ type bed struct {
 	creds          *credentials.Store
 	store          *state.Store
 	server         *httptest.Server
+	service        *iam.Service
 }
 
 func newBed(t *testing.T) *bed {
@@ -66,6 +67,7 @@ func (b *bed) start() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.service = service
 	b.creds.SetSource(service)
 	b.server = httptest.NewServer(gateway.New(gateway.Options{
 		Services: []*aws.Service{iamapi.NewService(service)}, Credentials: b.creds,
@@ -630,5 +632,26 @@ func TestBadInputNamesTheField(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) { wantError(t, tt.do(), tt.code, tt.message) })
+	}
+}
+
+func TestServicesThatARoleTrusts(t *testing.T) {
+	b := newBed(t)
+	const both = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":["lambda.amazonaws.com","edgelambda.amazonaws.com"]},"Action":"sts:AssumeRole"}]}`
+	const one = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},"Action":"sts:AssumeRole"}]}`
+	const conditional = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"edgelambda.amazonaws.com"},"Action":"sts:AssumeRole","Condition":{"StringEquals":{"aws:SourceAccount":"1"}}}]}`
+	const denied = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"sts:*"},{"Effect":"Deny","Principal":{"Service":"edgelambda.amazonaws.com"},"Action":"sts:AssumeRole"}]}`
+	for trust, want := range map[string]bool{both: true, one: false, conditional: false, denied: false} {
+		name := fmt.Sprintf("role%d", len(trust))
+		out, err := b.CreateRole(t.Context(), &sdkiam.CreateRoleInput{RoleName: &name, AssumeRolePolicyDocument: aws.Ptr(trust)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.service.TrustsService(*out.Role.Arn, "edgelambda.amazonaws.com"); got != want {
+			t.Errorf("%s: %v, want %v", trust, got, want)
+		}
+	}
+	if b.service.TrustsService("arn:aws:iam::123456789012:role/none", "lambda.amazonaws.com") {
+		t.Error("a role that is not there is trusted")
 	}
 }

@@ -139,18 +139,7 @@ func (s *Service) AssumeRole(r *aws.Request, roleARN, sessionName, externalID st
 	if externalID != "" {
 		a.keys["sts:externalid"] = externalID
 	}
-	allowed := false
-	for _, st := range d.Statement {
-		deny := st.Effect == "Deny"
-		if !a.matches(&st, deny) {
-			continue
-		}
-		if deny {
-			return 0, denied
-		}
-		allowed = true
-	}
-	if !allowed {
+	if !a.allowedBy(d.Statement) {
 		return 0, denied
 	}
 	return time.Duration(target.MaxSession) * time.Second, nil
@@ -189,7 +178,24 @@ func (s *Service) principalNames(caller aws.Identity) []string {
 // attempt is one request to assume a role, as statements see it.
 type attempt struct {
 	principals []string
+	service    string            // principal of a service that asks; empty: none does
 	keys       map[string]string // values of condition keys, by lower-case name
+}
+
+// allowedBy tells whether statements allow the request: one does, and none denies
+// it.
+func (a *attempt) allowedBy(statements []statement) (allowed bool) {
+	for _, st := range statements {
+		deny := st.Effect == "Deny"
+		if !a.matches(&st, deny) {
+			continue
+		}
+		if deny {
+			return false
+		}
+		allowed = true
+	}
+	return allowed
 }
 
 // matches tells whether a statement applies. What it cannot judge (elements
@@ -227,6 +233,9 @@ func isAssumeRole(action string) bool { return like(strings.ToLower(action), "st
 func (a *attempt) isPrincipal(p *principals) bool {
 	if p.all {
 		return true
+	}
+	if a.service != "" {
+		return slices.Contains(p.byKind["Service"], a.service)
 	}
 	return slices.ContainsFunc(p.byKind["AWS"], func(v string) bool { return slices.Contains(a.principals, v) })
 }
@@ -305,4 +314,20 @@ func inNetwork(network, address string) bool {
 	}
 	other, err := netip.ParseAddr(network)
 	return err == nil && other == ip
+}
+
+// TrustsService tells whether a service, by its principal such as
+// lambda.amazonaws.com, may assume a role. Conditions that depend on the request
+// are taken not to be met.
+func (s *Service) TrustsService(roleARN, service string) bool {
+	target, ok := s.roleByARN(roleARN)
+	if !ok {
+		return false
+	}
+	d, err := parseDocument(target.Trust)
+	if err != nil {
+		return false // was checked when it was stored
+	}
+	a := attempt{service: service}
+	return a.allowedBy(d.Statement)
 }

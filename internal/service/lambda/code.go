@@ -202,6 +202,7 @@ func (c *code) referenced() map[string]bool {
 	for v := range c.s.layerVersions.Scan("", "") {
 		digests[v.Value.Code.Digest] = true
 	}
+	c.s.replicaDigests(func(digest string) { digests[digest] = true })
 	return digests
 }
 
@@ -307,6 +308,7 @@ func (c *code) recover(ctx context.Context) error {
 	for v := range c.s.layerVersions.Scan("", "") {
 		kept[v.Value.Code.Digest] = true
 	}
+	c.s.replicaDigests(func(digest string) { kept[digest] = true })
 	digests, err := c.s.opts.Images.List()
 	if err != nil {
 		return err

@@ -115,7 +115,7 @@ func (s *Service) newConfiguration(ctx context.Context, name string, in *api.Cre
 		TimeoutSec:   defaultTimeoutSec,
 		MemoryMB:     defaultMemoryMB,
 		EphemeralMB:  defaultEphemeralMB,
-		Logging:      logging{Format: api.LogFormatText, Group: "/aws/lambda/" + name},
+		Logging:      logging{Format: api.LogFormatText, Group: logGroupPrefix + name},
 	}
 	if in.PackageType == api.PackageTypeImage {
 		c.Package = in.PackageType

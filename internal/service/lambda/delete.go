@@ -44,6 +44,9 @@ func (s *Service) DeleteFunction(ctx context.Context, in *api.DeleteFunctionInpu
 }
 
 func (s *Service) deleteFunction(ctx context.Context, e *entry) error {
+	if arn, any := s.replicated(e, ""); any {
+		return isReplicated(arn)
+	}
 	err := s.functions.Delete(ctx, e.key.String(), e.function.Revision)
 	s.reload(e.key)
 	if err != nil {
@@ -70,6 +73,9 @@ func (s *Service) deleteVersion(ctx context.Context, e *entry, qualifier string)
 	v := e.published(qualifier)
 	if v == nil {
 		return nil // as on AWS
+	}
+	if arn, any := s.replicated(e, qualifier); any {
+		return isReplicated(arn)
 	}
 	var users []string
 	for _, name := range slices.Sorted(maps.Keys(e.aliases)) {

@@ -20,6 +20,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
@@ -198,6 +199,11 @@ func (f *fixture) open() {
 		f.t.Fatal(err)
 	}
 	f.opts.Store = f.store
+	records, err := distribution.Open(f.t.Context(), f.store)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.opts.Replicas = records.Replicas
 	if f.Service, err = New(f.t.Context(), f.opts); err != nil {
 		f.t.Fatal(err)
 	}

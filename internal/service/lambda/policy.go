@@ -266,11 +266,16 @@ func (s *Service) GetPolicy(ctx context.Context, in *api.GetPolicyInput) (*api.G
 	if err != nil {
 		return nil, err
 	}
-	h := s.policyHolder(s.entries.get(ref.functionKey), ref)
-	if h == nil || len(h.policy) == 0 {
+	e := s.entries.get(ref.functionKey)
+	h := s.policyHolder(e, ref)
+	if h == nil {
 		return nil, noSuchResource()
 	}
-	text, err := policyText(h.policy)
+	policy := slices.Concat(h.policy, s.replicaStatements(e, ref))
+	if len(policy) == 0 {
+		return nil, noSuchResource()
+	}
+	text, err := policyText(policy)
 	if err != nil {
 		return nil, internal(err)
 	}

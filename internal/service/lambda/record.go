@@ -16,6 +16,10 @@ import (
 	"lapwing.dev/lapwing/internal/image/container"
 )
 
+// logGroupPrefix begins the name of the log group that a function has unless its
+// configuration names another one.
+const logGroupPrefix = "/aws/lambda/"
+
 // functionRecord is a function and its $LATEST version.
 type functionRecord struct {
 	// ID is the function's incarnation: versions and aliases of a deleted

@@ -40,6 +40,7 @@ import (
 	"github.com/google/uuid"
 
 	api "lapwing.dev/lapwing/internal/aws/lambda"
+	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/function"
 	"lapwing.dev/lapwing/internal/image"
@@ -86,6 +87,11 @@ type Options struct {
 	Images  *image.Store
 	Invoker Invoker
 	Events  Events
+	// Roles may be nil: then no role may run at edge locations.
+	Roles Roles
+	// Replicas are the versions that edge locations run; nil: none. The service
+	// reads them only.
+	Replicas *state.Collection[distribution.LambdaReplica]
 	// Objects may be nil: then code from S3 is refused.
 	Objects Objects
 	// Containers may be nil: then container images are refused.
