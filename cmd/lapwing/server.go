@@ -213,6 +213,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
 		MemoryLow:    memoryLow,
+		Processors:   worker.HostProcessors{},
 		IdleTimeout:  s.opts.idle,
 		Observer:     s.metering,
 		Logger:       s.log,

@@ -46,6 +46,8 @@ type Options struct {
 	// idle environments are given up. May be nil.
 	Memory    Memory
 	MemoryLow int64
+	// Processors tells how busy the host is. May be nil.
+	Processors Processors
 	// Observer is told of concurrency as it changes. May be nil.
 	Observer Observer
 	Logger   *slog.Logger
@@ -63,8 +65,9 @@ type Dispatcher struct {
 	life   sync.RWMutex   // orders wg.Go, where it comes from outside, before the Wait of Close
 	wg     sync.WaitGroup // every goroutine of the dispatcher
 
-	began time.Time
-	ahead chan struct{} // bounds how many provisioned environments start at once
+	began  time.Time
+	demand *demand
+	ahead  chan struct{} // bounds how many provisioned environments start at once
 
 	mu       sync.RWMutex
 	homes    map[string]*home    // by function ARN
@@ -87,7 +90,7 @@ func New(opts Options) *Dispatcher {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := &Dispatcher{
-		opts: opts, log: opts.Logger, began: time.Now(),
+		opts: opts, log: opts.Logger, began: time.Now(), demand: newDemand(opts.Processors),
 		ahead: make(chan struct{}, max(4, runtime.NumCPU())),
 		homes: map[string]*home{}, accounts: map[string]*account{},
 	}

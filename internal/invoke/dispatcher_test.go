@@ -30,6 +30,7 @@ type fakeStarter struct {
 	startIn func(n int) error              // may refuse the n-th start
 	fails   func(Spec) error               // may refuse a start
 	work    func(e *fakeEnv, req *Request) // replaces sleeping for runTime
+	cpuTime time.Duration                  // of an invocation
 }
 
 type fakeEnv struct {
@@ -40,6 +41,8 @@ type fakeEnv struct {
 	busy atomic.Bool
 	dead atomic.Bool
 	t    *testing.T
+
+	served atomic.Int64
 }
 
 func (s *fakeStarter) starter(t *testing.T) Starter {
@@ -97,9 +100,12 @@ func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
 	}
 	call.Finish(&Result{}, fmt.Appendf(nil, "env %d", e.n))
 	time.Sleep(e.s.tail)
+	e.served.Add(1)
 	e.busy.Store(false)
 	return !e.dead.Load()
 }
+
+func (e *fakeEnv) CPUTime() time.Duration { return time.Duration(e.served.Load()) * e.s.cpuTime }
 
 func (e *fakeEnv) Alive() bool { return !e.dead.Load() }
 

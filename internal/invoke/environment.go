@@ -3,6 +3,7 @@ package invoke
 import (
 	"context"
 	"errors"
+	"time"
 
 	"lapwing.dev/lapwing/internal/function"
 )
@@ -50,6 +51,9 @@ type Environment interface {
 	// Invoke returns. It tells whether the environment can be used again. ctx
 	// ends when the dispatcher is closed, not when the caller leaves.
 	Invoke(ctx context.Context, req *Request, call *Call) (reusable bool)
+	// CPUTime returns how much CPU time it has used so far; 0 where that is not
+	// known.
+	CPUTime() time.Duration
 	// Alive tells whether the environment can take an invocation.
 	Alive() bool
 	// Close ends the environment: its Shutdown phase, then everything that

@@ -48,26 +48,21 @@ func (h *home) acquire(req *Request) (*environment, error) {
 		return e, nil
 	}
 	p := h.pool(req)
-	if e := p.takeIdle(); e != nil {
-		e.begin(req, by)
-		h.mu.Unlock()
-		return e, nil
+	crowded := h.crowded(p)
+	if !crowded && len(p.waiting) == 0 {
+		if e := p.takeIdle(); e != nil {
+			e.begin(req, by)
+			h.mu.Unlock()
+			return e, nil
+		}
 	}
 	w := &waiter{ready: make(chan struct{})}
 	p.waiting = append(p.waiting, w)
-	h.startMissing(p, p.finishing)
-	h.mu.Unlock()
-
-	grace := time.NewTimer(finishGrace)
-	defer grace.Stop()
-	select {
-	case <-w.ready:
-	case <-grace.C:
-		h.mu.Lock()
-		h.startMissing(p, 0)
-		h.mu.Unlock()
-		<-w.ready
+	if !crowded {
+		h.serveWaiting(p, p.finishing)
 	}
+	h.mu.Unlock()
+	h.await(p, w)
 	if w.err != nil {
 		h.leave(req, by, w.throttled)
 		return nil, w.err
@@ -241,6 +236,7 @@ func (h *home) answered(e *environment) {
 
 // release takes e back after an invocation.
 func (h *home) release(e *environment, reusable bool) {
+	cpu := e.measure()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if e.answered {
@@ -254,7 +250,13 @@ func (h *home) release(e *environment, reusable bool) {
 	case e.provision != nil:
 		h.releaseProvisioned(e, reusable)
 	case reusable:
-		e.pool.busy--
+		p := e.pool
+		follow(&p.pace.time, h.d.clock()-e.began)
+		if cpu > 0 {
+			follow(&p.pace.cpu, cpu)
+		}
+		p.busy--
+		p.passed++
 		h.offer(e)
 	default:
 		e.pool.busy--

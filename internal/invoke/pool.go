@@ -29,7 +29,9 @@ type pool struct {
 	starting  int            // environments on their way
 	busy      int            // environments in use
 	finishing int            // environments that have answered and will be free soon
-	retired   bool           // takes no environment back
+	passed    int            // environments that were given back
+	pace      pace
+	retired   bool // takes no environment back
 }
 
 // environment is an Environment with what the home knows of it.
@@ -44,12 +46,16 @@ type environment struct {
 
 	request  *Request // the invocation that it serves
 	by       Served
-	answered bool // that has answered its caller
+	began    time.Duration // when, by the dispatcher's clock
+	answered bool          // that has answered its caller
+
+	served, sampled int           // invocations: so far, and when the CPU time was last looked at
+	used            time.Duration // CPU time then
 }
 
 // begin notes the invocation that e serves next.
 func (e *environment) begin(req *Request, by Served) {
-	e.request, e.by, e.answered = req, by, false
+	e.request, e.by, e.began, e.answered = req, by, e.home.d.clock(), false
 }
 
 // soon counts the environments like e that have answered and will be free soon.
@@ -243,7 +249,7 @@ func (h *home) admitNew(req *Request) (*pool, error) {
 func (h *home) wanted(p *pool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(p.waiting) >= p.starting {
+	if len(p.waiting) >= p.starting && !h.crowded(p) {
 		return true
 	}
 	p.starting--
@@ -268,22 +274,49 @@ func (h *home) failed(p *pool, err error) {
 	w.fail(err)
 }
 
+// give gives an environment, which counts as busy, to the first waiter.
+func (h *home) give(p *pool, e *environment) {
+	w := p.waiting[0]
+	p.waiting = slices.Delete(p.waiting, 0, 1)
+	w.env = e
+	close(w.ready)
+}
+
 // offer gives a free environment to the first waiter, or lays it aside.
 func (h *home) offer(e *environment) {
 	p := e.pool
 	switch {
-	case len(p.waiting) > 0:
-		w := p.waiting[0]
-		p.waiting = slices.Delete(p.waiting, 0, 1)
+	case len(p.waiting) > 0 && !h.crowded(p):
 		p.busy++
-		w.env = e
-		close(w.ready)
+		h.give(p, e)
 	case p.retired || h.d.ctx.Err() != nil:
 		h.discard(e)
 	default:
 		e.idleAt = time.Now()
 		p.idle = append(p.idle, e)
 	}
+}
+
+// serveWaiting gives waiters the environments that are idle, and starts what is
+// missing then, as startMissing does.
+func (h *home) serveWaiting(p *pool, soon int) {
+	for h.handOver(p) {
+	}
+	h.startMissing(p, soon)
+}
+
+// handOver gives an idle environment to who waits for longest, where there are
+// both.
+func (h *home) handOver(p *pool) bool {
+	if len(p.waiting) == 0 {
+		return false
+	}
+	e := p.takeIdle()
+	if e == nil {
+		return false
+	}
+	h.give(p, e)
+	return true
 }
 
 func (h *home) retirePool(k poolKey, p *pool) {

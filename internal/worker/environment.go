@@ -408,6 +408,18 @@ func (e *environment) fail() {
 	e.broken = true
 }
 
+// CPUTime implements invoke.Environment.
+func (e *environment) CPUTime() time.Duration {
+	if e.in == nil {
+		return 0
+	}
+	st, err := e.in.sandbox.Stats()
+	if err != nil {
+		return 0
+	}
+	return time.Duration(st.CPUNanos)
+}
+
 // Alive implements invoke.Environment.
 func (e *environment) Alive() bool {
 	e.mu.Lock()

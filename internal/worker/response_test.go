@@ -98,6 +98,8 @@ func (f responding) Invoke(ctx context.Context, req *invoke.Request, call *invok
 	f(&response{ctx: ctx, req: req, call: call})
 	return true
 }
+func (f responding) CPUTime() time.Duration { return 0 }
+
 func (f responding) Alive() bool { return true }
 
 func (f responding) Close() {}
