@@ -66,13 +66,13 @@ func TestAuthorityIsKept(t *testing.T) {
 	if err := handshake(second, trust, "added.example"); err != nil {
 		t.Errorf("after a restart: %v", err)
 	}
-	for file, mode := range map[string]os.FileMode{caFile: 0o644, caKeyFile: 0o600} {
+	for file, mode := range map[string]os.FileMode{"ca.pem": 0o644, "ca-key.pem": 0o600} {
 		info, err := os.Stat(filepath.Join(dir, file))
 		if err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", file, info, err)
 		}
 	}
-	if err := os.Remove(filepath.Join(dir, caKeyFile)); err != nil {
+	if err := os.Remove(filepath.Join(dir, "ca-key.pem")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := OpenAuthority(dir, nil); err == nil || !strings.Contains(err.Error(), "key") {
