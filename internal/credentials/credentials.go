@@ -153,6 +153,11 @@ var (
 	sessionName = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
 )
 
+// SessionName returns the name of a function's role session: the function's, as
+// far as a session may have it. At edge locations names are longer, since they
+// begin with a Region.
+func SessionName(function string) string { return function[:min(len(function), 64)] }
+
 // Issue issues credentials that act as a role of this account. The session's
 // name becomes part of the ARN of whoever uses them. The role need not exist:
 // callers that must know (AssumeRole) check.

@@ -203,7 +203,7 @@ func (e *environment) started(ctx context.Context, res host.InitResult, err erro
 
 // credentials issues what the function has of its role.
 func (e *environment) credentials(ttl time.Duration) (credentials.Session, error) {
-	creds, err := e.w.opts.Credentials.Issue(e.v.Role, e.v.Name, ttl)
+	creds, err := e.w.opts.Credentials.Issue(e.v.Role, credentials.SessionName(e.v.Name), ttl)
 	if err != nil {
 		return creds, fmt.Errorf("credentials of %s: %w", e.v.Role, err)
 	}

@@ -12,7 +12,10 @@
 // Terms and rules are those of the CloudFront developer guide.
 package distribution
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Format is the version of the records below. A location that meets a newer one
 // keeps serving what it has, and says so.
@@ -284,6 +287,19 @@ type LambdaReplica struct {
 	LogFormat, ApplicationLevel, SystemLevel, Group string
 	// Distributions are the ids of those that have it associated.
 	Distributions []string
+}
+
+// LocalName returns what the function is called where it runs: its name with its
+// Region before it, as in us-east-1.NAME (CloudFront developer guide, "Edge
+// function logs").
+func (r *LambdaReplica) LocalName() string { return r.Home() + "." + r.Name }
+
+// Home returns the Region of the function itself.
+func (r *LambdaReplica) Home() string {
+	if parts := strings.SplitN(r.ARN, ":", 5); len(parts) == 5 {
+		return parts[3]
+	}
+	return r.ARN
 }
 
 // Invalidation takes objects out of every cache.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,14 +166,10 @@ func (r *replicas) drop(ctx context.Context, arn string) {
 // the function with its Region before it, its Region the location's, and its log
 // group follows from both (CloudFront developer guide, "Edge function logs").
 func (r *replicas) version(rec distribution.LambdaReplica) *function.Version {
-	home := rec.ARN
-	if parts := strings.SplitN(rec.ARN, ":", 5); len(parts) == 5 {
-		home = parts[3]
-	}
-	name := home + "." + rec.Name
+	name := rec.LocalName()
 	group := "/aws/lambda/" + name
 	if rec.Group != "" {
-		group = home + "." + rec.Group
+		group = rec.Home() + "." + rec.Group
 	}
 	arch := "x86_64"
 	if runtime.GOARCH == "arm64" {

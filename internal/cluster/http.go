@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Bounds of connections between nodes. A node that does not answer is noticed
+// within seconds, and one that is back is reached at once.
+const (
+	dialTimeout      = time.Second
+	handshakeTimeout = 2 * time.Second
+	pingAfter        = time.Second
+	pingTimeout      = 2 * time.Second
+	headerTimeout    = 30 * time.Second
+	idleTimeout      = 90 * time.Second
+	maxHeader        = 64 << 10
+)
+
+// Transport returns what makes requests to nodes of a role; their addresses are
+// in the requests' URLs.
+func (n *Node) Transport(role Role) *http.Transport {
+	return transport(&http.Transport{TLSClientConfig: n.Client(role)})
+}
+
+// JoiningTransport is Transport to the core for a node that has yet to join.
+func JoiningTransport(fingerprint string) *http.Transport {
+	return transport(&http.Transport{TLSClientConfig: Joining(fingerprint)})
+}
+
+func transport(t *http.Transport) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: pingAfter}
+	t.DialContext = dialer.DialContext
+	t.TLSHandshakeTimeout = handshakeTimeout
+	t.ResponseHeaderTimeout = headerTimeout
+	t.IdleConnTimeout = idleTimeout
+	t.MaxResponseHeaderBytes = maxHeader
+	t.ForceAttemptHTTP2 = true
+	t.DisableCompression = true
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: pingTimeout + pingAfter}
+	return t
+}
+
+// ServerOptions configures Serve.
+type ServerOptions struct {
+	Listener net.Listener // of TCP
+	Handler  http.Handler
+	// Joining lets callers without a certificate in: Caller tells them apart.
+	Joining bool
+	Drain   time.Duration // how long requests under way have at the end
+	Logger  *slog.Logger
+}
+
+// Serve answers the requests of other nodes until ctx ends; then it lets those
+// under way finish.
+func (n *Node) Serve(ctx context.Context, o ServerOptions) error {
+	s := &http.Server{
+		Handler: o.Handler, TLSConfig: n.Server(o.Joining), ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout: handshakeTimeout + pingTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- s.ServeTLS(o.Listener, "", "") }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("cluster: serve nodes: %w", err)
+	case <-ctx.Done():
+	}
+	dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.Drain)
+	defer cancel()
+	if s.Shutdown(dctx) != nil {
+		_ = s.Close() // what is under way is cut off
+	}
+	return nil
+}
+
+// Caller returns who makes a request; ok is false for callers without a
+// certificate.
+func Caller(r *http.Request) (i Identity, ok bool) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return Identity{}, false
+	}
+	i, err := IdentityOf(r.TLS.PeerCertificates[0])
+	return i, err == nil
+}
