@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"lapwing.dev/lapwing/internal/edge/distribution"
+)
+
+// AppendKey appends what tells the object that a request is for from others: all
+// but the distribution. Each part begins with its length, so that no two requests
+// of different parts make the same key. Methods share objects, but for OPTIONS.
+func (p *Plan) AppendKey(dst []byte, r *Request) []byte {
+	if r.Method == "OPTIONS" {
+		dst = append(dst, 'O')
+	} else {
+		dst = append(dst, 'G')
+	}
+	dst = appendPart(dst, r.Path)
+	dst = p.appendQuery(dst, r.Query)
+	for _, name := range p.keyHeaders {
+		if name == "Host" {
+			dst = appendPart(dst, r.Host)
+			continue
+		}
+		values := r.Header[name]
+		dst = binary.AppendUvarint(dst, uint64(len(values)))
+		for _, v := range values {
+			dst = appendPart(dst, v)
+		}
+	}
+	if chooses(p.Behaviour.Key.Cookies) {
+		dst = p.appendCookies(dst, r)
+	}
+	return append(dst, byte(p.Encodings(r)))
+}
+
+func appendPart(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// appendQuery appends the chosen parameters, in the order in which they are.
+func (p *Plan) appendQuery(dst []byte, query string) []byte {
+	c := &p.Behaviour.Key.Query
+	switch c.Mode {
+	case distribution.ModeAll:
+		return appendPart(dst, query)
+	case distribution.ModeOnly, distribution.ModeExcept:
+		for pair := range strings.SplitSeq(query, "&") {
+			if pair != "" && takes(c, queryName(pair)) {
+				dst = appendPart(dst, pair)
+			}
+		}
+	}
+	return append(dst, 0)
+}
+
+func queryName(pair string) string {
+	name, _, _ := strings.Cut(pair, "=")
+	return name
+}
+
+// appendCookies appends the chosen cookies, by name, so that the order in which
+// a viewer sends them makes no difference.
+func (p *Plan) appendCookies(dst []byte, r *Request) []byte {
+	var chosen []string
+	for _, line := range r.Header["Cookie"] {
+		for cookie := range eachCookie(line) {
+			if takes(&p.Behaviour.Key.Cookies, cookieName(cookie)) {
+				chosen = append(chosen, cookie)
+			}
+		}
+	}
+	slices.SortStableFunc(chosen, func(a, b string) int { return strings.Compare(cookieName(a), cookieName(b)) })
+	for _, c := range chosen {
+		dst = appendPart(dst, c)
+	}
+	return append(dst, 0)
+}
+
+// takes tells whether a choice, of cookies or parameters, takes a name.
+func takes(c *distribution.Choice, name string) bool {
+	switch c.Mode {
+	case distribution.ModeAll, distribution.ModeAllAnd:
+		return true
+	case distribution.ModeOnly:
+		return listed(c.Names, name)
+	case distribution.ModeExcept:
+		return !listed(c.Names, name)
+	}
+	return false
+}
+
+// listed tells whether names have a name. Those that end with "*" stand for all
+// that begin so, as cookies and parameters of policies may.
+func listed(names []string, name string) bool {
+	for _, n := range names {
+		if n == name {
+			return true
+		}
+		if prefix, ok := strings.CutSuffix(n, "*"); ok && strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// eachCookie iterates over the "name=value" pairs of a Cookie header.
+func eachCookie(line string) func(yield func(string) bool) {
+	return func(yield func(string) bool) {
+		for c := range strings.SplitSeq(line, ";") {
+			if c = strings.TrimSpace(c); c != "" && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+func cookieName(cookie string) string {
+	name, _, _ := strings.Cut(cookie, "=")
+	return name
+}
