@@ -90,6 +90,10 @@ type server struct {
 	registry    *registry.Registry
 	functions   *lambda.Service
 	services    []*aws.Service
+	edge        *edgeNode
+
+	edgeHTTP, edgeHTTPS net.Listener   // nil: none
+	edgeQUIC            net.PacketConn // nil: none
 
 	address net.Addr // of the endpoint
 
@@ -102,7 +106,7 @@ func (s *server) onClose(f func(context.Context) error) { s.closers = append(s.c
 
 // newServer opens every part and starts to serve.
 func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, err error) {
-	s := &server{opts: o, log: log, failed: make(chan error, 2)}
+	s := &server{opts: o, log: log, failed: make(chan error, 6)}
 	defer func() {
 		if err != nil {
 			err = s.close(err)
@@ -118,7 +122,10 @@ func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, e
 		return nil
 	})
 	s.address = listener.Addr()
-	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openServices} {
+	if err := s.listenEdge(ctx); err != nil {
+		return nil, err
+	}
+	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openEdge, s.openServices} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -322,6 +329,7 @@ func (s *server) serve(listener net.Listener) error {
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
 		Tracer:   s.tracer,
+		Edge:     s.edge.server,
 		Registry: s.registry.Handler(registry.HandlerOptions{Authenticate: s.credentials.CheckRegistryToken, Logger: s.log}),
 		FunctionURLs: meteredURLs{
 			functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}), s.functions, s.metering.lambda,
@@ -331,11 +339,8 @@ func (s *server) serve(listener net.Listener) error {
 	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr()), Region: s.opts.region}
 	var tlsConfig *tls.Config
 	if s.opts.tls {
-		authority, err := gateway.OpenAuthority(filepath.Join(s.opts.data, authorityDir), s.opts.domains)
-		if err != nil {
-			return err
-		}
-		tlsConfig = authority.TLS()
+		authority := s.edge.authority
+		tlsConfig = s.edge.withEdge(authority.TLS())
 		s.endpoint.URL = "https://" + reachable(listener.Addr())
 		s.endpoint.CAFile = authority.File()
 	}
@@ -346,6 +351,9 @@ func (s *server) serve(listener net.Listener) error {
 	gw.Handle(metricsPath, outside(inside.Addr(), s.metering.exporter.Handler()))
 	s.listen(gw, listener, tlsConfig)
 	s.listen(gw, inside, nil)
+	if err := s.serveEdge(gw); err != nil {
+		return err
+	}
 	// Functions find the endpoint served from their first event on.
 	s.queue.Start(s.functions)
 	s.onClose(func(context.Context) error { s.queue.Stop(); return nil })

@@ -33,6 +33,7 @@ type upOptions struct {
 	snapshotKey string
 	snapshotMB  int
 	snapshotAge time.Duration
+	edge        edgeOptions
 }
 
 func upCommand(data *string) *cobra.Command {
@@ -71,6 +72,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.StringVar(&o.snapshotKey, "snapshot-key", "", "`FILE` with the 32 bytes of a key to encrypt snapshots with")
 	f.IntVar(&o.snapshotMB, "snapshot-space", 0, "`MB` of the disk for snapshots (default 10240, or a tenth of the disk)")
 	f.DurationVar(&o.snapshotAge, "snapshot-age", snapshot.DefaultTTL, "`TIME` after which a snapshot is made anew")
+	o.edge.flags(f)
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
 }
@@ -96,6 +98,9 @@ func (o *upOptions) check() error {
 	}
 	if o.idle <= 0 {
 		return usageError{fmt.Errorf("--idle-timeout %v: want more than 0", o.idle)}
+	}
+	if err := o.edge.check(o.listen); err != nil {
+		return err
 	}
 	if err := o.checkSnapshots(); err != nil {
 		return err

@@ -79,6 +79,13 @@ func (a *Authority) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	case !slices.ContainsFunc(a.names, below):
 		return nil, fmt.Errorf("no certificate for the name %q", name)
 	}
+	return a.Certificate(name)
+}
+
+// Certificate finds or makes the certificate of a name, of whatever domain: the
+// caller knows that the server goes by it. An empty name stands for all names that
+// the authority was opened with.
+func (a *Authority) Certificate(name string) (*tls.Certificate, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.certs[name]; c != nil && time.Until(c.Leaf.NotAfter) > renewal {

@@ -85,11 +85,21 @@ type Options struct {
 	Tracer *otlp.Tracer
 	// FunctionURLs serves the requests for function URLs; nil: there are none.
 	FunctionURLs FunctionURLs
+	// Edge serves the hosts of distributions; nil: there are none.
+	Edge Edge
 	// Registry serves the container registry at /v2/; nil: there is none. It
 	// answers for who may do what.
 	Registry http.Handler
 	// Now tells the time by which signatures are judged; time.Now when nil.
 	Now func() time.Time
+}
+
+// Edge serves what is for a content delivery network; package edge implements it.
+// It answers for who may do what.
+type Edge interface {
+	http.Handler
+	// Serves tells whether a Host header names a distribution.
+	Serves(host string) bool
 }
 
 // Gateway is the front door; it implements http.Handler.
@@ -164,6 +174,10 @@ type exchange struct {
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
+	if g.options.Edge != nil && g.options.Edge.Serves(r.Host) {
+		g.options.Edge.ServeHTTP(writer, r)
+		return
+	}
 	w := newResponse(writer, g.stall)
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = newPatientBody(r.Body, w)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -112,6 +113,22 @@ func (t *transports) get(p profile, dial Dial) *http.Transport {
 	made := t.make(p, dial)
 	t.byKey[p] = made
 	return made
+}
+
+// Resolve tells whether a domain name can be looked up; the error is an *Error.
+func (c *Client) Resolve(ctx context.Context, domain string) error {
+	if c.options.Local != nil {
+		if _, local := c.options.Local(domain); local {
+			return nil
+		}
+	}
+	if _, err := netip.ParseAddr(domain); err == nil {
+		return nil
+	}
+	if _, err := c.options.Resolver.LookupNetIP(ctx, "ip", domain); err != nil {
+		return dialError(err)
+	}
+	return nil
 }
 
 func (t *transports) close() {

@@ -56,6 +56,27 @@ func (p *Plan) appendQuery(dst []byte, query string) []byte {
 	return append(dst, 0)
 }
 
+// KeyedQuery returns the part of a query string that is in the key.
+func (p *Plan) KeyedQuery(query string) string {
+	c := &p.Behaviour.Key.Query
+	switch {
+	case query == "" || !chooses(*c):
+		return ""
+	case c.Mode == distribution.ModeAll:
+		return query
+	}
+	var kept []string
+	for pair := range strings.SplitSeq(query, "&") {
+		if pair != "" && takes(c, queryName(pair)) {
+			kept = append(kept, pair)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// Keys tells whether a header, by its canonical name, is in the key.
+func (p *Plan) Keys(header string) bool { return slices.Contains(p.keyHeaders, header) }
+
 func queryName(pair string) string {
 	name, _, _ := strings.Cut(pair, "=")
 	return name

@@ -84,6 +84,14 @@ func set(names []string) map[string]bool {
 
 func chooses(c distribution.Choice) bool { return c.Mode != "" && c.Mode != distribution.ModeNone }
 
+// Has tells whether a function runs at an event.
+func (p *Plan) Has(e distribution.EventType) bool {
+	return p.IsLambda(e) || p.Behaviour.Viewer[e] != ""
+}
+
+// IsLambda tells whether the function of an event is one of Lambda@Edge.
+func (p *Plan) IsLambda(e distribution.EventType) bool { return p.Behaviour.Functions[e].ARN != "" }
+
 // Allows tells whether viewers may use a method.
 func (p *Plan) Allows(method string) bool { return p.allowed[method] }
 
@@ -95,11 +103,11 @@ func (p *Plan) Caches(method string) bool { return p.caching && p.cached[method]
 func (p *Plan) Collapses() bool { return !p.Cookies }
 
 // Matches tells whether a path, as Normalise made it, is the behaviour's.
-func (p *Plan) Matches(path string) bool { return match(p.pattern, path) }
+func (p *Plan) Matches(path string) bool { return Match(p.pattern, path) }
 
-// match matches a pattern in which "*" is any number of any characters, the slash
+// Match matches a pattern in which "*" is any number of any characters, the slash
 // among them, and "?" is any one.
-func match(pattern, s string) bool {
+func Match(pattern, s string) bool {
 	// The last star, and from where in s it has been tried.
 	star, from := -1, 0
 	p, i := 0, 0

@@ -13,7 +13,7 @@ import (
 // connection only, and those that the edge writes by itself.
 var notPassed = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Via", "X-Cache", "X-Amz-Cf-Id", "X-Amz-Cf-Pop", "X-Edge-Location", "Alt-Svc",
+	"Age", "Content-Length", "Via", "X-Cache", "X-Amz-Cf-Id", "X-Amz-Cf-Pop", "X-Edge-Location", "Alt-Svc",
 }
 
 // Clean takes from an origin's header what is not for viewers. What it leaves is
@@ -190,7 +190,7 @@ func (c *responseHeaders) matches(origin string) bool {
 	origin = strings.ToLower(origin)
 	_, host, _ := strings.Cut(origin, "://")
 	for _, o := range c.origins {
-		if match(o, origin) || (!strings.Contains(o, "://") && match(o, host)) {
+		if Match(o, origin) || (!strings.Contains(o, "://") && Match(o, host)) {
 			return true
 		}
 	}

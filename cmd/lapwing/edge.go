@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/spf13/pflag"
+
+	"lapwing.dev/lapwing/internal/aws"
+	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/edge"
+	"lapwing.dev/lapwing/internal/edge/cache"
+	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/geo"
+	"lapwing.dev/lapwing/internal/edge/origin"
+	"lapwing.dev/lapwing/internal/edge/viewer"
+	"lapwing.dev/lapwing/internal/gateway"
+)
+
+// edgeOptions are the flags of `lapwing up` that are about viewers.
+type edgeOptions struct {
+	http, https string
+	allow       []string
+	originCA    string
+	geo         []string
+	memoryMB    int
+	diskMB      int
+
+	prefixes []netip.Prefix // of allow
+}
+
+// Sizes of the edge cache where the operator gives none, in MB.
+const (
+	defaultEdgeMemory = 256
+	defaultEdgeDisk   = 4096
+)
+
+func (o *edgeOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.http, "edge-http", "", "`HOST:PORT` where viewers of distributions are served by HTTP (distributions' host names are served at --listen, too)")
+	f.StringVar(&o.https, "edge-https", "", "`HOST:PORT` where viewers are served by HTTPS, HTTP/2 and, on UDP, HTTP/3")
+	f.StringSliceVar(&o.allow, "origin-allow", nil, "`CIDR` of private addresses that origins of distributions may have (may be repeated); loopback is one where Lapwing listens on loopback only")
+	f.StringVar(&o.originCA, "origin-ca", "", "`FILE` with certificates of further authorities that origins may be certified by")
+	f.StringSliceVar(&o.geo, "geo-database", nil, "`FILE` that knows where viewers are: a database in MaxMind's format (.mmdb) or lines of NETWORK COUNTRY (may be repeated)")
+	f.IntVar(&o.memoryMB, "edge-memory", defaultEdgeMemory, "`MB` of memory for objects of distributions")
+	f.IntVar(&o.diskMB, "edge-disk", defaultEdgeDisk, "`MB` of the disk for objects of distributions")
+}
+
+func (o *edgeOptions) check(listen string) error {
+	loopback := isLoopback(listen)
+	for _, l := range []struct{ flag, address string }{{"--edge-http", o.http}, {"--edge-https", o.https}} {
+		if l.address == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(l.address); err != nil {
+			return usageError{fmt.Errorf("%s %q: want HOST:PORT, e.g. 127.0.0.1:8080", l.flag, l.address)}
+		}
+		loopback = loopback && isLoopback(l.address)
+	}
+	for _, text := range o.allow {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return usageError{fmt.Errorf("--origin-allow %q: want a network, e.g. 10.0.0.0/8", text)}
+		}
+		o.prefixes = append(o.prefixes, p)
+	}
+	if loopback {
+		o.prefixes = append(o.prefixes, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	}
+	if o.memoryMB < 1 || o.diskMB < 0 {
+		return usageError{errors.New("--edge-memory and --edge-disk: want at least 1 MB of memory")}
+	}
+	return nil
+}
+
+// isLoopback tells whether an address can be reached from this host alone.
+func isLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// edgeNode is the edge location of this process.
+type edgeNode struct {
+	records      *distribution.Records
+	server       *edge.Server
+	certificates *viewer.Certificates
+	authority    *gateway.Authority
+	own          *ownOrigins
+}
+
+// defaultLocation is the name of an edge location that the operator gives none.
+const defaultLocation = "LPW50-P1"
+
+// openEdge opens the edge location. Its listeners come with serveEdge.
+func (s *server) openEdge(ctx context.Context) (err error) {
+	n := &edgeNode{own: &ownOrigins{region: s.opts.region, domains: s.opts.domains}}
+	s.edge = n
+	if n.records, err = distribution.Open(ctx, s.store); err != nil {
+		return err
+	}
+	o := s.opts.edge
+	store, err := cache.Open(cache.Options{
+		Dir: filepath.Join(s.opts.data, "edge-cache"), Memory: int64(o.memoryMB) << 20, Disk: int64(o.diskMB) << 20, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return store.Close() })
+	places, err := geo.Open(o.geo...)
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return places.Close() })
+	roots, err := originRoots(o.originCA)
+	if err != nil {
+		return err
+	}
+	n.server = edge.New(edge.Options{
+		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: defaultLocation, AltSvc: altSvc(o.https),
+		Origins: origin.New(origin.Options{
+			Allow: o.prefixes, Local: n.own.dial, RootCAs: roots,
+			Sign: &originSigner{credentials: s.credentials, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })},
+		}),
+	})
+	s.onClose(func(context.Context) error { n.server.Close(); return nil })
+	if n.authority, err = gateway.OpenAuthority(filepath.Join(s.opts.data, authorityDir), s.opts.domains); err != nil {
+		return err
+	}
+	n.certificates = viewer.NewCertificates(viewer.CertificateOptions{
+		Sites: n.server, Records: n.records.Certificates, Default: n.authority.Certificate, Logger: s.log,
+	})
+	s.onClose(func(context.Context) error { n.certificates.Close(); return nil })
+	return nil
+}
+
+// Applied tells how far this location is with its records.
+func (n *edgeNode) Applied() distribution.Revisions {
+	r := n.server.Applied()
+	r.Certificates = n.certificates.Applied()
+	return r
+}
+
+// altSvc tells viewers of HTTP/3 at the port of HTTPS.
+func altSvc(https string) string {
+	_, port, err := net.SplitHostPort(https)
+	if err != nil || port == "0" {
+		return ""
+	}
+	return fmt.Sprintf(`h3=":%s"; ma=86400`, port)
+}
+
+// originRoots are the authorities that origins may be certified by.
+func originRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("the system's certificates: %w", err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--origin-ca: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--origin-ca: %s holds no certificates in PEM form", file)
+	}
+	return pool, nil
+}
+
+// listenEdge binds what viewers reach the location by, before anything else is
+// opened, so that a port that is taken is told at once.
+func (s *server) listenEdge(ctx context.Context) error {
+	o := s.opts.edge
+	listen := func(flag, address string) (net.Listener, error) {
+		if address == "" {
+			return nil, nil
+		}
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+		if err != nil {
+			return nil, fmt.Errorf("%w: choose another address with %s", err, flag)
+		}
+		s.onClose(func(context.Context) error {
+			_ = l.Close() // closed already, if it ever served
+			return nil
+		})
+		return l, nil
+	}
+	var err error
+	if s.edgeHTTP, err = listen("--edge-http", o.http); err != nil {
+		return err
+	}
+	if s.edgeHTTPS, err = listen("--edge-https", o.https); err != nil || s.edgeHTTPS == nil {
+		return err
+	}
+	// HTTP/3 has the port of HTTPS.
+	if s.edgeQUIC, err = new(net.ListenConfig).ListenPacket(ctx, "udp", s.edgeHTTPS.Addr().String()); err != nil {
+		return fmt.Errorf("%w: choose another address with --edge-https", err)
+	}
+	s.onClose(func(context.Context) error {
+		_ = s.edgeQUIC.Close()
+		return nil
+	})
+	return nil
+}
+
+// serveEdge starts the listeners for viewers, and those by which the location
+// itself reaches Lapwing's buckets and function URLs.
+func (s *server) serveEdge(gw http.Handler) error {
+	path := filepath.Join(s.opts.data, "run", "origins.sock")
+	if err := os.RemoveAll(path); err != nil {
+		return err
+	}
+	inside, err := net.Listen("unix", path)
+	if err != nil {
+		return err
+	}
+	s.edge.own.set(path)
+	s.listen(gw, inside, nil)
+
+	front := viewer.New(viewer.Options{Handler: s.edge.server, Certificates: s.edge.certificates, Logger: s.log})
+	s.onClose(front.Shutdown)
+	serve := func(f func() error) { go func() { s.failed <- f() }() }
+	if l := s.edgeHTTP; l != nil {
+		serve(func() error { return front.Serve(l, false) })
+	}
+	if l := s.edgeHTTPS; l != nil {
+		serve(func() error { return front.Serve(l, true) })
+		serve(func() error { return front.ServeQUIC(s.edgeQUIC) })
+	}
+	return nil
+}
+
+// withEdge adds the certificates of distributions to those of the endpoint.
+func (n *edgeNode) withEdge(config *tls.Config) *tls.Config {
+	viewers := n.certificates.TLS()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if _, ok := n.server.Site(hello.ServerName); ok {
+			return viewers.GetConfigForClient(hello)
+		}
+		return nil, nil
+	}
+	return config
+}
+
+// ownOrigins reaches the buckets and function URLs of this Lapwing, by the names
+// that they have on AWS.
+type ownOrigins struct {
+	region  string
+	domains []string
+
+	mu   sync.RWMutex
+	path string // of the socket; empty: not served yet
+}
+
+func (o *ownOrigins) set(path string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.path = path
+}
+
+// dial implements origin.Options.Local.
+func (o *ownOrigins) dial(host string) (origin.Dial, bool) {
+	if !o.ours(strings.ToLower(host)) {
+		return nil, false
+	}
+	return func(ctx context.Context) (net.Conn, error) {
+		o.mu.RLock()
+		path := o.path
+		o.mu.RUnlock()
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}, true
+}
+
+// ours tells whether a host is a bucket's or a function URL's of our Region, or of
+// none.
+func (o *ownOrigins) ours(host string) bool {
+	if rest, ok := strings.CutSuffix(host, ".amazonaws.com"); ok {
+		for _, end := range []string{".s3", ".s3." + o.region, ".s3.dualstack." + o.region} {
+			if strings.HasSuffix(rest, end) {
+				return true
+			}
+		}
+		return false
+	}
+	_, rest, ok := strings.Cut(host, ".lambda-url."+o.region+".")
+	if !ok {
+		return false
+	}
+	if rest == "on.aws" || rest == "localhost" {
+		return true
+	}
+	for _, d := range o.domains {
+		if rest == strings.ToLower(d) {
+			return true
+		}
+	}
+	return false
+}
+
+// cloudFrontPrincipal is who signs requests to origins with an access control.
+const cloudFrontPrincipal = "cloudfront.amazonaws.com"
+
+// Lives of the credentials that origins' requests are signed with.
+const (
+	signerLife    = time.Hour
+	signerRenewal = 10 * time.Minute
+)
+
+// originSigner signs requests to origins as CloudFront.
+type originSigner struct {
+	credentials *credentials.Store
+	region      string
+	signer      *v4.Signer
+
+	mu      sync.Mutex
+	session credentials.Session
+}
+
+// Sign implements origin.Signer.
+func (s *originSigner) Sign(ctx context.Context, r *http.Request, service, payloadHash string) error {
+	c, err := s.retrieve()
+	if err != nil {
+		return err
+	}
+	if service == "s3" {
+		r.Header.Set("X-Amz-Content-Sha256", payloadHash)
+	}
+	return s.signer.SignHTTP(ctx, c, r, payloadHash, service, s.region, time.Now(), func(o *v4.SignerOptions) {
+		o.DisableURIPathEscaping = service == "s3"
+	})
+}
+
+func (s *originSigner) retrieve() (awssdk.Credentials, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Until(s.session.Expiration) < signerRenewal {
+		id := aws.Identity{AccountID: s.credentials.AccountID(), ARN: cloudFrontPrincipal, UserID: cloudFrontPrincipal}
+		session, err := s.credentials.IssueFor(id, signerLife)
+		if err != nil {
+			return awssdk.Credentials{}, err
+		}
+		s.session = session
+	}
+	return awssdk.Credentials{AccessKeyID: s.session.AccessKeyID, SecretAccessKey: s.session.SecretAccessKey, SessionToken: s.session.SessionToken}, nil
+}

@@ -1,0 +1,246 @@
+package edge
+
+import (
+	"io"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/geo"
+	"lapwing.dev/lapwing/internal/edge/policy"
+)
+
+// Limits of a viewer's request, in bytes ("Quotas").
+const (
+	maxHead = 32 << 10 // request line and headers
+	maxURL  = 8192
+)
+
+// exchange is one request of a viewer on its way through the pipeline.
+type exchange struct {
+	s     *Server
+	w     http.ResponseWriter
+	r     *http.Request
+	id    string
+	began time.Time
+
+	client netip.AddrPort
+	secure bool
+	site   *site        // nil until found
+	plan   *policy.Plan // nil until found
+	place  *geo.Place   // nil until looked up
+
+	// request is what the viewer asked for, from the viewer-request function on
+	// as that left it.
+	request policy.Request
+	// body is nil for none, length -1 where it is not known.
+	body   io.Reader
+	length int64
+
+	out sent // what the viewer got, for the log
+}
+
+// sent is what a viewer got.
+type sent struct {
+	status         int
+	bytes          int64
+	result, detail string
+	firstByte      time.Duration
+	fromOrigin     struct{ first, last time.Duration }
+}
+
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
+	x := &exchange{s: s, w: w, r: r, id: newID(), began: time.Now(), secure: r.TLS != nil}
+	x.client, _ = netip.ParseAddrPort(r.RemoteAddr) // as the listener says; zero in some tests
+	x.client = netip.AddrPortFrom(x.client.Addr().Unmap().WithZone(""), x.client.Port())
+	path, query, _ := strings.Cut(r.RequestURI, "?")
+	if !strings.HasPrefix(path, "/") { // the absolute form, or none at all
+		path, query = r.URL.EscapedPath(), r.URL.RawQuery
+		if path == "" {
+			path = "/"
+		}
+	}
+	if hasBody(r) {
+		x.body, x.length = r.Body, r.ContentLength
+	}
+	x.request = policy.Request{Method: r.Method, Host: r.Host, Path: path, Query: query, Header: r.Header}
+	return x
+}
+
+// serve takes the request through the pipeline.
+func (x *exchange) serve() {
+	if f := x.admit(); f != nil {
+		x.fail(f)
+		return
+	}
+	if x.redirect() {
+		return
+	}
+	if done := x.viewerRequest(); done {
+		return
+	}
+	if isUpgrade(x.r) {
+		x.upgrade()
+		return
+	}
+	a, err := x.answer()
+	if err != nil {
+		x.failed(err)
+		return
+	}
+	x.deliver(a)
+}
+
+// admit finds what the request is for and tells whether the viewer may ask for it.
+func (x *exchange) admit() *failure {
+	if x.site = x.s.follow.table.Load().find(x.r.Host); x.site == nil {
+		return refused(http.StatusForbidden, "Error", textBad)
+	}
+	if len(x.request.Path)+len(x.request.Query)+1 > maxURL {
+		return refused(http.StatusRequestURITooLong, "InvalidRequest", textBad)
+	}
+	if headSize(x.r) > maxHead {
+		return refused(statusHeaderTooLarge, "InvalidRequestHeader", textBad)
+	}
+	if x.plan = x.site.plan(x.request.Path); x.plan == nil {
+		return refused(http.StatusForbidden, "Error", textBad)
+	}
+	if chained(x.r.Header["Via"]) {
+		return refused(http.StatusForbidden, "InvalidRequest", textBad)
+	}
+	if !x.plan.Allows(x.r.Method) {
+		return refused(http.StatusForbidden, "InvalidRequestMethod", textMethod)
+	}
+	if (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) && hasBody(x.r) {
+		return refused(http.StatusForbidden, "InvalidRequest", textBad)
+	}
+	if x.plan.Behaviour.ViewerProtocol == "https-only" && !x.secure {
+		return refused(http.StatusForbidden, "InvalidRequest", textBad)
+	}
+	if x.site.blocked != nil && x.site.blocked(x.country()) {
+		f := refused(http.StatusForbidden, "ClientGeoBlocked", textCountry)
+		f.custom = true
+		return f
+	}
+	if x.redirects() {
+		return nil // a redirect answers before a signature is asked for
+	}
+	if g := x.site.guards[x.plan]; g != nil {
+		return x.checkSignature(g)
+	}
+	return nil
+}
+
+// statusHeaderTooLarge is what CloudFront answers where a request's header is over
+// its limit.
+const statusHeaderTooLarge = 494
+
+// headSize is the size of a request's head as HTTP/1.1 has it.
+func headSize(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Host) + 24
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + 4
+		}
+	}
+	return n
+}
+
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
+
+// maxChain is how many distributions may stand one before the other.
+const maxChain = 2
+
+// chained tells whether a request has come through as many distributions as may
+// be.
+func chained(via []string) bool {
+	n := 0
+	for _, line := range via {
+		n += strings.Count(line, "(CloudFront)")
+	}
+	return n >= maxChain
+}
+
+func (x *exchange) redirects() bool {
+	return x.plan.Behaviour.ViewerProtocol == "redirect-to-https" && !x.secure
+}
+
+// redirect sends a viewer to HTTPS where the behaviour says so.
+func (x *exchange) redirect() bool {
+	if !x.redirects() {
+		return false
+	}
+	status := http.StatusMovedPermanently
+	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		status = http.StatusPermanentRedirect // the method stays
+	}
+	const page = "<html>\r\n<head><title>301 Moved Permanently</title></head>\r\n<body>\r\n<center><h1>301 Moved Permanently</h1></center>\r\n<hr><center>CloudFront</center>\r\n</body>\r\n</html>\r\n"
+	location := "https://" + hostname(x.r.Host) + x.request.Path
+	if x.request.Query != "" {
+		location += "?" + x.request.Query
+	}
+	x.send(&answer{
+		status: status, result: "Redirect", own: true, bare: true, age: -1, data: []byte(page), length: int64(len(page)),
+		header: http.Header{"Server": {"CloudFront"}, "Content-Type": {"text/html"}, "Location": {location}},
+	})
+	return true
+}
+
+// country is the viewer's, empty where it is not known.
+func (x *exchange) country() string { return x.where().Country }
+
+// where looks the viewer's place up, once.
+func (x *exchange) where() *geo.Place {
+	if x.place == nil {
+		place := x.s.options.Geo.Lookup(x.client.Addr())
+		x.place = &place
+	}
+	return x.place
+}
+
+// ownHeaders puts the headers that CloudFront makes where a policy asks for them.
+// The viewer-request function has not seen them.
+func (x *exchange) ownHeaders() {
+	names, _ := x.plan.Made()
+	if len(names) == 0 && !spoofs(x.request.Header) {
+		return
+	}
+	x.request.Header = x.request.Header.Clone() // the viewer's is logged
+	v := &geo.Viewer{Request: x.r, Client: x.client, Place: x.where()}
+	x.plan.SetMade(x.request.Header, v.Header)
+}
+
+// spoofs tells whether a header has names that only CloudFront may give.
+func spoofs(h http.Header) bool {
+	for name := range h {
+		if strings.HasPrefix(name, "Cloudfront-") {
+			return true
+		}
+	}
+	return false
+}
+
+// viewerRequest runs the viewer-request function, and tells whether that has
+// answered, or failed.
+func (x *exchange) viewerRequest() (done bool) {
+	if x.plan.Has(distribution.ViewerRequest) {
+		response, err := x.runViewerRequest()
+		switch {
+		case err != nil:
+			x.failed(err)
+			return true
+		case response != nil:
+			x.send(generated(response, x.plan.IsLambda(distribution.ViewerRequest)))
+			return true
+		}
+	}
+	x.ownHeaders()
+	if x.request.Path == "/" && x.site.d.DefaultRootObject != "" {
+		x.request.Path = "/" + x.site.d.DefaultRootObject
+	}
+	return false
+}

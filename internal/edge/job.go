@@ -1,0 +1,256 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/freshness"
+	"lapwing.dev/lapwing/internal/edge/origin"
+	"lapwing.dev/lapwing/internal/edge/policy"
+	"lapwing.dev/lapwing/internal/edge/trigger"
+)
+
+// job is a request to the origin of a behaviour. It has all that it needs of the
+// viewer's request, which may end before it.
+type job struct {
+	s      *Server
+	site   *site
+	plan   *policy.Plan
+	id     string
+	client netip.Addr
+	secure bool
+
+	method, path, query string
+	host                string // forwarded; empty: the origin's own
+	header              http.Header
+	body                io.Reader // nil: none
+	length              int64
+	grpc                bool
+}
+
+// job makes the request to the origin for a viewer's.
+func (x *exchange) job() *job {
+	f := x.plan.Forward(&x.request)
+	j := &job{
+		s: x.s, site: x.site, plan: x.plan, id: x.id, client: x.client.Addr(), secure: x.secure,
+		method: x.request.Method, path: x.request.Path, query: f.Query, host: f.Host, header: f.Header,
+		body: x.body, length: x.length,
+	}
+	via := x.request.Header["Via"]
+	j.header["Via"] = append(slices.Clone(via), viaVersion(x.r)+" "+x.s.viaOrigin)
+	j.header["X-Forwarded-For"] = []string{forwardedFor(x.request.Header["X-Forwarded-For"], j.client)}
+	return j
+}
+
+func viaVersion(r *http.Request) string {
+	if r.ProtoMajor >= 2 {
+		return string(rune('0'+r.ProtoMajor)) + ".0"
+	}
+	return "1." + string(rune('0'+r.ProtoMinor))
+}
+
+func forwardedFor(sent []string, client netip.Addr) string {
+	return strings.Join(append(slices.Clone(sent), client.String()), ", ")
+}
+
+// conditional are the headers by which a viewer asks for a part of an object, or
+// for it only if it has changed. An origin gets them of requests that are its own
+// to answer; for what is cached the edge asks in its own words.
+var conditional = []string{"Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"}
+
+// passConditions lets the origin have the viewer's.
+func (j *job) passConditions(h http.Header) {
+	for _, name := range conditional {
+		if v := h[name]; len(v) > 0 {
+			j.header[name] = v
+		}
+	}
+}
+
+// dropConditions keeps the viewer's from the origin.
+func (j *job) dropConditions() {
+	for _, name := range conditional {
+		delete(j.header, name)
+	}
+}
+
+// revalidate asks for the object only if it is not the one that is there.
+func (j *job) revalidate(h http.Header) {
+	for name, v := range freshness.Revalidation(freshness.ValidatorsOf(h)) {
+		j.header[name] = v
+	}
+}
+
+// fetched is what an origin, or its functions, answered.
+type fetched struct {
+	status int
+	header http.Header // as it is stored
+	body   io.ReadCloser
+	length int64 // -1: not known
+	// result is set where a function made the answer.
+	result              string
+	requested, received time.Time
+	// cut tells that the end of the body cannot be told from a broken connection.
+	cut     bool
+	trailer http.Header
+}
+
+// close gives the answer up.
+func (f *fetched) close() {
+	if f.body != nil {
+		_ = f.body.Close() // what is left of it is not wanted
+	}
+}
+
+// ask asks the behaviour's origin, or the members of its origin group in turn. An
+// error is an *origin.Error, a *trigger.Error, or the end of ctx.
+func (j *job) ask(ctx context.Context) (*fetched, error) {
+	id := j.plan.Behaviour.Origin
+	group := j.site.groups[id]
+	if group == nil {
+		return j.askOne(ctx, j.site.origins[id])
+	}
+	f, err := j.askOne(ctx, j.site.origins[group.Members[0]])
+	if j.method != http.MethodGet && j.method != http.MethodHead && j.method != http.MethodOptions {
+		return f, err
+	}
+	if !failsOver(group, f, err) || ctx.Err() != nil {
+		return f, err
+	}
+	if f != nil {
+		f.close()
+	}
+	return j.askOne(ctx, j.site.origins[group.Members[1]])
+}
+
+// failsOver tells whether the second member of a group is to be asked.
+func failsOver(g *distribution.OriginGroup, f *fetched, err error) bool {
+	if err != nil {
+		_, ofOrigin := errors.AsType[*origin.Error](err)
+		return ofOrigin
+	}
+	return slices.Contains(g.StatusCodes, f.status)
+}
+
+var errNoOrigin = errors.New("the behaviour names no origin of the distribution")
+
+// askOne asks one origin, with its functions before and after.
+func (j *job) askOne(ctx context.Context, o *distribution.Origin) (*fetched, error) {
+	if o == nil {
+		return nil, &origin.Error{Detail: origin.OriginFailure, Err: errNoOrigin}
+	}
+	r := &origin.Request{
+		Origin: o, Secure: j.secure, Method: j.method, Path: j.path, Query: j.query, Host: j.host,
+		Header: j.header.Clone(), Body: j.body, Length: j.length, GRPC: j.grpc,
+	}
+	var t *trigger.Exchange
+	if j.plan.Has(distribution.OriginRequest) || j.plan.Has(distribution.OriginResponse) {
+		t = j.event(r)
+	}
+	requested := time.Now()
+	if j.plan.Has(distribution.OriginRequest) {
+		made, err := j.runOriginRequest(ctx, r, t)
+		if err != nil {
+			return nil, err
+		}
+		if made != nil {
+			made.requested, made.received = requested, time.Now()
+			j.plan.Clean(made.header)
+			return made, nil
+		}
+	}
+	r.Header["X-Amz-Cf-Id"] = []string{j.id}
+	requested = time.Now()
+	response, err := j.s.options.Origins.Do(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	f := &fetched{
+		status: response.StatusCode, header: response.Header, body: response.Body, length: response.ContentLength,
+		requested: requested, received: time.Now(), trailer: response.Trailer,
+		cut: response.ContentLength < 0 && response.ProtoMajor == 1 && len(response.TransferEncoding) == 0 && response.Close,
+	}
+	if j.plan.Has(distribution.OriginResponse) {
+		if err := j.runOriginResponse(ctx, f, t); err != nil {
+			f.close()
+			return nil, err
+		}
+	}
+	j.plan.Clean(f.header)
+	return f, nil
+}
+
+// event makes what the functions of an origin see of the request to it.
+func (j *job) event(r *origin.Request) *trigger.Exchange {
+	host := r.Host
+	if host == "" {
+		host = r.Origin.DomainName
+	}
+	return &trigger.Exchange{
+		RequestID: j.id, Secure: j.secure,
+		Request: trigger.Request{
+			ClientIP: j.client.String(), Method: r.Method, URI: r.Path, Query: r.Query, Origin: r.Origin,
+			Header: toFields(r.Header, host),
+		},
+	}
+}
+
+// runOriginRequest runs the origin-request function and takes over what it made of
+// the request; or it returns the answer that the function made.
+func (j *job) runOriginRequest(ctx context.Context, r *origin.Request, t *trigger.Exchange) (*fetched, error) {
+	// CloudFront resolves the configured name first, and does not run the function
+	// where it cannot.
+	if err := j.s.options.Origins.Resolve(ctx, r.Origin.DomainName); err != nil {
+		return nil, err
+	}
+	shown, rest, err := showBody(j.plan.Behaviour, distribution.OriginRequest, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	r.Body, t.Request.Body = rest, shown
+	if err := j.s.run(ctx, j.site, j.plan, distribution.OriginRequest, t); err != nil {
+		return nil, err
+	}
+	if t.Response != nil {
+		f := &fetched{status: t.Response.Status, result: resultOf(true)}
+		f.header, _ = fromFields(t.Response.Header)
+		f.setBody(t.Response.Body)
+		return f, nil
+	}
+	forwarded := r.Host != ""
+	r.Origin, r.Path, r.Query = t.Request.Origin, t.Request.URI, t.Request.Query
+	if r.Header, r.Host = fromFields(t.Request.Header); !forwarded && r.Host == r.Origin.DomainName {
+		r.Host = "" // as without a function, which is with the port
+	}
+	replaced(shown, &r.Body, &r.Length)
+	t.Request.Body = nil
+	return nil, nil
+}
+
+// runOriginResponse runs the origin-response function and takes over what it made
+// of the answer.
+func (j *job) runOriginResponse(ctx context.Context, f *fetched, t *trigger.Exchange) error {
+	t.Response = &trigger.Response{Status: f.status, Header: toFields(f.header, "")}
+	if err := j.s.run(ctx, j.site, j.plan, distribution.OriginResponse, t); err != nil {
+		return err
+	}
+	f.status = t.Response.Status
+	f.header, _ = fromFields(t.Response.Header)
+	if t.Response.Replaced {
+		f.close()
+		f.setBody(t.Response.Body)
+	}
+	return nil
+}
+
+func (f *fetched) setBody(b []byte) {
+	f.body, f.length, f.cut = io.NopCloser(bytes.NewReader(b)), int64(len(b)), false
+}

@@ -1,0 +1,231 @@
+package edge
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/policy"
+	"lapwing.dev/lapwing/internal/edge/signed"
+	"lapwing.dev/lapwing/internal/edge/viewer"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// site is a distribution, prepared for requests.
+type site struct {
+	d       *distribution.Distribution
+	plans   []*policy.Plan // in the order in which they are tried
+	origins map[string]*distribution.Origin
+	groups  map[string]*distribution.OriginGroup
+	pages   map[int]*distribution.ErrorPage
+	guards  map[*policy.Plan]signed.Keys
+	blocked func(country string) bool // nil: nobody
+}
+
+// prepare makes a site of a record.
+func prepare(d *distribution.Distribution, log *slog.Logger) *site {
+	t := &site{
+		d: d, origins: map[string]*distribution.Origin{}, groups: map[string]*distribution.OriginGroup{},
+		pages: map[int]*distribution.ErrorPage{}, guards: map[*policy.Plan]signed.Keys{},
+	}
+	for i := range d.Origins {
+		t.origins[d.Origins[i].ID] = &d.Origins[i]
+	}
+	for i := range d.OriginGroups {
+		t.groups[d.OriginGroups[i].ID] = &d.OriginGroups[i]
+	}
+	for i := range d.ErrorPages {
+		t.pages[d.ErrorPages[i].Status] = &d.ErrorPages[i]
+	}
+	for i := range d.Behaviours {
+		p := policy.Compile(&d.Behaviours[i])
+		t.plans = append(t.plans, p)
+		if signers := d.Behaviours[i].Signers; len(signers) > 0 {
+			keys, err := signed.ParseKeys(signers)
+			if err != nil {
+				log.Error("public keys cannot be read: what they have signed is refused", "distribution", d.ID, "error", err)
+			}
+			t.guards[p] = keys
+		}
+	}
+	t.blocked = blocked(d.Geo)
+	return t
+}
+
+// blocked returns what a geographic restriction says of a country. Viewers of
+// whom no country is known pass, as they do on CloudFront only where they are
+// not the ones to be let in.
+func blocked(g distribution.GeoRestriction) func(country string) bool {
+	listed := make(map[string]bool, len(g.Countries))
+	for _, c := range g.Countries {
+		listed[c] = true
+	}
+	switch g.Mode {
+	case "whitelist":
+		return func(country string) bool { return !listed[country] }
+	case "blacklist":
+		return func(country string) bool { return listed[country] }
+	}
+	return nil
+}
+
+// plan returns the behaviour for a path, which is the viewer's: what a function
+// makes of it chooses no other one.
+func (t *site) plan(path string) *policy.Plan {
+	path = policy.Normalise(path)
+	for _, p := range t.plans {
+		if p.Matches(path) {
+			return p
+		}
+	}
+	return nil // only where a record has no default
+}
+
+// table finds the site of a host name. It is never changed, but replaced.
+type table struct {
+	byID   map[string]*site
+	exact  map[string]*site
+	suffix map[string]*site // ".example.com", of the alias "*.example.com"
+}
+
+func newTable(byID map[string]*site) *table {
+	t := &table{byID: byID, exact: map[string]*site{}, suffix: map[string]*site{}}
+	for _, s := range byID {
+		t.exact[strings.ToLower(s.d.DomainName)] = s
+		for _, alias := range s.d.Aliases {
+			if rest, ok := strings.CutPrefix(alias, "*."); ok {
+				t.suffix["."+rest] = s
+			} else {
+				t.exact[alias] = s
+			}
+		}
+	}
+	return t
+}
+
+// find returns the site of a Host header or a server name; nil: none. Of aliases
+// with a star the longest wins.
+func (t *table) find(host string) *site {
+	host = hostname(host)
+	if s := t.exact[host]; s != nil {
+		return s
+	}
+	if len(t.suffix) == 0 {
+		return nil
+	}
+	for i := strings.IndexByte(host, '.'); i >= 0; {
+		if s := t.suffix[host[i:]]; s != nil {
+			return s
+		}
+		next := strings.IndexByte(host[i+1:], '.')
+		if next < 0 {
+			return nil
+		}
+		i += 1 + next
+	}
+	return nil
+}
+
+// hostname returns a host in lower case, without port and final dot.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
+		host = host[:i]
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// follower keeps the table up with the records.
+type follower struct {
+	s       *Server
+	table   atomic.Pointer[table]
+	mu      sync.Mutex
+	applied distribution.Revisions
+	watches sync.WaitGroup
+}
+
+// Applied returns how far the server is with the records that it serves.
+func (s *Server) Applied() distribution.Revisions {
+	s.follow.mu.Lock()
+	defer s.follow.mu.Unlock()
+	return s.follow.applied
+}
+
+// start loads what is there and watches the collections until ctx ends.
+func (f *follower) start(ctx context.Context) {
+	r := f.s.options.Records
+	f.table.Store(newTable(map[string]*site{}))
+	follow(ctx, f, r.Distributions, &f.applied.Distributions, f.distribution)
+	follow(ctx, f, r.Invalidations, &f.applied.Invalidations, f.invalidation)
+}
+
+// follow applies the changes of one collection, in order. What is there now is
+// applied before it returns, so that no viewer meets an edge that knows nothing.
+func follow[T any](ctx context.Context, f *follower, c *state.Collection[T], applied *uint64, apply func(state.Change[T])) {
+	one := func(change state.Change[T]) {
+		apply(change)
+		f.mu.Lock()
+		*applied = max(*applied, change.Revision)
+		f.mu.Unlock()
+	}
+	for _, item := range c.List("") {
+		one(state.Change[T]{Item: item})
+	}
+	f.watches.Go(func() {
+		for change := range c.Watch(ctx) {
+			one(change)
+		}
+	})
+}
+
+// distribution applies a change of a distribution. One that is not enabled is as
+// good as not there; one of a newer format changes nothing.
+func (f *follower) distribution(c state.Change[distribution.Distribution]) {
+	byID := maps.Clone(f.table.Load().byID)
+	d := c.Value
+	switch {
+	case !c.Deleted && d.Format > distribution.Format:
+		f.s.log.Error("a distribution's record is newer than this program: it is served as it was before", "distribution", c.Key, "format", d.Format)
+		return
+	case c.Deleted || !d.Enabled:
+		delete(byID, c.Key)
+	default:
+		byID[c.Key] = prepare(&d, f.s.log)
+	}
+	f.table.Store(newTable(byID))
+}
+
+// invalidation takes what a change says out of the cache. The default root object
+// is stored under its own path: who invalidates "/" means it.
+func (f *follower) invalidation(c state.Change[distribution.Invalidation]) {
+	if c.Deleted {
+		return
+	}
+	inv := c.Value
+	if root := f.rootObject(inv.Distribution); root != "" && slices.Contains(inv.Paths, "/") {
+		inv.Paths = append(slices.Clone(inv.Paths), root)
+	}
+	if err := f.s.cache.Invalidate(inv); err != nil {
+		f.s.log.Error("an invalidation could not be applied", "distribution", inv.Distribution, "invalidation", inv.ID, "error", err)
+	}
+}
+
+func (f *follower) rootObject(id string) string {
+	if s := f.table.Load().byID[id]; s != nil && s.d.DefaultRootObject != "" {
+		return "/" + s.d.DefaultRootObject
+	}
+	return ""
+}
+
+// Site implements viewer.Sites.
+func (s *Server) Site(name string) (viewer.Site, bool) {
+	t := s.follow.table.Load().find(name)
+	if t == nil {
+		return viewer.Site{}, false
+	}
+	return viewer.Site{Certificate: t.d.Certificate, HTTP2: t.d.HTTP2, HTTP3: t.d.HTTP3}, true
+}
