@@ -33,7 +33,7 @@ type Error struct {
 
 // Status is the HTTP status that the viewer gets.
 func (e *Error) Status() int {
-	if e.Class == LambdaValidation {
+	if e.Class == LambdaValidation || e.Class == FunctionValidation {
 		return http.StatusBadGateway
 	}
 	return http.StatusServiceUnavailable

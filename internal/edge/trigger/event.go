@@ -17,13 +17,13 @@ import (
 // on the way of every request.
 func appendEvent(b []byte, d *distribution.Distribution, e distribution.EventType, x *Exchange) []byte {
 	b = append(b, `{"Records":[{"cf":{"config":{"distributionDomainName":`...)
-	b = appendString(b, d.DomainName)
+	b = AppendString(b, d.DomainName)
 	b = append(b, `,"distributionId":`...)
-	b = appendString(b, d.ID)
+	b = AppendString(b, d.ID)
 	b = append(b, `,"eventType":`...)
-	b = appendString(b, string(e))
+	b = AppendString(b, string(e))
 	b = append(b, `,"requestId":`...)
-	b = appendString(b, x.RequestID)
+	b = AppendString(b, x.RequestID)
 	b = append(b, `},"request":`...)
 	b = appendRequest(b, e, x)
 	if x.Response != nil {
@@ -36,20 +36,20 @@ func appendEvent(b []byte, d *distribution.Distribution, e distribution.EventTyp
 func appendRequest(b []byte, e distribution.EventType, x *Exchange) []byte {
 	r := &x.Request
 	b = append(b, `{"clientIp":`...)
-	b = appendString(b, r.ClientIP)
+	b = AppendString(b, r.ClientIP)
 	b = append(b, `,"headers":`...)
 	b = appendHeader(b, r.Header)
 	b = append(b, `,"method":`...)
-	b = appendString(b, r.Method)
+	b = AppendString(b, r.Method)
 	if r.Origin != nil && (e == distribution.OriginRequest || e == distribution.OriginResponse) {
 		b = append(b, `,"origin":`...)
 		o := shownOrigin(r.Origin, x.Secure)
 		b = o.append(b)
 	}
 	b = append(b, `,"querystring":`...)
-	b = appendString(b, r.Query)
+	b = AppendString(b, r.Query)
 	b = append(b, `,"uri":`...)
-	b = appendString(b, r.URI)
+	b = AppendString(b, r.URI)
 	if r.Body != nil {
 		b = append(b, `,"body":{"action":"read-only","data":"`...)
 		b = base64.StdEncoding.AppendEncode(b, r.Body.Data)
@@ -66,7 +66,7 @@ func appendResponse(b []byte, r *Response) []byte {
 	b = append(b, `,"status":"`...)
 	b = strconv.AppendInt(b, int64(r.Status), 10)
 	b = append(b, `","statusDescription":`...)
-	b = appendString(b, cmp.Or(r.Description, http.StatusText(r.Status)))
+	b = AppendString(b, cmp.Or(r.Description, http.StatusText(r.Status)))
 	return append(b, '}')
 }
 
@@ -77,14 +77,14 @@ func appendHeader(b []byte, h Header) []byte {
 	first := true
 	for i, f := range h {
 		name := lower(f.Name)
-		if hidden(name) || h[:i].has(name) {
+		if Hidden(name) || h[:i].has(name) {
 			continue
 		}
 		if !first {
 			b = append(b, ',')
 		}
 		first = false
-		b = appendString(b, name)
+		b = AppendString(b, name)
 		b = append(b, `:[`...)
 		comma := false
 		for _, g := range h[i:] {
@@ -96,9 +96,9 @@ func appendHeader(b []byte, h Header) []byte {
 			}
 			comma = true
 			b = append(b, `{"key":`...)
-			b = appendString(b, g.Name)
+			b = AppendString(b, g.Name)
 			b = append(b, `,"value":`...)
-			b = appendString(b, g.Value)
+			b = AppendString(b, g.Value)
 			b = append(b, '}')
 		}
 		b = append(b, ']')
@@ -121,30 +121,30 @@ func (o *originObject) append(b []byte) []byte {
 	if o.S3 != nil {
 		s := o.S3
 		b = append(b, `{"s3":{"authMethod":`...)
-		b = appendString(b, s.AuthMethod)
+		b = AppendString(b, s.AuthMethod)
 		b = append(b, `,"customHeaders":`...)
 		b = appendHeader(b, s.CustomHeaders)
 		b = append(b, `,"domainName":`...)
-		b = appendString(b, s.DomainName)
+		b = AppendString(b, s.DomainName)
 		b = append(b, `,"path":`...)
-		b = appendString(b, s.Path)
+		b = AppendString(b, s.Path)
 		b = append(b, `,"region":`...)
-		b = appendString(b, s.Region)
+		b = AppendString(b, s.Region)
 		return append(b, "}}"...)
 	}
 	c := o.Custom
 	b = append(b, `{"custom":{"customHeaders":`...)
 	b = appendHeader(b, c.CustomHeaders)
 	b = append(b, `,"domainName":`...)
-	b = appendString(b, c.DomainName)
+	b = AppendString(b, c.DomainName)
 	b = append(b, `,"keepaliveTimeout":`...)
 	b = strconv.AppendInt(b, int64(c.KeepaliveTimeout), 10)
 	b = append(b, `,"path":`...)
-	b = appendString(b, c.Path)
+	b = AppendString(b, c.Path)
 	b = append(b, `,"port":`...)
 	b = strconv.AppendInt(b, int64(c.Port), 10)
 	b = append(b, `,"protocol":`...)
-	b = appendString(b, c.Protocol)
+	b = AppendString(b, c.Protocol)
 	b = append(b, `,"readTimeout":`...)
 	b = strconv.AppendInt(b, int64(c.ReadTimeout), 10)
 	b = append(b, `,"sslProtocols":[`...)
@@ -152,16 +152,16 @@ func (o *originObject) append(b []byte) []byte {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, p)
+		b = AppendString(b, p)
 	}
 	return append(b, "]}}"...)
 }
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends a JSON string. What is not UTF-8 is taken for ISO 8859-1,
+// AppendString appends a JSON string. What is not UTF-8 is taken for ISO 8859-1,
 // as CloudFront takes it ("URI and query string encoding").
-func appendString(b []byte, s string) []byte {
+func AppendString(b []byte, s string) []byte {
 	plain := true
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c == '"' || c == '\\' || c >= 0x7f {

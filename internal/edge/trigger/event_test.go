@@ -121,7 +121,7 @@ func TestStringsAreJSONWhateverTheirBytes(t *testing.T) {
 		"/plain": "/plain", "caf\xe9": "café", "café": "café", "a\"b\\c\n\x7f": "a\"b\\c\n\x7f", "": "", "<&>": "<&>",
 	} {
 		var got string
-		if err := json.Unmarshal(appendString(nil, s), &got); err != nil || got != want {
+		if err := json.Unmarshal(AppendString(nil, s), &got); err != nil || got != want {
 			t.Errorf("%q: %q (%v), want %q", s, got, err, want)
 		}
 	}

@@ -7,10 +7,10 @@ import (
 	"lapwing.dev/lapwing/internal/edge/distribution"
 )
 
-// hidden tells whether a header field, by its lower-case name, is neither shown
+// Hidden tells whether a header field, by its lower-case name, is neither shown
 // to functions nor may be set by them (CloudFront developer guide, "Restrictions
 // on edge functions", disallowed headers).
-func hidden(name string) bool {
+func Hidden(name string) bool {
 	switch name {
 	case "connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection",
 		"trailer", "upgrade",
@@ -22,9 +22,6 @@ func hidden(name string) bool {
 	}
 	return strings.HasPrefix(name, "x-amz-cf-") || strings.HasPrefix(name, "x-edge-")
 }
-
-// Hidden is for functions of every kind: see hidden. Names are of any case.
-func Hidden(name string) bool { return hidden(lower(name)) }
 
 // readOnly lists, by event, the fields that functions read and may not change,
 // in lower case (same page, read-only headers). A viewer-request function may not
@@ -38,10 +35,6 @@ var readOnly = map[distribution.EventType][]string{
 	distribution.OriginResponse: {"transfer-encoding", "via"},
 	distribution.ViewerResponse: {"warning", "via"},
 }
-
-// ReadOnly returns the fields that a function of an event must leave as they are,
-// in lower case.
-func ReadOnly(e distribution.EventType) []string { return readOnly[e] }
 
 // values returns all values of a field. name is in lower case.
 func (h Header) values(name string) []string {

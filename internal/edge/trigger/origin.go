@@ -275,7 +275,7 @@ func checkCustomHeaders(h, was, request Header) error {
 		name := lower(f.Name)
 		switch {
 		case h.Same(name, was):
-		case hidden(name) || slices.Contains(notCustom, name) || strings.HasPrefix(name, "x-amz-"):
+		case Hidden(name) || slices.Contains(notCustom, name) || strings.HasPrefix(name, "x-amz-"):
 			return invalidf(reasonBlacklisted, "the function tried to add a blacklisted header to the origin's custom headers, headerName : %s", f.Name)
 		case request.has(name):
 			return invalidf(reasonOrigin, "a custom header of the origin is in the request's headers too, headerName : %s", f.Name)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -168,20 +169,29 @@ func (x *Exchange) checkFixed(o object) error {
 	return nil
 }
 
-// checkTarget checks the path and query that a function made ("Restrictions on
-// edge functions", query strings and URI).
+// checkTarget checks the path and query that a function made.
 func (x *Exchange) checkTarget(r *Request) error {
-	switch {
-	case r.URI == x.Request.URI && r.Query == x.Request.Query:
+	if r.URI == x.Request.URI && r.Query == x.Request.Query {
 		return nil
-	case !strings.HasPrefix(r.URI, "/"):
-		return invalidf(reasonRequest, "the URI does not begin with a slash: %q", r.URI)
-	case !plainURI(r.URI) || strings.Contains(r.URI, "?"):
-		return invalidf(reasonRequest, "the URI has a space, a control character, or one of ? and #: %q", r.URI)
-	case !plainURI(r.Query):
-		return invalidf(reasonRequest, "the query string has a space, a control character or a #: %q", r.Query)
-	case len(r.URI)+len("?")+len(r.Query) >= maxURI:
-		return invalidf(reasonRequest, "the URI and query string have %d characters; the limit is %d", len(r.URI)+1+len(r.Query), maxURI)
+	}
+	if err := CheckTarget(r.URI, r.Query); err != nil {
+		return invalidf(reasonRequest, "%w", err)
+	}
+	return nil
+}
+
+// CheckTarget checks a path and query that a function of any kind made
+// ("Restrictions on edge functions", query strings and URI).
+func CheckTarget(uri, query string) error {
+	switch {
+	case !strings.HasPrefix(uri, "/"):
+		return fmt.Errorf("the URI does not begin with a slash: %q", uri)
+	case !plainURI(uri) || strings.Contains(uri, "?"):
+		return fmt.Errorf("the URI has a space, a control character, or one of ? and #: %q", uri)
+	case !plainURI(query):
+		return fmt.Errorf("the query string has a space, a control character or a #: %q", query)
+	case len(uri)+len("?")+len(query) >= maxURI:
+		return fmt.Errorf("the URI and query string have %d characters; the limit is %d", len(uri)+1+len(query), maxURI)
 	}
 	return nil
 }
@@ -308,16 +318,16 @@ func (x *Exchange) parseResponse(e distribution.EventType, o object) (*Response,
 	if generated {
 		r.Replaced = true
 	}
-	r.Header = framed(r.Header, was, r.Replaced)
+	r.Header = Framed(r.Header, was, r.Replaced)
 	if n := r.Header.size() + len(r.Body); (generated || r.Replaced) && n > limit {
 		return nil, invalidf(reasonBody, "the response has %d bytes with its headers; the limit is %d", n, limit)
 	}
 	return &r, nil
 }
 
-// framed takes the say over how a body is delimited away from functions: it is as
+// Framed takes the say over how a body is delimited away from functions: it is as
 // it was, or the business of whoever sends the body that a function made.
-func framed(h, was Header, replaced bool) Header {
+func Framed(h, was Header, replaced bool) Header {
 	delimits := func(f Field) bool {
 		return strings.EqualFold(f.Name, "content-length") || strings.EqualFold(f.Name, "transfer-encoding")
 	}
@@ -355,30 +365,53 @@ func changedHeader(e distribution.EventType, raw json.RawMessage, was Header) (H
 	if err != nil {
 		return nil, err
 	}
+	if err := CheckHeader(e, h, was); err != nil {
+		if _, ok := errors.AsType[*readOnlyError](err); ok {
+			return nil, invalidf(reasonReadOnly, "Lambda function result failed validation, %w.", err)
+		}
+		return nil, invalidf(reasonBlacklisted, "Lambda function result failed validation, %w.", err)
+	}
+	return h.WithHidden(was), nil
+}
+
+// readOnlyError is a change of a field that functions must leave alone.
+type readOnlyError struct{ verb, name string }
+
+func (e *readOnlyError) Error() string {
+	return fmt.Sprintf("the function tried to %s read-only header, headerName : %s", e.verb, Capitalised(e.name))
+}
+
+// CheckHeader checks the header that a function of any kind made of was at an
+// event: of fields that it may not set it has none, and read-only ones are as
+// they were.
+func CheckHeader(e distribution.EventType, h, was Header) error {
 	for _, f := range h {
-		if hidden(lower(f.Name)) {
-			return nil, invalidf(reasonBlacklisted, "Lambda function result failed validation, the function tried to add blacklisted header, headerName : %s.", f.Name)
+		if Hidden(lower(f.Name)) {
+			return fmt.Errorf("the function tried to add blacklisted header, headerName : %s", f.Name)
 		}
 	}
 	for _, name := range readOnly[e] {
-		if h.Same(name, was) {
-			continue
-		}
-		verb := "update"
 		switch {
+		case h.Same(name, was):
 		case !h.has(name):
-			verb = "delete"
+			return &readOnlyError{"delete", name}
 		case !was.has(name):
-			verb = "add"
+			return &readOnlyError{"add", name}
+		default:
+			return &readOnlyError{"update", name}
 		}
-		return nil, invalidf(reasonReadOnly, "Lambda function result failed validation, the function tried to %s read-only header, headerName : %s.", verb, Capitalised(name))
 	}
+	return nil
+}
+
+// WithHidden returns h with those fields of was that functions do not see.
+func (h Header) WithHidden(was Header) Header {
 	for _, f := range was {
-		if hidden(lower(f.Name)) {
+		if Hidden(lower(f.Name)) {
 			h = append(h, f)
 		}
 	}
-	return h, nil
+	return h
 }
 
 // parseHeader reads a headers object. Fields come in the order of those in was,
