@@ -289,7 +289,7 @@ func (d *disk) write(k Key, o *Object) {
 		_, err = f.Write(end)
 	}
 	if err == nil {
-		err = d.install(f, k, o, size)
+		err = d.install(f, k, o, size, 0)
 	}
 	if err != nil {
 		os.Remove(f.Name())
@@ -299,12 +299,14 @@ func (d *disk) write(k Key, o *Object) {
 
 func (d *disk) create() (*os.File, error) { return os.CreateTemp(d.temporary(), "") }
 
-// install gives a file that is whole its name.
-func (d *disk) install(f *os.File, k Key, o *Object, size int64) error {
+// install gives a file that is whole its name. It takes the room that was reserved
+// for it.
+func (d *disk) install(f *os.File, k Key, o *Object, size, reserved int64) error {
 	sh := d.shard(k)
 	sh.mu.Lock()
 	err := os.Rename(f.Name(), d.path(k))
 	sh.mu.Unlock()
+	d.queue.unreserve(reserved)
 	if err != nil {
 		return err
 	}

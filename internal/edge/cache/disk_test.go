@@ -281,7 +281,7 @@ func TestTiersStayWithinTheirBounds(t *testing.T) {
 	if used > 4<<20+8192 {
 		t.Errorf("%d bytes on disk", used)
 	}
-	if st.DiskBytes < 2<<20 {
+	if st.DiskBytes < 1<<20 {
 		t.Errorf("only %d bytes are used", st.DiskBytes)
 	}
 }

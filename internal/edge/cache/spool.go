@@ -62,11 +62,10 @@ func (s *spool) finish(k Key, h *Head) (*Object, error) {
 	o := &Object{Head: h, file: s.body}
 	s.disk.later(k, func() {
 		defer o.Release()
-		if err := s.disk.install(s.body.f, k, o, s.length+int64(len(end))); err != nil {
+		if err := s.disk.install(s.body.f, k, o, s.length+int64(len(end)), s.reserved); err != nil {
 			s.disk.failed("store an object", err)
 			os.Remove(s.body.f.Name())
 		}
-		s.disk.queue.unreserve(s.reserved)
 	})
 	return o, nil
 }

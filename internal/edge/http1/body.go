@@ -1,0 +1,204 @@
+package http1
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+)
+
+// maxChunkLine is the longest line of a chunk's size with its extensions, and
+// maxTrailer the largest trailer section.
+const (
+	maxChunkLine = 1 << 10
+	maxTrailer   = 8 << 10
+)
+
+// errMalformed is that of a chunked body that is not well formed.
+var errMalformed = errors.New("http1: malformed chunked body")
+
+// errBodyClosed is that of a body that is read after the handler has returned.
+var errBodyClosed = http.ErrBodyReadAfterClose
+
+// body is the body of a request.
+type body struct {
+	c       *Conn
+	left    int64 // of the body, or of the present chunk
+	chunked bool
+	begun   bool // a chunk has been begun: its CRLF follows its data
+	expect  bool // the viewer waits for 100 Continue
+	err     error
+	// started is called before the first read of the connection.
+	cont func() error
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if b.expect {
+		b.expect = false
+		if err := b.cont(); err != nil {
+			b.err = err
+			return 0, err
+		}
+	}
+	if b.left == 0 {
+		if b.chunked {
+			b.err = b.nextChunk()
+		} else {
+			b.err = io.EOF
+		}
+		if b.err != nil {
+			return 0, b.err
+		}
+	}
+	n, err := b.read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	switch {
+	case err != nil:
+		b.err = unexpected(err)
+	case b.left == 0 && !b.chunked:
+		b.err = io.EOF
+	}
+	return n, b.err
+}
+
+// Close implements io.Closer: what is left is for the server to pass over.
+func (b *body) Close() error { return nil }
+
+// read reads data, past the buffer where that is empty and p is large.
+func (b *body) read(p []byte) (int, error) {
+	c := b.c
+	if c.r == c.w {
+		b.wait()
+		if len(p) >= len(c.buf) && c.err == nil {
+			return c.nc.Read(p)
+		}
+		if err := c.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.buf[c.r:c.w])
+	c.r += n
+	return n, nil
+}
+
+// wait gives the viewer time to send more.
+func (b *body) wait() {
+	b.c.setReadDeadline(orDefault(b.c.s.BodyTimeout, time.Minute), time.Second)
+}
+
+// nextChunk reads the line before a chunk, and all that follows the last one.
+func (b *body) nextChunk() error {
+	if b.begun {
+		line, err := b.line(0)
+		if err != nil {
+			return err
+		}
+		if len(line) != 0 {
+			return errMalformed
+		}
+	}
+	b.begun = true
+	line, err := b.line(maxChunkLine)
+	if err != nil {
+		return err
+	}
+	if b.left, err = parseChunkSize(line); err != nil || b.left > 0 {
+		return err
+	}
+	for size := 0; ; {
+		line, err := b.line(maxTrailer)
+		if err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			return io.EOF
+		}
+		colon := bytes.IndexByte(line, ':')
+		if size += len(line); size > maxTrailer || colon < 0 || !isToken(line[:colon]) || !isValue(trim(line[colon+1:])) {
+			return errMalformed
+		}
+	}
+}
+
+// line reads a line of at most limit bytes, without its CRLF.
+func (b *body) line(limit int) ([]byte, error) {
+	c := b.c
+	for {
+		if i := bytes.IndexByte(c.buf[c.r:c.w], '\n'); i >= 0 {
+			line := c.buf[c.r : c.r+i]
+			c.r += i + 1
+			if i == 0 || line[i-1] != '\r' || i-1 > limit {
+				return nil, errMalformed
+			}
+			return line[:i-1], nil
+		}
+		if c.w-c.r > limit+1 {
+			return nil, errMalformed
+		}
+		b.wait()
+		if err := c.fill(); err != nil {
+			return nil, unexpected(err)
+		}
+	}
+}
+
+// parseChunkSize parses a chunk's size and ignores its extensions, which must not
+// have control characters.
+func parseChunkSize(line []byte) (int64, error) {
+	var n int64
+	for i, c := range line {
+		var d byte
+		switch {
+		case isDigit(c):
+			d = c - '0'
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			d = c | 0x20 - 'a' + 10
+		case i > 0 && (c == ';' || c == ' ' || c == '\t'):
+			if rest := trim(line[i:]); len(rest) > 0 && rest[0] != ';' || !isValue(line[i:]) {
+				return 0, errMalformed
+			}
+			return n, nil
+		default:
+			return 0, errMalformed
+		}
+		if i == 15 {
+			return 0, errMalformed
+		}
+		n = n<<4 | int64(d)
+	}
+	if len(line) == 0 {
+		return 0, errMalformed
+	}
+	return n, nil
+}
+
+// discard reads what is left away, and tells whether another request can follow.
+func (b *body) discard() bool {
+	if b.expect {
+		return false // the viewer may or may not send it
+	}
+	if !b.chunked && b.left > maxDiscard {
+		return false
+	}
+	var p [4096]byte
+	for n := 0; b.err == nil && n <= maxDiscard; {
+		m, _ := b.Read(p[:])
+		n += m
+	}
+	return b.err == io.EOF
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,402 @@
+package http1
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	firstBuffer = 4 << 10
+	// bigReply is the size from which a body is not copied behind its head.
+	bigReply = 16 << 10
+	// maxHeld is how much of the answers to pipelined requests is sent at once.
+	maxHeld = 64 << 10
+	// maxDiscard is how much of a body that nobody wants is read away to save the
+	// connection.
+	maxDiscard = 256 << 10
+	// lingerTime is how long a viewer whose request was refused has to read why.
+	lingerTime = 500 * time.Millisecond
+)
+
+// Conn is a connection of a viewer.
+type Conn struct {
+	s    *Server
+	nc   net.Conn
+	tls  *tls.ConnectionState
+	addr string
+
+	// buf[r:w] has been read from the connection and not used yet.
+	buf  []byte
+	r, w int
+	err  error // of the last read
+
+	out  []byte // answers that are not sent yet
+	head Head
+	// readBy and writeBy are the deadlines that are set.
+	readBy, writeBy time.Time
+	// state tells Shutdown what the connection does.
+	state    atomic.Int32
+	hijacked bool
+
+	// Value is for the Fast handler to keep what it knows of the connection.
+	Value any
+}
+
+// The states of a connection.
+const (
+	idle int32 = iota
+	busy
+	ending
+)
+
+func newConn(s *Server, nc net.Conn) *Conn {
+	c := &Conn{s: s, nc: nc, tls: tlsState(nc), buf: make([]byte, firstBuffer)}
+	if a := nc.RemoteAddr(); a != nil {
+		c.addr = a.String()
+	}
+	return c
+}
+
+// RemoteAddr is the viewer's address and port.
+func (c *Conn) RemoteAddr() string { return c.addr }
+
+// LocalAddr is the address that the viewer has connected to.
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// TLS is the state of the TLS connection, nil without one.
+func (c *Conn) TLS() *tls.ConnectionState { return c.tls }
+
+// endIfIdle ends a connection that waits for a request.
+func (c *Conn) endIfIdle() {
+	if c.state.CompareAndSwap(idle, ending) {
+		c.nc.Close()
+	}
+}
+
+// serve answers requests until the connection ends.
+func (c *Conn) serve() {
+	defer func() {
+		if p := recover(); p != nil {
+			c.s.log().Error("edge: a request made the server panic", "panic", p, "stack", string(debug.Stack()))
+		}
+		if !c.hijacked {
+			c.nc.Close()
+		}
+	}()
+	for {
+		raw, err := c.readHead()
+		if err != nil {
+			if refused, ok := err.(*badRequest); ok {
+				c.refuse(refused)
+			}
+			return
+		}
+		if refused := c.head.parse(raw); refused != nil {
+			c.refuse(refused)
+			return
+		}
+		if !c.answer(raw) {
+			return
+		}
+		if c.s.isClosing() {
+			c.flush()
+			return
+		}
+	}
+}
+
+// answer answers the request whose head has been parsed, and tells whether the
+// connection goes on.
+func (c *Conn) answer(raw []byte) bool {
+	h := &c.head
+	if c.s.Fast != nil && !h.close && !h.HasBody() && h.Minor == 1 && !h.upgrade && h.Target[0] == '/' {
+		r := Reply{Buffer: c.out}
+		if c.s.Fast.ServeFast(c, h, &r) {
+			return c.sendFast(&r)
+		}
+	}
+	if c.flush() != nil {
+		return false
+	}
+	// What the handler has of the head outlives the buffer.
+	if !h.own(raw) {
+		return false
+	}
+	return c.serveHandler()
+}
+
+// sendFast sends a fast answer, or holds it back where the next request is there
+// already.
+func (c *Conn) sendFast(r *Reply) bool {
+	n := int64(len(r.Buffer) - len(c.out) + len(r.Body))
+	c.out = r.Buffer
+	var err error
+	switch {
+	case len(r.Body) > bigReply:
+		err = c.writeBoth(c.out, r.Body)
+		c.out = c.out[:0]
+	default:
+		c.out = append(c.out, r.Body...)
+		if len(c.out) > maxHeld || !c.hasHead() {
+			err = c.flush()
+		}
+	}
+	if r.Sent != nil {
+		r.Sent(n, err)
+	}
+	return err == nil
+}
+
+// hasHead tells whether another head has come whole.
+func (c *Conn) hasHead() bool {
+	return c.w > c.r && bytes.Contains(c.buf[c.r:c.w], []byte("\r\n\r\n"))
+}
+
+// readHead reads the next head, and returns it without its last line end. It is
+// valid until the next read.
+func (c *Conn) readHead() ([]byte, error) {
+	searched := 0
+	started := false
+	for {
+		// An empty line before a request is to be ignored (RFC 9112, 2.2).
+		for searched == 0 && c.w-c.r >= 2 && c.buf[c.r] == '\r' && c.buf[c.r+1] == '\n' {
+			c.r += 2
+		}
+		b := c.buf[c.r:c.w]
+		if i := bytes.Index(b[searched:], []byte("\r\n\r\n")); i >= 0 {
+			end := searched + i
+			if end > MaxHead {
+				return nil, errLong
+			}
+			c.r += end + 4
+			c.state.CompareAndSwap(idle, busy)
+			return b[:end], nil
+		}
+		searched = max(len(b)-3, 0)
+		if len(b) > MaxHead {
+			return nil, errLong
+		}
+		if len(b) > 0 && !started {
+			// The head has begun to come: it has to go on.
+			started = true
+			c.state.CompareAndSwap(idle, busy)
+			c.setReadDeadline(orDefault(c.s.HeaderTimeout, 30*time.Second), 0)
+		} else if !started {
+			if err := c.flush(); err != nil {
+				return nil, err
+			}
+			if c.state.Swap(idle) == ending || c.s.isClosing() {
+				return nil, io.EOF
+			}
+			c.setReadDeadline(orDefault(c.s.IdleTimeout, time.Minute), time.Second)
+		}
+		if err := c.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+var errLong = &badRequest{http.StatusRequestEntityTooLarge, "the header is too large"}
+
+// fill reads more into the buffer.
+func (c *Conn) fill() error {
+	if c.err != nil {
+		return c.err
+	}
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+	}
+	if c.w == len(c.buf) {
+		if c.r > 0 {
+			copy(c.buf, c.buf[c.r:c.w])
+			c.w -= c.r
+			c.r = 0
+		} else {
+			c.buf = append(c.buf, make([]byte, len(c.buf))...)
+		}
+	}
+	n, err := c.nc.Read(c.buf[c.w:])
+	c.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// setReadDeadline sets when reads fail, unless one is set that is no more than
+// slack earlier.
+func (c *Conn) setReadDeadline(d, slack time.Duration) {
+	at := time.Now().Add(d)
+	if early := at.Sub(c.readBy); early >= 0 && early <= slack {
+		return
+	}
+	c.readBy = at
+	c.nc.SetReadDeadline(at)
+}
+
+// renewWriteDeadline gives a write at least half of the time that it may take.
+func (c *Conn) renewWriteDeadline() {
+	d := orDefault(c.s.WriteTimeout, time.Minute)
+	now := time.Now()
+	if c.writeBy.Sub(now) < d/2 {
+		c.writeBy = now.Add(d)
+		c.nc.SetWriteDeadline(c.writeBy)
+	}
+}
+
+// flush sends what is held back.
+func (c *Conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	c.renewWriteDeadline()
+	_, err := c.nc.Write(c.out)
+	if c.out = c.out[:0]; cap(c.out) > 2*maxHeld {
+		c.out = nil
+	}
+	return err
+}
+
+// maxWrite is the most that is written under one deadline.
+const maxWrite = 512 << 10
+
+// writeBoth sends a and then b, together where that is one system call.
+func (c *Conn) writeBoth(a, b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), maxWrite)
+		c.renewWriteDeadline()
+		var err error
+		if len(a) > 0 {
+			v := net.Buffers{a, b[:n]}
+			_, err = v.WriteTo(c.nc)
+			a = nil
+		} else {
+			_, err = c.nc.Write(b[:n])
+		}
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// refuse answers a request that was not understood, and gives the viewer a moment
+// to read the answer.
+func (c *Conn) refuse(refused *badRequest) {
+	contentType, body := "text/plain; charset=utf-8", []byte(refused.why+"\n")
+	if c.s.Refusal != nil {
+		contentType, body = c.s.Refusal(refused.status, refused.why)
+	}
+	b := append(c.out, "HTTP/1.1 "...)
+	b = appendStatus(b, refused.status)
+	b = append(b, "\r\nContent-Type: "...)
+	b = append(b, contentType...)
+	b = append(b, "\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\nDate: "...)
+	b = AppendDate(b, time.Now())
+	b = append(b, "\r\nConnection: close\r\n\r\n"...)
+	c.out = append(b, body...)
+	if c.flush() != nil {
+		return
+	}
+	c.linger()
+}
+
+// linger ends the sending side and reads on for a moment, so that what was sent is
+// not lost to a reset.
+func (c *Conn) linger() {
+	if w, ok := c.nc.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
+	io.Copy(io.Discard, io.LimitReader(c.nc, maxDiscard))
+}
+
+// own copies what h holds out of the connection's buffer.
+func (h *Head) own(raw []byte) bool {
+	fields := append(make([]Field, 0, len(h.Fields)), h.Fields...)
+	*h = Head{Fields: fields}
+	return h.parse(bytes.Clone(raw)) == nil
+}
+
+type headKey struct{}
+
+// HeadOf returns the head of a request of this server as it came, nil of others.
+func HeadOf(r *http.Request) *Head {
+	h, _ := r.Context().Value(headKey{}).(*Head)
+	return h
+}
+
+// request makes the standard request of a head.
+func (c *Conn) request(h *Head, ctx context.Context) (*http.Request, *badRequest) {
+	r := &http.Request{
+		Method: method(h.Method), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: h.Minor,
+		Header: make(http.Header, len(h.Fields)), Host: string(h.Host), RemoteAddr: c.addr,
+		RequestURI: string(h.Target), TLS: c.tls, Close: h.close,
+	}
+	if h.Minor == 0 {
+		r.Proto = "HTTP/1.0"
+	}
+	if r.Method == http.MethodConnect {
+		return nil, &badRequest{http.StatusNotImplemented, "CONNECT is not supported"}
+	}
+	var err error
+	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil || h.Target[0] != '/' && r.URL.Opaque == "" && r.URL.Host == "" && r.RequestURI != "*" {
+		return nil, bad("malformed request target")
+	}
+	if r.URL.Host != "" {
+		if !isHost([]byte(r.URL.Host)) {
+			return nil, bad("malformed request target")
+		}
+		r.Host = r.URL.Host
+	}
+	values := make([]string, len(h.Fields)) // one allocation for all
+	for i, f := range h.Fields {
+		name := http.CanonicalHeaderKey(string(f.Name))
+		if name == "Host" {
+			continue
+		}
+		values[i] = string(f.Value)
+		if have, ok := r.Header[name]; ok {
+			r.Header[name] = append(have, values[i])
+		} else {
+			r.Header[name] = values[i : i+1 : i+1]
+		}
+	}
+	switch {
+	case h.chunked:
+		r.ContentLength = -1
+		r.TransferEncoding = []string{"chunked"}
+		delete(r.Header, "Transfer-Encoding")
+	case h.length > 0:
+		r.ContentLength = h.length
+	}
+	return r.WithContext(ctx), nil
+}
+
+// method returns a method's name, without a copy of the usual ones.
+func method(b []byte) string {
+	switch string(b) {
+	case http.MethodGet:
+		return http.MethodGet
+	case http.MethodHead:
+		return http.MethodHead
+	case http.MethodPost:
+		return http.MethodPost
+	}
+	return string(b)
+}
