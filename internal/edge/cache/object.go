@@ -170,7 +170,8 @@ func (b *Body) read(p []byte) (int, error) {
 	}
 }
 
-// WriteTo implements io.WriterTo.
+// WriteTo implements io.WriterTo: from memory in one write, and from a file by the
+// writer's ReadFrom, which may use Section.
 func (b *Body) WriteTo(w io.Writer) (int64, error) {
 	if b.object.data != nil {
 		p := b.object.data[b.off : b.off+b.left]
@@ -179,10 +180,22 @@ func (b *Body) WriteTo(w io.Writer) (int64, error) {
 		b.left -= int64(n)
 		return int64(n), err
 	}
-	return io.Copy(w, readerOnly{b})
+	if b.object.file != nil {
+		if r, ok := w.(io.ReaderFrom); ok {
+			return r.ReadFrom(sections{b})
+		}
+	}
+	return io.Copy(w, struct{ io.Reader }{b})
 }
 
-type readerOnly struct{ io.Reader }
+// sections is a Body without its WriteTo.
+type sections struct{ b *Body }
+
+// Read implements io.Reader.
+func (s sections) Read(p []byte) (int, error) { return s.b.Read(p) }
+
+// Section returns the Body's.
+func (s sections) Section() (*os.File, int64, int64, error) { return s.b.Section() }
 
 // errNoFile tells that a part of a body is not in a file.
 var errNoFile = errors.New("cache: not in a file")
