@@ -282,6 +282,7 @@ func (s *server) openServices(ctx context.Context) error {
 		AccountID: account, Region: s.opts.region, Concurrency: s.opts.concurrency, Logger: s.log,
 		Store: s.store, Images: s.images, Invoker: configured{s.dispatcher, s.metering.lambda}, Events: s.queue, Objects: objects, Containers: containers, RuntimeVersion: s.runtimeVersion,
 		RecursionStopped: s.metering.RecursionStopped, Sampler: &s.sampler,
+		Roles: principals, Replicas: s.edge.records.Replicas,
 	})
 	if err != nil {
 		return err
@@ -296,7 +297,7 @@ func (s *server) openServices(ctx context.Context) error {
 		ecrapi.NewService(ecr.New(s.registry, s.credentials, nil)),
 		stsapi.NewService(sts.New(s.credentials, principals)),
 	}
-	return nil
+	return s.openCDN(ctx)
 }
 
 // runtimeVersion tells the Lambda service what serves a runtime id here.

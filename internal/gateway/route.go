@@ -16,10 +16,11 @@ const globalRegion = "us-east-1"
 
 // isGlobal tells whether a service has one endpoint for all regions. Clients
 // sign for it in us-east-1, unless told an endpoint, when they sign for their
-// own region.
+// own region. ACM has an endpoint in each, but the certificates of distributions
+// are in us-east-1, and whoever sets up a distribution asks for them there.
 func isGlobal(s *aws.Service) bool {
 	switch s.SigningName {
-	case "iam", "sts", "cloudfront":
+	case "iam", "sts", "cloudfront", "acm":
 		return true
 	}
 	return false

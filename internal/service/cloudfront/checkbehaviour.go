@@ -3,7 +3,6 @@ package cloudfront
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 
 	api "lapwing.dev/lapwing/internal/aws/cloudfront"
@@ -223,10 +222,7 @@ func (s *Service) checkLambda(ctx context.Context, id string, c *api.Distributio
 			if *a.IncludeBody && a.EventType != api.EventTypeViewerRequest && a.EventType != api.EventTypeOriginRequest {
 				return nil, api.NewInvalidLambdaFunctionAssociation("The parameter IncludeBody is only allowed with the event types viewer-request and origin-request.")
 			}
-			if err := checkVersionARN(*a.LambdaFunctionARN); err != nil {
-				return nil, err
-			}
-			r, err := s.opts.Functions.Replica(ctx, *a.LambdaFunctionARN, distribution.EventType(a.EventType))
+			r, err := s.opts.Functions.Replica(ctx, *a.LambdaFunctionARN, distribution.EventType(a.EventType), s.opts.Strict2023)
 			if err != nil {
 				return nil, err
 			}
@@ -237,19 +233,6 @@ func (s *Service) checkLambda(ctx context.Context, id string, c *api.Distributio
 		}
 	}
 	return replicas, s.checkLambdaQuotas(id, arns)
-}
-
-// checkVersionARN checks that the ARN of a Lambda function names a version by its
-// number.
-func checkVersionARN(arn string) error {
-	parts := strings.Split(arn, ":")
-	if len(parts) < 7 || parts[0] != "arn" || parts[2] != "lambda" || parts[5] != "function" {
-		return api.NewInvalidLambdaFunctionAssociation("The function ARN is not valid. ARN: %s", arn)
-	}
-	if n, err := strconv.ParseUint(parts[len(parts)-1], 10, 64); len(parts) != 8 || err != nil || n == 0 {
-		return api.NewInvalidLambdaFunctionAssociation("The function ARN must reference a specific function version. (The ARN must end with the version number.) ARN: %s", arn)
-	}
-	return nil
 }
 
 func (s *Service) checkLambdaQuotas(id string, arns map[string]bool) error {

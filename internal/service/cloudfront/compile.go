@@ -17,9 +17,10 @@ func (s *Service) compile(d *distributionRecord) distribution.Distribution {
 	out := distribution.Distribution{
 		Format: distribution.Format, ID: d.ID, ARN: s.distributionARN(d.ID), DomainName: d.Resource.DomainName,
 		Enabled: *c.Enabled, DefaultRootObject: *c.DefaultRootObject,
-		HTTP2: c.HttpVersion == api.HttpVersionHttp2 || c.HttpVersion == api.HttpVersionHttp2and3,
-		HTTP3: c.HttpVersion == api.HttpVersionHttp3 || c.HttpVersion == api.HttpVersionHttp2and3,
-		IPv6:  *c.IsIPV6Enabled, PriceClass: string(c.PriceClass),
+		HTTP2:      c.HttpVersion == api.HttpVersionHttp2 || c.HttpVersion == api.HttpVersionHttp2and3,
+		HTTP3:      c.HttpVersion == api.HttpVersionHttp3 || c.HttpVersion == api.HttpVersionHttp2and3,
+		Strict2023: s.opts.Strict2023,
+		IPv6:       *c.IsIPV6Enabled, PriceClass: string(c.PriceClass),
 		Geo:         distribution.GeoRestriction{Mode: string(c.Restrictions.GeoRestriction.RestrictionType), Countries: c.Restrictions.GeoRestriction.Items},
 		Certificate: distribution.Certificate{ARN: aws.Value(c.ViewerCertificate.ACMCertificateArn), MinimumProtocol: string(c.ViewerCertificate.MinimumProtocolVersion)},
 	}

@@ -23,6 +23,9 @@ type Options struct {
 	Functions Functions
 	Logger    *slog.Logger
 
+	// Strict2023 holds Lambda functions to the limits that viewer events had in
+	// June 2023.
+	Strict2023 bool
 	// Now tells the time; time.Now when nil.
 	Now func() time.Time
 }

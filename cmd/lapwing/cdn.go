@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+
+	acmapi "lapwing.dev/lapwing/internal/aws/acm"
+	cloudfrontapi "lapwing.dev/lapwing/internal/aws/cloudfront"
+	"lapwing.dev/lapwing/internal/service/acm"
+	"lapwing.dev/lapwing/internal/service/cloudfront"
+)
+
+// openCDN opens the services of the content delivery network. The Lambda service
+// and the edge location must be there.
+func (s *server) openCDN(ctx context.Context) error {
+	account := s.credentials.AccountID()
+	certificates, err := acm.New(ctx, acm.Options{Store: s.store, Records: s.edge.records, AccountID: account, Region: s.opts.region})
+	if err != nil {
+		return err
+	}
+	distributions, err := cloudfront.New(ctx, cloudfront.Options{
+		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.edge, Functions: s.functions, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { distributions.Close(); return nil })
+	s.services = append(s.services, acmapi.NewService(certificates), cloudfrontapi.NewService(distributions))
+	return nil
+}
