@@ -33,6 +33,8 @@ type endpoint struct {
 	Region  string `json:"region"`
 	// CAFile is the certificate authority to trust, where TLS is on.
 	CAFile string `json:"caFile,omitempty"`
+	// Nodes is the HOST:PORT where edge locations join, if they can.
+	Nodes string `json:"nodes,omitempty"`
 }
 
 func (e endpoint) write(data string) error {

@@ -93,6 +93,7 @@ Exit codes: 0 success, 1 failure, 2 wrong use of the command line.`,
 		traceStartCommand(&data),
 		logsCommand(&data),
 		functionsCommand(&data),
+		edgeCommand(&data),
 		usageCommand(&data),
 		versionCommand(),
 	)

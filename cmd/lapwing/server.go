@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -21,7 +22,9 @@ import (
 	logsapi "lapwing.dev/lapwing/internal/aws/logs"
 	s3api "lapwing.dev/lapwing/internal/aws/s3"
 	stsapi "lapwing.dev/lapwing/internal/aws/sts"
+	"lapwing.dev/lapwing/internal/cluster"
 	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/edge/location"
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/functionurl"
 	"lapwing.dev/lapwing/internal/gateway"
@@ -75,6 +78,10 @@ type server struct {
 	tracer      *otlp.Tracer  // nil: off
 	sampler     trace.Sampler // of the whole account, as X-Ray's
 	store       *state.Store
+	nodes       *cluster.Authority // of the installation's nodes; nil: none can join
+	node        *cluster.Node      // this process among them, nil likewise
+	locations   atomic.Pointer[location.Core]
+	gateway     *gateway.Gateway
 	credentials *credentials.Store
 	events      *logstore.Store
 	usage       *usage.Journal
@@ -125,7 +132,7 @@ func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, e
 	if err := s.listenEdge(ctx); err != nil {
 		return nil, err
 	}
-	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openEdge, s.openServices} {
+	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openEdge, s.openServices, s.openLocations} {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
@@ -150,7 +157,11 @@ func (s *server) openState(ctx context.Context) (err error) {
 	if err := makeDataDir(s.opts.data); err != nil {
 		return err
 	}
-	s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log})
+	hub, err := s.openHub()
+	if err != nil {
+		return err
+	}
+	s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log, Hub: hub})
 	if errors.Is(err, state.ErrInUse) {
 		return fmt.Errorf("%w: is another `lapwing up` running? Choose another directory with --data", err)
 	}
@@ -326,7 +337,7 @@ func (s *server) registriesFile() string {
 
 // serve starts the listeners and leaves word of where they are.
 func (s *server) serve(listener net.Listener) error {
-	gw := gateway.New(gateway.Options{
+	s.gateway = gateway.New(gateway.Options{
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
 		Tracer:   s.tracer,
@@ -336,6 +347,7 @@ func (s *server) serve(listener net.Listener) error {
 			functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}), s.functions, s.metering.lambda,
 		},
 	})
+	gw := s.gateway
 	gw.Handle(lambda.CodePath, s.functions.CodeHandler())
 	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr()), Region: s.opts.region}
 	var tlsConfig *tls.Config
@@ -352,7 +364,7 @@ func (s *server) serve(listener net.Listener) error {
 	gw.Handle(metricsPath, outside(inside.Addr(), s.metering.exporter.Handler()))
 	s.listen(gw, listener, tlsConfig)
 	s.listen(gw, inside, nil)
-	if err := s.serveEdge(gw); err != nil {
+	if err := errors.Join(s.serveEdge(gw), s.serveNodes()); err != nil {
 		return err
 	}
 	// Functions find the endpoint served from their first event on.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -34,6 +35,7 @@ type upOptions struct {
 	snapshotMB  int
 	snapshotAge time.Duration
 	edge        edgeOptions
+	locations   locationOptions
 }
 
 func upCommand(data *string) *cobra.Command {
@@ -73,6 +75,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.IntVar(&o.snapshotMB, "snapshot-space", 0, "`MB` of the disk for snapshots (default 10240, or a tenth of the disk)")
 	f.DurationVar(&o.snapshotAge, "snapshot-age", snapshot.DefaultTTL, "`TIME` after which a snapshot is made anew")
 	o.edge.flags(f)
+	o.locations.flags(f)
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
 }
@@ -99,10 +102,7 @@ func (o *upOptions) check() error {
 	if o.idle <= 0 {
 		return usageError{fmt.Errorf("--idle-timeout %v: want more than 0", o.idle)}
 	}
-	if err := o.edge.check(o.listen); err != nil {
-		return err
-	}
-	if err := o.checkSnapshots(); err != nil {
+	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.checkSnapshots()); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {

@@ -172,6 +172,10 @@ func (s *Store) mirrorOptions(o *server.Options) error {
 		}
 		if port == 0 {
 			port = server.RANDOM_PORT
+		} else if l, err := net.Listen("tcp", s.hub.Listen); err != nil { // the server would only log it
+			return err
+		} else if err := l.Close(); err != nil {
+			return err
 		}
 		o.JetStreamDomain = hubDomain
 		o.CustomClientAuthentication = s.hub

@@ -59,9 +59,9 @@ type Logs interface {
 
 // CoreOptions configures a Core. Those above the blank line are required.
 type CoreOptions struct {
-	Store       *state.Store // a hub
+	Store       *state.Store // a hub, where locations can join
 	Records     *distribution.Records
-	Authority   *cluster.Authority
+	Authority   *cluster.Authority // nil where they cannot
 	Packages    Packages
 	Credentials Credentials
 	Logs        Logs
@@ -129,6 +129,9 @@ func OpenCore(ctx context.Context, o CoreOptions) (*Core, error) {
 	}
 	if c.tickets, err = state.Collect[ticket](ctx, o.Store, "edge-tokens"); err != nil {
 		return nil, fmt.Errorf("edge locations: %w", err)
+	}
+	if o.Store.HubAddress() == nil {
+		return c, nil // nobody can join, and nobody who has can be reached
 	}
 	for item := range c.places.Scan("", "") {
 		// Again, for collections that a newer version mirrors too.

@@ -2,6 +2,7 @@ package lambda
 
 import (
 	"context"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	cloudfront "lapwing.dev/lapwing/internal/aws/cloudfront"
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/state"
 )
 
 // Limits of functions at edge locations (CloudFront developer guide, "Quotas on
@@ -197,4 +199,18 @@ func (s *Service) replicaStatements(e *entry, ref reference) []statement {
 		})
 	}
 	return all
+}
+
+// OpenPackage opens a code package by its SHA-256, in hexadecimal;
+// state.ErrNotFound where there is none.
+func (s *Service) OpenPackage(digest string) (io.ReadSeekCloser, error) {
+	d, err := state.ParseDigest(digest)
+	if err != nil {
+		return nil, err
+	}
+	f, err := s.code.blobs.Open(d)
+	if err != nil {
+		return nil, err // not f: a nil file in an interface is not nil
+	}
+	return f, nil
 }

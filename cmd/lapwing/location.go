@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"lapwing.dev/lapwing/internal/cluster"
+	"lapwing.dev/lapwing/internal/edge/location"
+	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// Names below the data directory.
+const (
+	nodesDir = "nodes" // the authority of an installation's nodes
+	nodeDir  = "node"  // what a node that joined keeps
+)
+
+// locationOptions are the flags of `lapwing up` that are about edge locations
+// elsewhere: those that join this core.
+type locationOptions struct {
+	join string
+	away time.Duration
+}
+
+func (o *locationOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.join, "edge-join", "", "`HOST:PORT` where edge locations join, with tokens that 'lapwing edge token' makes; their records come from the port after it")
+	f.DurationVar(&o.away, "edge-away", location.DefaultAway, "`TIME` that an edge location may be silent before nothing waits for it any more")
+}
+
+func (o *locationOptions) check() error {
+	if o.join == "" {
+		return nil
+	}
+	if _, err := leafAddress(o.join); err != nil {
+		return usageError{fmt.Errorf("--edge-join %q: want HOST:PORT, e.g. 127.0.0.1:7422", o.join)}
+	}
+	if o.away < time.Second {
+		return usageError{fmt.Errorf("--edge-away %v: want at least 1s", o.away)}
+	}
+	return nil
+}
+
+// leafAddress returns where leaf nodes connect: the port after that where nodes
+// join, or any where that is any.
+func leafAddress(join string) (string, error) {
+	host, text, err := net.SplitHostPort(join)
+	if err != nil {
+		return "", err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err == nil && port == 65535 {
+		err = errors.New("there is no port after it")
+	}
+	if err != nil {
+		return "", err
+	}
+	if port != 0 {
+		port++
+	}
+	return net.JoinHostPort(host, strconv.FormatUint(port, 10)), nil
+}
+
+// openHub prepares what lets edge locations join; nil: nothing does.
+func (s *server) openHub() (*state.Hub, error) {
+	if s.opts.locations.join == "" {
+		return nil, nil
+	}
+	leaves, err := leafAddress(s.opts.locations.join)
+	if err != nil {
+		return nil, err
+	}
+	if s.nodes, err = cluster.OpenAuthority(filepath.Join(s.opts.data, nodesDir)); err != nil {
+		return nil, err
+	}
+	if s.node, err = s.nodes.Node(cluster.Identity{Role: cluster.Core, Name: "core"}); err != nil {
+		return nil, err
+	}
+	return &state.Hub{Listen: leaves, TLS: s.node.Server(false), Leaf: func(c *x509.Certificate) (string, error) {
+		core := s.locations.Load()
+		if core == nil {
+			return "", errors.New("the core is starting")
+		}
+		return core.Member(c)
+	}}, nil
+}
+
+// openLocations opens the core's side of edge locations. Without --edge-join none
+// can reach it, and those that have joined earlier are away.
+func (s *server) openLocations(ctx context.Context) error {
+	core, err := location.OpenCore(ctx, location.CoreOptions{
+		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: s.functions, Credentials: s.credentials,
+		Logs: regionLogs{s.opts.region, s.events}, AWS: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.gateway.ServeHTTP(w, r) }),
+		AccountID: s.credentials.AccountID(), Region: s.opts.region, Away: s.opts.locations.away, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	core.AddLocal(s.edge.Applied)
+	s.locations.Store(core)
+	return nil
+}
+
+// serveNodes lets edge locations join and call.
+func (s *server) serveNodes() error {
+	if s.node == nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", s.opts.locations.join)
+	if err != nil {
+		return fmt.Errorf("%w: choose another address with --edge-join", err)
+	}
+	s.endpoint.Nodes = reachable(l.Addr())
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := s.node.Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.locations.Load().Handler(), Joining: true, Drain: drainTimeout, Logger: s.log}); err != nil {
+			s.failed <- err
+		}
+	}()
+	s.onClose(func(context.Context) error {
+		cancel()
+		<-ended
+		return nil
+	})
+	return nil
+}
+
+// regionLogs keeps the log events of edge locations, by Region.
+type regionLogs struct {
+	region string
+	own    *logstore.Store
+}
+
+// Append implements location.Logs.
+func (l regionLogs) Append(region, group, stream string, events []logstore.Event) error {
+	return l.own.Append(group, stream, events)
+}
