@@ -133,8 +133,9 @@ type Driver struct {
 	cgroups  *cgroup.Tree
 	limits   limits
 	void     *void
-	hostMem  uint64 // bytes
-	filter   []byte // of system calls
+	hostMem  uint64   // bytes
+	filter   []byte   // of system calls
+	practice *os.File // a kernel for prepared sandboxes to practise with
 	starting sync.WaitGroup
 
 	pool *pool
@@ -207,20 +208,34 @@ func New(ctx context.Context, opts Options) (_ *Driver, err error) {
 	if d.void, err = newVoid(voidDir, opts.SandboxPath); err != nil {
 		return nil, err
 	}
+	fd, err := unix.MemfdCreate("practice", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("making a file in memory: %w", err)
+	}
+	d.practice = os.NewFile(uintptr(fd), "practice")
 	d.pool = newPool(d)
-	return d, d.try(ctx)
+	if err := d.try(ctx); err != nil {
+		return nil, err
+	}
+	d.pool.begin()
+	return d, nil
 }
 
 // try makes a first sandbox: to find out now, and not at the first invocation,
-// whether this host can run any, and to get the system call filter compiled.
+// whether this host can run any, to get the system call filter compiled, and a
+// kernel for others to practise with.
 func (d *Driver) try(ctx context.Context) error {
 	s, err := d.create(ctx, sandbox.Spec{
 		ID: "try", Hostname: "try", MemoryMB: 64, CPUMillis: 1000, CPUs: 1, TmpMB: 1, MaxProcesses: 16,
-	}, nil)
+	}, nil, d.practice)
 	if err != nil {
 		return err
 	}
 	d.filter = s.filter
+	select {
+	case <-s.done: // it ends by itself
+	case <-ctx.Done():
+	}
 	return s.Destroy(ctx)
 }
 
@@ -355,6 +370,9 @@ func (d *Driver) release() error {
 	}
 	if d.cgroups != nil {
 		errs = append(errs, d.cgroups.Close(), os.Remove(d.cgroupsFile()))
+	}
+	if d.practice != nil {
+		errs = append(errs, d.practice.Close())
 	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())

@@ -106,6 +106,12 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		h.add(device)
 		req.Network = n
 	}
+	if s.practice != nil {
+		req.Teach = len(h.files)
+		if err := h.dup(s.practice); err != nil {
+			return nil, err
+		}
+	}
 	if s.from != nil {
 		req.State = len(h.files)
 		req.Memory = req.State + 1

@@ -31,11 +31,12 @@ type instance struct {
 	console *os.File      // of process 1
 
 	// What follows is set once the instance is to be a sandbox.
-	spec  sandbox.Spec
-	from  *sandbox.Snapshot // nil: a new one
-	conn  net.Conn
-	base  cgroup.Memory
-	files mappedFiles
+	spec     sandbox.Spec
+	from     *sandbox.Snapshot // nil: a new one
+	practice *os.File          // to save its kernel to, where that is all it is for
+	conn     net.Conn
+	base     cgroup.Memory
+	files    mappedFiles
 
 	ready chan struct{} // closed when the process is ready for orders or never will be
 	up    chan struct{} // closed when the guest runs or never will
@@ -63,14 +64,14 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 
 // make makes a sandbox, from a snapshot if there is one.
 func (d *Driver) make(ctx context.Context, spec sandbox.Spec, from *sandbox.Snapshot) (sandbox.Sandbox, error) {
-	s, err := d.create(ctx, spec, from)
+	s, err := d.create(ctx, spec, from, nil)
 	if err != nil {
 		return nil, err // not a nil *instance
 	}
 	return s, nil
 }
 
-func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Snapshot) (*instance, error) {
+func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Snapshot, practice *os.File) (*instance, error) {
 	if err := check(&spec); err != nil {
 		return nil, err
 	}
@@ -88,6 +89,7 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Sn
 		return nil, fmt.Errorf("gvisor: sandbox %s: %w", spec.ID, err)
 	}
 	d.assign(s, spec, from)
+	s.practice = practice
 	laps.End("process")
 	err = s.launch(laps)
 	if err == nil {
@@ -107,8 +109,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Sn
 	return s, nil
 }
 
-// newInstance starts a sandbox process, which then waits to be told what to be.
-func (d *Driver) newInstance() (_ *instance, err error) {
+// newInstance starts a sandbox process, which then waits to be told what to be. One
+// that nobody waits for has the time to practise.
+func (d *Driver) newInstance(practise bool) (_ *instance, err error) {
 	s := &instance{driver: d, name: fmt.Sprintf("s%d", d.made.Add(1)), ready: make(chan struct{}), up: make(chan struct{}), saved: make(chan struct{}), done: make(chan struct{})}
 	s.remove = sync.OnceValue(s.removeAll)
 	defer func() {
@@ -145,6 +148,13 @@ func (d *Driver) newInstance() (_ *instance, err error) {
 	if s.control, err = fileConn(control); err != nil {
 		return nil, err
 	}
+	lesson := null
+	if practise {
+		lesson = d.practice
+	}
+	if err := h.lend(lesson); err != nil {
+		return nil, err
+	}
 	if s.process, err = d.void.start(h.files, s.group.StartFD()); err != nil {
 		return nil, err
 	}
@@ -152,6 +162,9 @@ func (d *Driver) newInstance() (_ *instance, err error) {
 	if err == nil {
 		// When the host runs out of memory, rather a sandbox than the daemon.
 		err = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", s.process.Pid), []byte("500"), 0)
+	}
+	if err == nil {
+		err = wire.Send(s.control, &wire.Order{Begin: true}, nil)
 	}
 	if err != nil {
 		s.kill()

@@ -10,8 +10,8 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox"
 )
 
-// pool keeps prepared sandboxes: processes that have loaded the program and
-// prepared gVisor, and wait to be told what to be. Nothing of any function is in
+// pool keeps prepared sandboxes: processes that have loaded the program, prepared
+// gVisor and practised the loading of a kernel, and wait to be told what to be. Nothing of any function is in
 // them, and each becomes one sandbox, once. They are made while nothing starts, as
 // many as were taken in the time that follows a burst, so that the next burst finds
 // them; they go when nothing has started for a while, or when memory is short: of
@@ -19,7 +19,7 @@ import (
 type pool struct {
 	driver *Driver
 	wake   chan struct{}
-	done   chan struct{} // closed when the goroutine has ended
+	done   chan struct{} // closed when the goroutine has ended; nil before begin
 
 	mu    sync.Mutex
 	ready []*instance
@@ -66,10 +66,13 @@ func (r *rate) at(t time.Time) {
 func (r *rate) lately() int { return max(r.now, r.previous) }
 
 func newPool(d *Driver) *pool {
-	p := &pool{driver: d, wake: make(chan struct{}, 1), done: make(chan struct{}), stop: make(chan struct{})}
+	return &pool{driver: d, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+}
+
+// begin has sandboxes prepared from now on.
+func (p *pool) begin() {
+	p.done = make(chan struct{})
 	go p.run()
-	p.hurry()
-	return p
 }
 
 // hurry has the goroutine look again.
@@ -99,7 +102,7 @@ func (p *pool) take() (*instance, error) {
 	if s != nil {
 		return s, nil
 	}
-	return p.driver.newInstance()
+	return p.driver.newInstance(false)
 }
 
 // run keeps the pool filled until close.
@@ -145,7 +148,7 @@ func (p *pool) refill() time.Duration {
 	case idle < quiet:
 		return quiet - idle
 	}
-	s, err := p.driver.newInstance()
+	s, err := p.driver.newInstance(true)
 	if err != nil {
 		p.driver.log.Warn("no sandbox was prepared", "err", err)
 		return retryAfter
@@ -196,7 +199,9 @@ func (p *pool) remove(gone []*instance) {
 // close ends the goroutine and removes what is prepared.
 func (p *pool) close() error {
 	close(p.stop)
-	<-p.done
+	if p.done != nil {
+		<-p.done
+	}
 	p.mu.Lock()
 	ready := p.ready
 	p.ready = nil

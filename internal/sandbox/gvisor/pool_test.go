@@ -135,3 +135,14 @@ func TestPreparedSandboxesAreUsedOnce(t *testing.T) {
 		t.Errorf("without a root: %v", err)
 	}
 }
+
+func TestPreparedSandboxesHavePractised(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	s := d.pool.prepared(t, 1)[0]
+	if st, err := d.practice.Stat(); err != nil || st.Size() < 10<<10 {
+		t.Errorf("the kernel to practise with: %v, %v", st, err)
+	}
+	if text := tail(s.stderr); strings.Contains(text, "practis") {
+		t.Error(text)
+	}
+}

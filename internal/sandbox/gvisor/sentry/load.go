@@ -3,7 +3,6 @@ package sentry
 import (
 	"fmt"
 	"os"
-	"runtime/debug"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/context"
@@ -47,8 +46,6 @@ func resource(path string) checkpoint.ResourceID {
 // resume loads a kernel from a snapshot and lets it run on. It does without gVisor's
 // loader, which would first build a kernel, to throw it away.
 func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
-	// The garbage of the loading is less than what a collection costs.
-	collect := debug.SetGCPercent(-1)
 	k, ctx, err := j.emptyKernel(conf)
 	if err != nil {
 		return 0, err
@@ -96,7 +93,6 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err := k.Start(); err != nil {
 		return 0, err
 	}
-	debug.SetGCPercent(collect)
 	j.steps.over("processes")
 	return j.serve(k, conn, compiled, kept)
 }

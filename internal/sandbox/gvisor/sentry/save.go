@@ -60,6 +60,11 @@ func (j *job) save(k *kernel.Kernel, state, memory *os.File) error {
 	if err := moveMemory(k, memory); err != nil {
 		return fmt.Errorf("writing the memory: %w", err)
 	}
+	return saveKernel(k, state, kept)
+}
+
+// saveKernel writes a kernel that is paused to a file, after what is kept of the guest.
+func saveKernel(k *kernel.Kernel, state *os.File, kept []byte) error {
 	if err := detachVirtual(k); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -60,6 +61,9 @@ func Main() {
 			os.Exit(2) // the driver is gone
 		}
 	}
+	// Until the guest runs the garbage is less than what a collection costs, and
+	// a heap that no collection is due of is kept.
+	collect := debug.SetGCPercent(-1)
 	// What every sandbox needs is done while the driver prepares the request.
 	debug.SetTraceback("system")
 	log.SetLevel(log.Warning)
@@ -72,16 +76,24 @@ func Main() {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
+	if len(os.Args) == 1 {
+		if order, _, err := wire.Receive(); err != nil || !order.Begin {
+			os.Exit(2)
+		}
+	}
 	if err := startPlatform(conf); err != nil {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
+	}
+	if err := practise(); err != nil {
+		log.Warningf("It has not practised: %v", err)
 	}
 	report(wire.Report{Ready: true})
 	order, descriptors, err := wire.Receive()
 	if err != nil || order.Be == nil {
 		os.Exit(2)
 	}
-	j := &job{Request: order.Be, descriptors: descriptors, report: report}
+	j := &job{Request: order.Be, descriptors: descriptors, report: report, collect: collect}
 	j.steps.over("request")
 	status, err := j.run(conf)
 	if err != nil {
@@ -98,6 +110,7 @@ type job struct {
 	descriptors []int // by place
 	report      func(wire.Report)
 	steps       steps
+	collect     int               // Go's GOGC, once the guest runs
 	guest       *guest.Supervisor // nil where process 1 has the host connection
 }
 
@@ -140,13 +153,52 @@ func startPlatform(conf *config.Config) error {
 		if text := fmt.Sprint(p); !strings.Contains(text, "/proc/self/maps") {
 			panic(p)
 		}
-		if err := unix.CloseRange(wire.Control+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		if err := unix.CloseRange(wire.Practice+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 			panic(err)
 		}
-		panic(unix.Exec(wire.Program, []string{wire.Program}, os.Environ()))
+		panic(unix.Exec(wire.Program, []string{wire.Program, wire.Again}, os.Environ()))
 	}()
-	_, err := newPlatform(conf, 1)
-	return err
+	p, err := startStubs(conf)
+	if err != nil {
+		return err
+	}
+	// Address spaces for process 1 and the runtime; gVisor keeps and reuses
+	// what is released.
+	var made [2]platform.AddressSpace
+	for i := range made {
+		if made[i], err = p.NewAddressSpace(); err != nil {
+			return err
+		}
+	}
+	for _, a := range made {
+		a.Release()
+	}
+	return nil
+}
+
+// startStubs returns a first platform, whose stubs are the parents of all others.
+//
+// All of them are batch processes to the host's scheduler, which only means that
+// one that is woken does not take the processor from who woke it. gVisor's kernel
+// wakes a stub and then waits for it; the stub's answer, a futex without a value,
+// is repeated until somebody waits. A stub that came first repeated it for all of
+// its time slice, several milliseconds.
+func startStubs(conf *config.Config) (platform.Platform, error) {
+	runtime.LockOSThread() // gVisor forks them from this thread
+	defer runtime.UnlockOSThread()
+	if err := setScheduler(unix.SCHED_BATCH); err != nil {
+		return nil, err
+	}
+	p, err := newPlatform(conf, 1)
+	return p, errors.Join(err, setScheduler(unix.SCHED_NORMAL))
+}
+
+// setScheduler changes the scheduling policy of the calling thread.
+func setScheduler(policy uint32) error {
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}, 0); err != nil {
+		return fmt.Errorf("choosing a scheduling policy: %w", err)
+	}
+	return nil
 }
 
 // newPlatform returns a platform for a guest that sees so many processors.
@@ -207,6 +259,10 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 	j.steps.over("process 1")
 	k := kernelOf(l)
 	settle(k)
+	if j.Teach != 0 {
+		j.report(wire.Report{Filter: compiled})
+		return 0, teach(k, j.descriptors[j.Teach])
+	}
 	j.watchMemory(k, func() uint64 { return 0 })
 	return j.serve(k, conn, compiled, nil)
 }
@@ -231,6 +287,7 @@ func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte
 		}
 		j.guest = guest.New(sys)
 	}
+	debug.SetGCPercent(j.collect)
 	j.report(wire.Report{Filter: filter, Steps: j.steps})
 	go j.takeOrders(k)
 	if j.InitConn {

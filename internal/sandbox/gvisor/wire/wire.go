@@ -24,6 +24,8 @@ const (
 	// Program is the sandbox program's path in the mount namespace that sandbox
 	// processes live in.
 	Program = "/lapwing-sandbox"
+	// Again is its argument where it has executed itself after Order.Begin.
+	Again = "again"
 	// Init is the path of process 1 in a sandbox.
 	Init = sandbox.Init
 )
@@ -32,6 +34,8 @@ const (
 // what the process itself has to say.
 const (
 	Control = 3 // orders come in here, reports go out
+	// Practice is a kernel's state to practise loading with, or an empty file.
+	Practice = 4
 	// ControlSocket is free at the start: the process puts gVisor's own control
 	// socket there, beyond what it was given and below what gVisor assigns.
 	ControlSocket = 250
@@ -57,11 +61,15 @@ const (
 // it gets that.
 const InitConn = 3
 
-// Order is what the driver tells a sandbox process to do: first Be, once, and later
-// perhaps Save, the last of all. It comes from the driver, so it is trusted.
+// Order is what the driver tells a sandbox process to do: first Begin, then Be, once
+// each, and later perhaps Save, the last of all. It comes from the driver, so it is
+// trusted.
 type Order struct {
-	Be   *Request `json:",omitempty"`
-	Save bool     `json:",omitempty"` // into the files that come along: state and memory
+	// Begin tells that the process is in its cgroups, and with it will be those
+	// that it starts from now on.
+	Begin bool     `json:",omitempty"`
+	Be    *Request `json:",omitempty"`
+	Save  bool     `json:",omitempty"` // into the files that come along: state and memory
 }
 
 // Send sends an order with descriptors.
@@ -140,6 +148,9 @@ type Request struct {
 	// State and Memory are the places of a snapshot's files, where the sandbox
 	// starts from one.
 	State, Memory int `json:",omitempty"`
+	// Teach is the place of a file to save the kernel to, for others to practise
+	// with (see Practice). It is of no more use then.
+	Teach int `json:",omitempty"`
 	// Filter is the program of the system call filter. Without one the process
 	// compiles it and reports it.
 	Filter []byte
