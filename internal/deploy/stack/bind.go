@@ -27,6 +27,9 @@ func bindValue(v any, dst reflect.Value) error {
 		}
 		return bindValue(v, dst.Elem())
 	case reflect.Struct:
+		if list, ok := v.([]any); ok && counted(dst.Type()) {
+			v = map[string]any{"Items": list, "Quantity": int64(len(list))}
+		}
 		m, ok := v.(map[string]any)
 		if !ok {
 			return errors.New("must be a mapping")
@@ -69,6 +72,14 @@ func bindValue(v any, dst reflect.Value) error {
 		return nil
 	}
 	return bindScalar(v, dst)
+}
+
+// counted tells whether a type is CloudFront's form of a list, which has its
+// length beside it.
+func counted(t reflect.Type) bool {
+	_, items := t.FieldByName("Items")
+	_, quantity := t.FieldByName("Quantity")
+	return items && quantity
 }
 
 // within says where in a property an error is.

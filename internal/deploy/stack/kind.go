@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
@@ -27,14 +28,16 @@ type Clients struct {
 	IAM             *iam.Client
 	S3              *s3.Client
 	Logs            *cloudwatchlogs.Client
+	CloudFront      *cloudfront.Client
 	Account, Region string
 }
 
 // NewClients makes the clients.
 func NewClients(cfg aws.Config, account string) *Clients {
 	return &Clients{Lambda: lambda.NewFromConfig(cfg), IAM: iam.NewFromConfig(cfg), Logs: cloudwatchlogs.NewFromConfig(cfg),
-		S3:      s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }),
-		Account: account, Region: cfg.Region}
+		CloudFront: cloudfront.NewFromConfig(cfg),
+		S3:         s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }),
+		Account:    account, Region: cfg.Region}
 }
 
 func (c *Clients) arn(service, resource string) string {
@@ -111,7 +114,7 @@ var kinds map[string]kind
 
 func init() {
 	kinds = map[string]kind{}
-	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds} {
+	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, cdnKinds} {
 		maps.Copy(kinds, some)
 	}
 }
