@@ -23,9 +23,11 @@ import (
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge"
 	"lapwing.dev/lapwing/internal/edge/cache"
+	"lapwing.dev/lapwing/internal/edge/cffunction"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
 	"lapwing.dev/lapwing/internal/edge/origin"
+	"lapwing.dev/lapwing/internal/edge/trigger"
 	"lapwing.dev/lapwing/internal/edge/viewer"
 	"lapwing.dev/lapwing/internal/gateway"
 )
@@ -101,6 +103,8 @@ func isLoopback(address string) bool {
 // edgeNode is the edge location of this process.
 type edgeNode struct {
 	records      *distribution.Records
+	lambda       *trigger.Lambda
+	functions    *cffunction.Functions
 	server       *edge.Server
 	certificates *viewer.Certificates
 	authority    *gateway.Authority
@@ -134,8 +138,10 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.openEdgeFunctions(n)
 	n.server = edge.New(edge.Options{
-		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: defaultLocation, AltSvc: altSvc(o.https),
+		Functions: trigger.Runners{n.lambda, n.functions},
+		Records:   n.records, Cache: store, Geo: places, Logger: s.log, Location: defaultLocation, AltSvc: altSvc(o.https),
 		Origins: origin.New(origin.Options{
 			Allow: o.prefixes, Local: n.own.dial, RootCAs: roots,
 			Sign: &originSigner{credentials: s.credentials, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })},
@@ -156,7 +162,19 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 func (n *edgeNode) Applied() distribution.Revisions {
 	r := n.server.Applied()
 	r.Certificates = n.certificates.Applied()
+	r.Replicas, r.Functions = n.lambda.Applied(), n.functions.Applied()
 	return r
+}
+
+// openEdgeFunctions opens what runs functions at the location of this process.
+func (s *server) openEdgeFunctions(n *edgeNode) {
+	n.lambda = trigger.NewLambda(trigger.Options{
+		Account: s.credentials.AccountID(), Region: s.opts.region, Location: defaultLocation, Replicas: n.records.Replicas,
+		Invoker: s.dispatcher, Images: s.images, Logs: s.events, Logger: s.log,
+	})
+	s.onClose(func(context.Context) error { n.lambda.Close(); return nil })
+	n.functions = cffunction.New(cffunction.Options{Records: n.records.Functions, Location: defaultLocation, Logs: s.events, Logger: s.log})
+	s.onClose(func(context.Context) error { n.functions.Close(); return nil })
 }
 
 // altSvc tells viewers of HTTP/3 at the port of HTTPS.

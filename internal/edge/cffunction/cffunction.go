@@ -121,6 +121,15 @@ func New(opts Options) *Functions {
 // Close ends what prepares for runs.
 func (f *Functions) Close() { f.machines.close() }
 
+// Applied returns the revision of Options.Records up to which runs are of the
+// current code: code is looked up when it runs, so it is the last one's.
+func (f *Functions) Applied() (revision uint64) {
+	for item := range f.opts.Records.Scan("", "") {
+		revision = max(revision, item.Revision)
+	}
+	return revision
+}
+
 // Run implements trigger.Runner.
 func (f *Functions) Run(ctx context.Context, d *distribution.Distribution, b *distribution.Behaviour, e distribution.EventType, x *trigger.Exchange) error {
 	arn, ok := b.Viewer[e]

@@ -3,11 +3,13 @@ package cloudfront
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/cloudfront"
+	"lapwing.dev/lapwing/internal/edge/cffunction"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 )
 
@@ -55,6 +57,9 @@ func checkFunction(c *api.FunctionConfig, code []byte) error {
 	}
 	if c.KeyValueStoreAssociations != nil && len(c.KeyValueStoreAssociations.Items) > 0 {
 		return unsupported("Key value stores (KeyValueStoreAssociations)")
+	}
+	if err := cffunction.Check(string(c.Runtime), string(code)); err != nil {
+		return api.NewInvalidArgument("The function code cannot run: %v", err)
 	}
 	return nil
 }
@@ -278,9 +283,23 @@ func (s *Service) ListFunctions(_ context.Context, in *api.ListFunctionsInput) (
 }
 
 // TestFunction implements api.API.
-func (s *Service) TestFunction(_ context.Context, in *api.TestFunctionInput) (*api.TestFunctionOutput, error) {
-	if _, err := s.developing(in.Name, in.IfMatch); err != nil {
+func (s *Service) TestFunction(ctx context.Context, in *api.TestFunctionInput) (*api.TestFunctionOutput, error) {
+	f, of, err := s.stage(in.Name, in.Stage)
+	if err == nil {
+		err = match(of.ETag, in.IfMatch)
+	}
+	if err != nil {
 		return nil, err
 	}
-	return nil, api.NewUnsupportedOperation("TestFunction is not supported by Lapwing yet.")
+	if len(in.EventObject) > cffunction.MaxEvent {
+		return nil, api.NewInvalidArgument("The event object has %d bytes; the maximum is %d.", len(in.EventObject), cffunction.MaxEvent)
+	}
+	r, err := cffunction.Test(ctx, string(of.Config.Runtime), string(of.Code), in.EventObject)
+	if err != nil {
+		return nil, api.NewTestFunctionFailed("The function could not be tested: %v", err)
+	}
+	return &api.TestFunctionOutput{TestResult: &api.TestResult{
+		FunctionSummary: s.describeFunction(&f, in.Stage), ComputeUtilization: aws.Ptr(strconv.Itoa(r.Utilization)),
+		FunctionExecutionLogs: r.Logs, FunctionErrorMessage: &r.Error, FunctionOutput: &r.Output,
+	}}, nil
 }
