@@ -18,7 +18,7 @@ func (s *server) openCDN(ctx context.Context) error {
 		return err
 	}
 	distributions, err := cloudfront.New(ctx, cloudfront.Options{
-		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.edge, Functions: s.functions, Logger: s.log,
+		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.locations.Load(), Functions: s.functions, Logger: s.log,
 	})
 	if err != nil {
 		return err

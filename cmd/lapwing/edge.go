@@ -121,6 +121,13 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	if n.records, err = distribution.Open(ctx, s.store); err != nil {
 		return err
 	}
+	var packages trigger.Packages // the Lambda service is here
+	if s.member != nil {
+		if err := s.member.Prepare(s.store, n.records); err != nil {
+			return err
+		}
+		packages = nodePackages{s.member}
+	}
 	o := s.opts.edge
 	store, err := cache.Open(cache.Options{
 		Dir: filepath.Join(s.opts.data, "edge-cache"), Memory: int64(o.memoryMB) << 20, Disk: int64(o.diskMB) << 20, Logger: s.log,
@@ -138,13 +145,13 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.openEdgeFunctions(n)
+	s.openEdgeFunctions(n, packages)
 	n.server = edge.New(edge.Options{
 		Functions: trigger.Runners{n.lambda, n.functions},
-		Records:   n.records, Cache: store, Geo: places, Logger: s.log, Location: defaultLocation, AltSvc: altSvc(o.https),
+		Records:   n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), AltSvc: altSvc(o.https),
 		Origins: origin.New(origin.Options{
 			Allow: o.prefixes, Local: n.own.dial, RootCAs: roots,
-			Sign: &originSigner{credentials: s.credentials, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })},
+			Sign: &originSigner{credentials: s.issuer, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })},
 		}),
 	})
 	s.onClose(func(context.Context) error { n.server.Close(); return nil })
@@ -167,13 +174,13 @@ func (n *edgeNode) Applied() distribution.Revisions {
 }
 
 // openEdgeFunctions opens what runs functions at the location of this process.
-func (s *server) openEdgeFunctions(n *edgeNode) {
+func (s *server) openEdgeFunctions(n *edgeNode, packages trigger.Packages) {
 	n.lambda = trigger.NewLambda(trigger.Options{
-		Account: s.credentials.AccountID(), Region: s.opts.region, Location: defaultLocation, Replicas: n.records.Replicas,
-		Invoker: s.dispatcher, Images: s.images, Logs: s.events, Logger: s.log,
+		Account: s.issuer.AccountID(), Region: s.region(), Location: s.location(), Replicas: n.records.Replicas,
+		Invoker: s.dispatcher, Images: s.images, Packages: packages, Logs: s.logs, Logger: s.log,
 	})
 	s.onClose(func(context.Context) error { n.lambda.Close(); return nil })
-	n.functions = cffunction.New(cffunction.Options{Records: n.records.Functions, Location: defaultLocation, Logs: s.events, Logger: s.log})
+	n.functions = cffunction.New(cffunction.Options{Records: n.records.Functions, Location: s.location(), Logs: s.logs, Logger: s.log})
 	s.onClose(func(context.Context) error { n.functions.Close(); return nil })
 }
 
@@ -346,7 +353,7 @@ const (
 
 // originSigner signs requests to origins as CloudFront.
 type originSigner struct {
-	credentials *credentials.Store
+	credentials issuer
 	region      string
 	signer      *v4.Signer
 

@@ -5,10 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -98,8 +100,8 @@ func (s *server) openHub() (*state.Hub, error) {
 // can reach it, and those that have joined earlier are away.
 func (s *server) openLocations(ctx context.Context) error {
 	core, err := location.OpenCore(ctx, location.CoreOptions{
-		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: s.functions, Credentials: s.credentials,
-		Logs: regionLogs{s.opts.region, s.events}, AWS: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.gateway.ServeHTTP(w, r) }),
+		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: packages{s}, Credentials: s.credentials,
+		Logs: regionLogs{s.opts.region, s.events}, AWS: http.HandlerFunc(s.serveAway),
 		AccountID: s.credentials.AccountID(), Region: s.opts.region, Away: s.opts.locations.away, Logger: s.log,
 	})
 	if err != nil {
@@ -108,6 +110,24 @@ func (s *server) openLocations(ctx context.Context) error {
 	core.AddLocal(s.edge.Applied)
 	s.locations.Store(core)
 	return nil
+}
+
+// packages are the code packages of the Lambda service, which opens later.
+type packages struct{ s *server }
+
+// OpenPackage implements location.Packages.
+func (p packages) OpenPackage(digest string) (io.ReadSeekCloser, error) {
+	return p.s.functions.OpenPackage(digest)
+}
+
+// serveAway serves the AWS endpoint to functions at edge locations. As for those
+// here, what others do is not their business.
+func (s *server) serveAway(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, metricsPath) {
+		http.NotFound(w, r)
+		return
+	}
+	s.gateway.ServeHTTP(w, r)
 }
 
 // serveNodes lets edge locations join and call.

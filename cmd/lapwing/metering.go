@@ -34,7 +34,7 @@ func (s *server) openUsage() (err error) {
 	if err := meter.EnsurePrices(filepath.Join(s.opts.data, pricesFile)); err != nil {
 		return err
 	}
-	s.usage, err = usage.Open(filepath.Join(s.opts.data, usageDir), usage.Options{Logs: reportLines{s.events}, Logger: s.log})
+	s.usage, err = usage.Open(filepath.Join(s.opts.data, usageDir), usage.Options{Logs: reportLines{s.events, s.logs}, Logger: s.log})
 	if err != nil {
 		return err
 	}
@@ -42,8 +42,12 @@ func (s *server) openUsage() (err error) {
 	return nil
 }
 
-// reportLines gives the usage journal the log store.
-type reportLines struct{ *logstore.Store }
+// reportLines gives the usage journal the log store to read, and what functions'
+// logs are written to.
+type reportLines struct {
+	*logstore.Store
+	logs worker.Logs
+}
 
 // Append implements usage.Logs.
 func (l reportLines) Append(group, stream string, lines []meter.Report) error {
@@ -51,7 +55,7 @@ func (l reportLines) Append(group, stream string, lines []meter.Report) error {
 	for i, r := range lines {
 		events[i] = logstore.Event{Time: r.Time, Message: r.Message}
 	}
-	return l.Store.Append(group, stream, events)
+	return l.logs.Append(group, stream, events)
 }
 
 // Dropped implements usage.Logs.
@@ -151,7 +155,7 @@ func (m *metering) Allocated(v *function.Version, n int) {
 // metricLogs is the log store of what functions print, with the metrics that are
 // embedded in that.
 type metricLogs struct {
-	*logstore.Store
+	worker.Logs
 	metrics *metrics.Store
 }
 
@@ -160,7 +164,7 @@ func (l metricLogs) Append(group, stream string, events []logstore.Event) error 
 	for i := range events {
 		l.metrics.Collect(metrics.Embedded(events[i].Message))
 	}
-	return l.Store.Append(group, stream, events)
+	return l.Logs.Append(group, stream, events)
 }
 
 // meteredURLs serves function URLs and counts what becomes of the requests.

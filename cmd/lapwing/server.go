@@ -82,7 +82,10 @@ type server struct {
 	node        *cluster.Node      // this process among them, nil likewise
 	locations   atomic.Pointer[location.Core]
 	gateway     *gateway.Gateway
-	credentials *credentials.Store
+	member      *location.Node     // this process as an edge location of a core elsewhere; nil: it is none
+	credentials *credentials.Store // nil at an edge location
+	issuer      issuer
+	logs        worker.Logs // of functions
 	events      *logstore.Store
 	usage       *usage.Journal
 	metrics     *metrics.Store
@@ -132,12 +135,16 @@ func newServer(ctx context.Context, o upOptions, log *slog.Logger) (_ *server, e
 	if err := s.listenEdge(ctx); err != nil {
 		return nil, err
 	}
-	for _, open := range []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openEdge, s.openServices, s.openLocations} {
+	parts, serve := []func(context.Context) error{s.openTracer, s.openState, s.openDataPlane, s.openQueue, s.openEdge, s.openLocations, s.openServices}, s.serve
+	if o.node.roles == roleEdge {
+		parts, serve = []func(context.Context) error{s.openTracer, s.openNode, s.openState, s.openDataPlane, s.openEdge}, s.serveNode
+	}
+	for _, open := range parts {
 		if err := open(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return s, s.serve(listener)
+	return s, serve(listener)
 }
 
 // openTracer opens the export of spans, where a collector is named.
@@ -161,7 +168,7 @@ func (s *server) openState(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log, Hub: hub})
+	s.store, err = state.Open(ctx, state.Options{Dir: s.opts.data, Logger: s.log, Hub: hub, Leaf: s.leaf()})
 	if errors.Is(err, state.ErrInUse) {
 		return fmt.Errorf("%w: is another `lapwing up` running? Choose another directory with --data", err)
 	}
@@ -169,13 +176,20 @@ func (s *server) openState(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.store.Close() })
-	if s.credentials, err = credentials.Open(filepath.Join(s.opts.data, credentialsDir)); err != nil {
-		return err
+	if s.member == nil { // those of an edge location are the core's
+		if s.credentials, err = credentials.Open(filepath.Join(s.opts.data, credentialsDir)); err != nil {
+			return err
+		}
+		s.issuer = s.credentials
 	}
 	if s.events, err = logstore.Open(filepath.Join(s.opts.data, "logs"), logstore.Options{Logger: s.log}); err != nil {
 		return err
 	}
 	s.onClose(func(context.Context) error { return s.events.Close() })
+	s.logs = s.events
+	if s.member != nil {
+		s.logs = nodeLogs{s.events, s.member}
+	}
 	if s.images, err = image.Open(filepath.Join(s.opts.data, "images"), s.log); err != nil {
 		return err
 	}
@@ -222,7 +236,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		return err
 	}
 	s.worker = worker.New(worker.Options{
-		Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.events, s.metrics}, Credentials: s.credentials, Meter: s.metering, Logger: s.log,
+		Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.logs, s.metrics}, Credentials: s.issuer, Meter: s.metering, Logger: s.log,
 		Sampler: &s.sampler, Tracer: s.tracer, Snapshots: s.snapshots, SnapshotsFirst: s.opts.snapshots == snapshotsFirst,
 	})
 	s.onClose(func(context.Context) error { s.worker.Close(); return nil })
@@ -239,6 +253,11 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	})
 	s.onClose(func(ctx context.Context) error { s.dispatcher.Close(ctx); return nil })
 	s.onClose(func(context.Context) error { s.metering.provisioned.Close(); return nil })
+	return nil
+}
+
+// openQueue opens the queue of asynchronous invocations.
+func (s *server) openQueue(ctx context.Context) (err error) {
 	if s.queue, err = events.Open(ctx, events.Options{Store: s.store, Invoker: s.dispatcher, Observer: s.metering, Logger: s.log}); err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ type upOptions struct {
 	snapshotAge time.Duration
 	edge        edgeOptions
 	locations   locationOptions
+	node        nodeOptions
 }
 
 func upCommand(data *string) *cobra.Command {
@@ -62,7 +63,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "127.0.0.1:4566", "`HOST:PORT` of the AWS endpoint; port 0 takes any free one")
-	f.StringVar(&o.region, "region", "us-east-1", "`NAME` of the AWS Region to be")
+	f.StringVar(&o.region, "region", defaultRegion, "`NAME` of the AWS Region to be")
 	f.BoolVar(&o.tls, "tls", false, "serve HTTPS with a certificate of Lapwing's own authority ('lapwing env' has its file)")
 	f.StringSliceVar(&o.domains, "domain", nil, "`NAME` of a further host of the endpoint (may be repeated), e.g. lapwing.example.org")
 	f.IntVar(&o.concurrency, "concurrency", invoke.DefaultAccountLimit, "`NUMBER` of concurrent executions of the account")
@@ -76,9 +77,13 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.DurationVar(&o.snapshotAge, "snapshot-age", snapshot.DefaultTTL, "`TIME` after which a snapshot is made anew")
 	o.edge.flags(f)
 	o.locations.flags(f)
+	o.node.flags(f)
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
 }
+
+// defaultRegion is the AWS Region to be where the operator names none.
+const defaultRegion = "us-east-1"
 
 // regionName is what names of Regions look like: all but this would be refused by
 // clients that parse ARNs and signatures.
@@ -102,7 +107,7 @@ func (o *upOptions) check() error {
 	if o.idle <= 0 {
 		return usageError{fmt.Errorf("--idle-timeout %v: want more than 0", o.idle)}
 	}
-	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.checkSnapshots()); err != nil {
+	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.node.check(o), o.checkSnapshots()); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
@@ -118,8 +123,12 @@ func up(ctx context.Context, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "Lapwing %s is ready at %s (region %s, account %s).\n", version, s.endpoint.URL, s.endpoint.Region, s.credentials.AccountID())
-	fmt.Fprintf(os.Stderr, "Point AWS clients at it:  eval \"$(%s env --data %s)\"\n", os.Args[0], o.data)
+	if s.member != nil {
+		fmt.Fprintf(os.Stderr, "Lapwing %s is ready at %s: edge location %s (region %s, account %s).\n", version, s.endpoint.URL, s.location(), s.endpoint.Region, s.issuer.AccountID())
+	} else {
+		fmt.Fprintf(os.Stderr, "Lapwing %s is ready at %s (region %s, account %s).\n", version, s.endpoint.URL, s.endpoint.Region, s.credentials.AccountID())
+		fmt.Fprintf(os.Stderr, "Point AWS clients at it:  eval \"$(%s env --data %s)\"\n", os.Args[0], o.data)
+	}
 	if err := forgetStart(); err != nil {
 		logger.Warn("memory of the start was not given back", "error", err)
 	}

@@ -1,6 +1,7 @@
 package location
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -227,7 +228,7 @@ func (c *Core) join(ctx context.Context, r joinRequest) (*joined, error) {
 	if err := c.opts.Store.Grant(ctx, name, mirrored...); err != nil {
 		return nil, err
 	}
-	if _, err := c.places.Put(ctx, name, place{Format: recordFormat, Name: name, Region: r.Region, Key: print, Joined: time.Now().UTC()}); err != nil {
+	if _, err := c.places.Put(ctx, name, place{Format: recordFormat, Name: name, Region: cmp.Or(r.Region, c.opts.Region), Key: print, Joined: time.Now().UTC()}); err != nil {
 		return nil, err
 	}
 	c.log.Info("an edge location has joined", "location", name, "region", r.Region)
@@ -290,6 +291,18 @@ func behind(mirrors, core map[string]state.Mark) uint64 {
 		}
 	}
 	return n
+}
+
+// regionOf returns the Region of a location: what it reported last, or what it
+// joined with.
+func (c *Core) regionOf(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.seen[name]; s != nil {
+		return s.Region
+	}
+	p, _ := c.places.Get(name)
+	return cmp.Or(p.Value.Region, c.opts.Region)
 }
 
 // peers returns the locations that others can reach.

@@ -1,7 +1,6 @@
 package location
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -147,15 +146,12 @@ func (c *Core) issue(r credentialsRequest) (any, error) {
 
 // takeLogs keeps what functions printed at a location, in the Region of that.
 func (c *Core) takeLogs(name string, batches []logBatch) error {
-	p, ok := c.places.Get(name)
-	if !ok {
-		return refuse(http.StatusForbidden, "edge location %s was removed", name)
-	}
+	region := c.regionOf(name)
 	for _, b := range batches {
 		if !edgeGroup(c.opts.Region, b.Group) {
 			return refuse(http.StatusBadRequest, "edge locations have no log group %q", b.Group)
 		}
-		if err := c.opts.Logs.Append(cmp.Or(p.Value.Region, c.opts.Region), b.Group, b.Stream, b.Events); err != nil {
+		if err := c.opts.Logs.Append(region, b.Group, b.Stream, b.Events); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package location
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/cluster"
@@ -37,9 +39,11 @@ const (
 // NodeOptions configures a Node. Those above the blank line are required.
 type NodeOptions struct {
 	Dir     string // for what the node keeps of its own
-	Region  string // of the location
 	Version string // of the program
 	Logger  *slog.Logger
+
+	// Region is the one that the location is in; empty: the core's.
+	Region string
 
 	// Core is the HOST:PORT at which the core takes nodes; empty: as at the last
 	// start.
@@ -81,6 +85,7 @@ type Node struct {
 	applied  func() distribution.Revisions
 	address  string // for other locations; empty: none
 
+	health  atomic.Pointer[Health]
 	peersMu sync.Mutex
 	peers   []Peer
 	onPeers func([]Peer)
@@ -113,6 +118,7 @@ func OpenNode(ctx context.Context, o NodeOptions) (*Node, error) {
 	if o.Core != "" {
 		m.Facts.Core = o.Core
 	}
+	n.opts.Region = cmp.Or(o.Region, m.Facts.CoreRegion)
 	if err := m.Write(path); err != nil {
 		return nil, fmt.Errorf("edge location: %w", err)
 	}
@@ -189,6 +195,12 @@ func (n *Node) Name() string { return n.membership.Name }
 // AccountID returns the account of the installation.
 func (n *Node) AccountID() string { return n.membership.Facts.AccountID }
 
+// CoreRegion returns the AWS Region of the core.
+func (n *Node) CoreRegion() string { return n.membership.Facts.CoreRegion }
+
+// Region returns the AWS Region of the location.
+func (n *Node) Region() string { return n.opts.Region }
+
 // Identity returns the node among the others.
 func (n *Node) Identity() *cluster.Node {
 	n.mu.Lock()
@@ -228,7 +240,7 @@ func (n *Node) Prepare(store *state.Store, records *distribution.Records) (err e
 	return err
 }
 
-// Start begins to report to the core and to fetch from it, until Close. Prepare
+// Start begins to report to the core and to fetch from it, until Stop. Prepare
 // goes before.
 func (n *Node) Start(o StartOptions) {
 	n.applied, n.address, n.onPeers = o.Applied, o.Address, o.Peers
@@ -240,15 +252,17 @@ func (n *Node) Start(o StartOptions) {
 	n.wg.Go(func() { n.collectPackages(ctx) })
 }
 
-// Close ends what Start began. Logs that have not been handed on stay for the
-// next start.
-func (n *Node) Close() error {
+// Stop ends what Start began: the store can be closed then.
+func (n *Node) Stop() {
 	if n.cancel != nil {
 		n.cancel()
 		n.wg.Wait()
 	}
-	return n.spool.Close()
 }
+
+// Close is for when nobody has any more logs. Those that have not been handed on
+// stay for the next start.
+func (n *Node) Close() error { return n.spool.Close() }
 
 // call makes a call to the core.
 func (n *Node) call(ctx context.Context, path string, in, out any) error {

@@ -42,6 +42,7 @@ func (n *Node) run(ctx context.Context) {
 				complained = time.Now()
 			}
 			reached = false
+			n.health.Store(&Health{LastAnswer: n.Health().LastAnswer, Behind: n.Health().Behind})
 			n.sleep(ctx, retryEvery)
 			continue
 		case !reached:
@@ -49,10 +50,27 @@ func (n *Node) run(ctx context.Context) {
 			reached = true
 			w.patience = stuckAfter
 		}
+		n.health.Store(&Health{Connected: true, LastAnswer: time.Now(), Behind: behind(r.Marks, a.Marks)})
 		n.take(ctx, a)
 		w.look(ctx, r.Marks, a.Marks)
 		n.await(ctx, r)
 	}
+}
+
+// Health is how a location stands to the core. It serves without that.
+type Health struct {
+	Connected  bool      `json:"connected"`
+	LastAnswer time.Time `json:"lastAnswer,omitzero"`
+	// Behind is by how many revisions the records were behind then.
+	Behind uint64 `json:"behind"`
+}
+
+// Health tells how the location stands to the core.
+func (n *Node) Health() Health {
+	if h := n.health.Load(); h != nil {
+		return *h
+	}
+	return Health{}
 }
 
 // report is what the node has to say now.
