@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -165,11 +166,13 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	return nil
 }
 
-// Applied tells how far this location is with its records.
+// Applied tells how far this location is with its records. Real-time log
+// configurations are read as they are when they are used.
 func (n *edgeNode) Applied() distribution.Revisions {
 	r := n.server.Applied()
 	r.Certificates = n.certificates.Applied()
 	r.Replicas, r.Functions = n.lambda.Applied(), n.functions.Applied()
+	r.RealtimeLogs = math.MaxUint64
 	return r
 }
 
@@ -262,7 +265,9 @@ func (s *server) serveEdge(gw http.Handler) error {
 	s.edge.own.set(path)
 	s.listen(gw, inside, nil)
 
-	front := viewer.New(viewer.Options{Handler: s.edge.server, Certificates: s.edge.certificates, Logger: s.log})
+	front := viewer.New(viewer.Options{
+		Handler: s.edge.server, Fast: s.edge.server, Certificates: s.edge.certificates, Logger: s.log, Refusal: edge.Refusal,
+	})
 	s.onClose(front.Shutdown)
 	serve := func(f func() error) { go func() { s.failed <- f() }() }
 	if l := s.edgeHTTP; l != nil {

@@ -30,7 +30,7 @@ func TestRequestsThatABehaviourDoesNotAllowAreRefused(t *testing.T) {
 		{"HTTPS only", "GET", "/secure/a", nil, "", 403, "Error"},
 		{"redirect", "GET", "/redirect/a?b=c", nil, "", 301, "Redirect"},
 		{"long URL", "GET", "/" + strings.Repeat("a", 8192), nil, "", 414, "Error"},
-		{"large header", "GET", "/", http.Header{"X-Large": {strings.Repeat("a", 33<<10)}}, "", 494, "Error"},
+		{"large header", "GET", "/", http.Header{"X-Large": {strings.Repeat("a", 33<<10)}}, "", 413, "Error"},
 		{"third in a chain", "GET", "/", http.Header{"Via": {"2.0 a.cloudfront.net (CloudFront), 2.0 b.cloudfront.net (CloudFront)"}}, "", 403, "Error"},
 		{"allowed", "HEAD", "/", nil, "", 200, "Miss"},
 	} {

@@ -102,7 +102,7 @@ func (x *exchange) admit() *failure {
 		return refused(http.StatusRequestURITooLong, "InvalidRequest", textBad)
 	}
 	if headSize(x.r) > maxHead {
-		return refused(statusHeaderTooLarge, "InvalidRequestHeader", textBad)
+		return refused(http.StatusRequestEntityTooLarge, "InvalidRequestHeader", textBad)
 	}
 	if x.plan = x.site.plan(x.request.Path); x.plan == nil {
 		return refused(http.StatusForbidden, "Error", textBad)
@@ -113,7 +113,7 @@ func (x *exchange) admit() *failure {
 	if !x.plan.Allows(x.r.Method) {
 		return refused(http.StatusForbidden, "InvalidRequestMethod", textMethod)
 	}
-	if (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) && hasBody(x.r) {
+	if (x.r.Method == http.MethodGet || x.r.Method == http.MethodHead) && x.body != nil {
 		return refused(http.StatusForbidden, "InvalidRequest", textBad)
 	}
 	if x.plan.Behaviour.ViewerProtocol == "https-only" && !x.secure {
@@ -133,10 +133,6 @@ func (x *exchange) admit() *failure {
 	return nil
 }
 
-// statusHeaderTooLarge is what CloudFront answers where a request's header is over
-// its limit.
-const statusHeaderTooLarge = 494
-
 // headSize is the size of a request's head as HTTP/1.1 has it.
 func headSize(r *http.Request) int {
 	n := len(r.Method) + len(r.RequestURI) + len(r.Host) + 24
@@ -148,8 +144,17 @@ func headSize(r *http.Request) int {
 	return n
 }
 
+// hasBody tells whether a request has a body. HTTP/3 does not say so in the head:
+// then a GET's first byte, or its end, is waited for.
 func hasBody(r *http.Request) bool {
-	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return false
+	}
+	if r.ContentLength < 0 && r.ProtoMajor == 3 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		n, _ := io.ReadFull(r.Body, make([]byte, 1))
+		return n > 0
+	}
+	return true
 }
 
 // maxChain is how many distributions may stand one before the other.

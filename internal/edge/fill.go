@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
 	"lapwing.dev/lapwing/internal/edge/cache"
+	"lapwing.dev/lapwing/internal/edge/compress"
 	"lapwing.dev/lapwing/internal/edge/freshness"
 	"lapwing.dev/lapwing/internal/edge/origin"
 )
@@ -145,6 +147,7 @@ func (w *filler) run() {
 
 // store writes an answer into the cache and to all who wait.
 func (w *filler) store(f *cache.Fill, a *fetched, life freshness.Lifetime) {
+	w.compress(a)
 	f.Begin(cache.Head{
 		Status: a.status, Header: stored(a.header), Distribution: w.j.site.d.ID, Path: w.path, Lifetime: life, Length: a.length,
 	})
@@ -157,6 +160,23 @@ func (w *filler) store(f *cache.Fill, a *fetched, life freshness.Lifetime) {
 	if err := f.Commit(); err != nil {
 		w.s.log.Debug("an object was not stored", "distribution", w.j.site.d.ID, "path", w.path, "error", err)
 	}
+}
+
+// compress has a body compressed on its way into the cache, where the behaviour,
+// the viewer and the object are of that kind ("Serving compressed files").
+func (w *filler) compress(a *fetched) {
+	c := w.j.coding
+	if c == "" || a.body == nil || a.length < 0 {
+		return
+	}
+	a.header["Content-Length"] = []string{strconv.FormatInt(a.length, 10)}
+	applies := compress.Applies(a.status, a.header)
+	delete(a.header, "Content-Length")
+	if !applies {
+		return
+	}
+	compress.Header(a.header, c)
+	a.body, a.length = compress.NewReader(c, a.body), -1
 }
 
 // buffers are for copying bodies.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"lapwing.dev/lapwing/internal/edge/compress"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/freshness"
 	"lapwing.dev/lapwing/internal/edge/origin"
@@ -34,6 +35,9 @@ type job struct {
 	body                io.Reader // nil: none
 	length              int64
 	grpc                bool
+	// coding is what an object is compressed by for those who will share it; empty:
+	// nothing.
+	coding compress.Coding
 }
 
 // job makes the request to the origin for a viewer's.
@@ -44,10 +48,26 @@ func (x *exchange) job() *job {
 		method: x.request.Method, path: x.request.Path, query: f.Query, host: f.Host, header: f.Header,
 		body: x.body, length: x.length,
 	}
+	if x.plan.Behaviour.Compress {
+		j.coding = coding(x.plan.Encodings(&x.request))
+	}
 	via := x.request.Header["Via"]
 	j.header["Via"] = append(slices.Clone(via), viaVersion(x.r)+" "+x.s.viaOrigin)
 	j.header["X-Forwarded-For"] = []string{forwardedFor(x.request.Header["X-Forwarded-For"], j.client)}
 	return j
+}
+
+// coding is the one that is preferred of those that are accepted.
+func coding(e policy.Encodings) compress.Coding {
+	switch {
+	case e&policy.Brotli != 0:
+		return compress.Brotli
+	case e&policy.Zstd != 0:
+		return compress.Zstd
+	case e&policy.Gzip != 0:
+		return compress.Gzip
+	}
+	return ""
 }
 
 func viaVersion(r *http.Request) string {

@@ -71,6 +71,13 @@ Request ID: %s
 </BODY></HTML>`, status, html.EscapeString(f.text), id), "text/html"
 }
 
+// Refusal is the page of a request that no pipeline has seen, since it is not
+// understood or too large.
+func Refusal(status int, _ string) (contentType string, body []byte) {
+	body, contentType = refused(status, "InvalidRequest", textBad).page(newID())
+	return contentType, body
+}
+
 // answer makes an answer of a failure.
 func (f *failure) answer(id string) *answer {
 	body, contentType := f.page(id)

@@ -25,6 +25,10 @@ type site struct {
 	pages   map[int]*distribution.ErrorPage
 	guards  map[*policy.Plan]signed.Keys
 	blocked func(country string) bool // nil: nobody
+	// quick tells the plans whose hits need nothing but the cache, and logs that
+	// each request has to be logged.
+	quick map[*policy.Plan]bool
+	logs  bool
 }
 
 // prepare makes a site of a record.
@@ -32,6 +36,7 @@ func prepare(d *distribution.Distribution, log *slog.Logger) *site {
 	t := &site{
 		d: d, origins: map[string]*distribution.Origin{}, groups: map[string]*distribution.OriginGroup{},
 		pages: map[int]*distribution.ErrorPage{}, guards: map[*policy.Plan]signed.Keys{},
+		quick: map[*policy.Plan]bool{}, logs: d.Logging.Bucket != "",
 	}
 	for i := range d.Origins {
 		t.origins[d.Origins[i].ID] = &d.Origins[i]
@@ -43,9 +48,12 @@ func prepare(d *distribution.Distribution, log *slog.Logger) *site {
 		t.pages[d.ErrorPages[i].Status] = &d.ErrorPages[i]
 	}
 	for i := range d.Behaviours {
-		p := policy.Compile(&d.Behaviours[i])
+		b := &d.Behaviours[i]
+		p := policy.Compile(b)
 		t.plans = append(t.plans, p)
-		if signers := d.Behaviours[i].Signers; len(signers) > 0 {
+		t.quick[p] = p.Plain() && len(b.Signers) == 0 && !p.ChangesResponse() && b.RealtimeLog == "" && !d.HTTP3 &&
+			!p.Has(distribution.ViewerRequest) && !p.Has(distribution.ViewerResponse)
+		if signers := b.Signers; len(signers) > 0 {
 			keys, err := signed.ParseKeys(signers)
 			if err != nil {
 				log.Error("public keys cannot be read: what they have signed is refused", "distribution", d.ID, "error", err)

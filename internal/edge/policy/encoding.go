@@ -40,8 +40,15 @@ func (p *Plan) Encodings(r *Request) Encodings {
 	}
 	var e Encodings
 	for _, line := range r.Header["Accept-Encoding"] {
-		e |= accepted(line)
+		e |= Accepted(line)
 	}
+	return p.Takes(e)
+}
+
+// Takes returns which of the codings that a viewer accepts tell objects of the
+// behaviour apart.
+func (p *Plan) Takes(e Encodings) Encodings {
+	b := p.Behaviour
 	if !b.AcceptGzip {
 		e &^= Gzip
 	}
@@ -54,9 +61,9 @@ func (p *Plan) Encodings(r *Request) Encodings {
 	return e
 }
 
-// accepted reads an Accept-Encoding header. "*" counts for nothing, as on
+// Accepted reads an Accept-Encoding header. "*" counts for nothing, as on
 // CloudFront.
-func accepted(line string) Encodings {
+func Accepted(line string) Encodings {
 	var e Encodings
 	for item := range strings.SplitSeq(line, ",") {
 		name, parameters, weighted := strings.Cut(item, ";")

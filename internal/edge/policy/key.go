@@ -12,13 +12,11 @@ import (
 // but the distribution. Each part begins with its length, so that no two requests
 // of different parts make the same key. Methods share objects, but for OPTIONS.
 func (p *Plan) AppendKey(dst []byte, r *Request) []byte {
+	kind := byte('G')
 	if r.Method == "OPTIONS" {
-		dst = append(dst, 'O')
-	} else {
-		dst = append(dst, 'G')
+		kind = 'O'
 	}
-	dst = appendPart(dst, r.Path)
-	dst = p.appendQuery(dst, r.Query)
+	dst = p.appendURL(dst, kind, r.Path, r.Query)
 	for _, name := range p.keyHeaders {
 		if name == "Host" {
 			dst = appendPart(dst, r.Host)
@@ -34,6 +32,19 @@ func (p *Plan) AppendKey(dst []byte, r *Request) []byte {
 		dst = p.appendCookies(dst, r)
 	}
 	return append(dst, byte(p.Encodings(r)))
+}
+
+// Plain tells whether nothing of a request's header but Accept-Encoding is in the
+// key.
+func (p *Plan) Plain() bool { return len(p.keyHeaders) == 0 && !chooses(p.Behaviour.Key.Cookies) }
+
+// AppendPlainKey appends what AppendKey does for a GET, where the key is plain.
+func (p *Plan) AppendPlainKey(dst []byte, path, query string, e Encodings) []byte {
+	return append(p.appendURL(dst, 'G', path, query), byte(e))
+}
+
+func (p *Plan) appendURL(dst []byte, kind byte, path, query string) []byte {
+	return p.appendQuery(appendPart(append(dst, kind), path), query)
 }
 
 func appendPart(dst []byte, s string) []byte {

@@ -149,7 +149,7 @@ func (c *Certificates) config(hello *tls.ClientHelloInfo, http3 bool) (*tls.Conf
 		made.NextProtos = []string{"http/1.1"}
 	}
 	if c.options.Also != nil && !http3 {
-		made.NextProtos = append(made.NextProtos, "acme-tls/1")
+		made.NextProtos = append(made.NextProtos, acmeProtocol)
 	}
 	if found, loaded := c.configs.LoadOrStore(k, made); loaded {
 		made = found.(*tls.Config)
@@ -194,3 +194,7 @@ func minimumVersion(policy string) uint16 {
 	}
 	return tls.VersionTLS12
 }
+
+// acmeProtocol is the one in which a certificate authority checks who has a name
+// (RFC 8737). There is nothing in it but the handshake.
+const acmeProtocol = "acme-tls/1"

@@ -1,5 +1,6 @@
 // Package viewer is how viewers reach an edge location: listeners for HTTP/1.1,
-// HTTP/2 and HTTP/3, with TLS by the name that the viewer asks for.
+// HTTP/2 and HTTP/3, with TLS by the name that the viewer asks for. HTTP/1.1 is
+// served by package http1, HTTP/2 by net/http, and HTTP/3 by quic-go.
 package viewer
 
 import (
@@ -17,6 +18,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/net/netutil"
 
+	"lapwing.dev/lapwing/internal/edge/http1"
 	"lapwing.dev/lapwing/internal/quiet"
 )
 
@@ -25,60 +27,142 @@ import (
 const (
 	headerTimeout  = 10 * time.Second
 	idleTimeout    = time.Minute
+	bodyTimeout    = time.Minute
 	writeTimeout   = time.Minute
 	maxHeaderBytes = 64 << 10 // the pipeline refuses less than that, in CloudFront's words
 	maxStreams     = 128      // concurrent requests on one connection
 	maxConnections = 16384    // a listener's
 )
 
-// Options configures a Server. All fields are required.
+// Options configures a Server. Fast may be nil, Certificates where nothing is
+// served over TLS.
 type Options struct {
 	Handler      http.Handler
+	Fast         http1.Fast
 	Certificates *Certificates
 	Logger       *slog.Logger
+	// Refusal makes the page of a request that is not understood; nil: a line.
+	Refusal func(status int, why string) (contentType string, body []byte)
 }
 
 // Server serves viewers on any number of listeners.
 type Server struct {
 	options Options
-	server  *http.Server
-	mu      sync.Mutex
-	quic    []*http3.Server
+	http1   *http1.Server
+	http2   *http.Server
+	streams *handover // of the connections that speak HTTP/2
 	serving sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	listeners []net.Listener
+	quic      []*http3.Server
 }
 
-// New returns a Server.
+// New returns a Server. Shutdown ends it.
 func New(o Options) *Server {
 	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &Server{options: o, server: &http.Server{
-		Handler: o.Handler, Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-	}}
+	s := &Server{
+		options: o, streams: &handover{conns: make(chan net.Conn), closed: make(chan struct{})},
+		http1: &http1.Server{
+			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger,
+			HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BodyTimeout: bodyTimeout, WriteTimeout: writeTimeout,
+		},
+		http2: &http.Server{
+			Handler: o.Handler, Protocols: protocols,
+			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout},
+			ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+			ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		},
+	}
+	s.serving.Go(func() { _ = s.http2.Serve(s.streams) }) // ends with Shutdown
+	return s
 }
 
 // Serve serves the connections of a listener in clear text, or over TLS where
 // secure says so, until Shutdown or an error of the listener. After Shutdown it
 // returns nil. It takes the listener over and closes it.
 func (s *Server) Serve(l net.Listener, secure bool) error {
-	s.serving.Add(1)
-	defer s.serving.Done()
-	limited := net.Listener(patient{netutil.LimitListener(quiet.Listen(l), maxConnections)})
-	if secure {
-		limited = tls.NewListener(limited, s.options.Certificates.TLS())
+	limited := netutil.LimitListener(quiet.Listen(l), maxConnections)
+	if !s.add(limited) {
+		return l.Close()
 	}
-	if err := s.server.Serve(limited); !errors.Is(err, http.ErrServerClosed) {
+	defer s.serving.Done()
+	serve := s.http1.Serve
+	if secure {
+		serve = s.serveTLS
+	}
+	if err := serve(limited); err != nil && !s.isClosed() {
 		return fmt.Errorf("serve viewers at %s: %w", l.Addr(), err)
 	}
 	return nil
 }
 
+// add takes note of a listener; it fails after Shutdown.
+func (s *Server) add(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.listeners = append(s.listeners, l)
+	s.serving.Add(1)
+	return true
+}
+
+func (s *Server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// serveTLS makes handshakes, and has each connection served by the protocol that
+// came of it.
+func (s *Server) serveTLS(l net.Listener) error {
+	config := s.options.Certificates.TLS()
+	return s.accept(l, func(raw net.Conn) {
+		c := tls.Server(raw, config)
+		ctx, cancel := context.WithTimeout(context.Background(), headerTimeout)
+		err := c.HandshakeContext(ctx)
+		cancel()
+		if err != nil {
+			s.options.Logger.Debug("a viewer's TLS handshake failed", "viewer", raw.RemoteAddr(), "error", err)
+			_ = raw.Close()
+			return
+		}
+		switch c.ConnectionState().NegotiatedProtocol {
+		case "h2":
+			s.streams.give(c)
+		case acmeProtocol:
+			_ = c.Close() // the handshake was all
+		default:
+			s.http1.ServeConn(c)
+		}
+	})
+}
+
+// accept calls serve for each connection, until the listener ends.
+func (s *Server) accept(l net.Listener, serve func(net.Conn)) error {
+	for delay := time.Millisecond; ; {
+		c, err := l.Accept()
+		if err == nil {
+			delay = time.Millisecond
+			go serve(c) // ends with the connection, which Shutdown ends
+			continue
+		}
+		if s.isClosed() || errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		// Such as too many open files, which is over after a while.
+		s.options.Logger.Warn("a connection was not accepted", "error", err)
+		time.Sleep(delay)
+		delay = min(2*delay, time.Second)
+	}
+}
+
 // ServeQUIC serves HTTP/3 on a socket, as Serve does. It closes the socket.
 func (s *Server) ServeQUIC(c net.PacketConn) error {
-	s.serving.Add(1)
-	defer s.serving.Done()
 	defer c.Close() //nolint:errcheck // nothing is lost with it
 	q := &http3.Server{
 		Handler: s.options.Handler, TLSConfig: s.options.Certificates.QUIC(), MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout,
@@ -86,9 +170,15 @@ func (s *Server) ServeQUIC(c net.PacketConn) error {
 		Logger:     slog.New(slog.DiscardHandler),
 	}
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
 	s.quic = append(s.quic, q)
+	s.serving.Add(1)
 	s.mu.Unlock()
-	if err := q.Serve(c); !errors.Is(err, http.ErrServerClosed) {
+	defer s.serving.Done()
+	if err := q.Serve(c); err != nil && !s.isClosed() {
 		return fmt.Errorf("serve viewers at %s: %w", c.LocalAddr(), err)
 	}
 	return nil
@@ -98,40 +188,56 @@ func (s *Server) ServeQUIC(c net.PacketConn) error {
 // When ctx ends first it breaks them off and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	quic := s.quic
+	s.closed = true
+	listeners, quic := s.listeners, s.quic
 	s.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close() // nothing is accepted any more, whatever it says
+	}
 	var errs []error
 	for _, q := range quic {
 		if err := q.Shutdown(ctx); err != nil {
 			errs = append(errs, err, q.Close())
 		}
 	}
-	if err := s.server.Shutdown(ctx); err != nil {
-		errs = append(errs, err, s.server.Close())
+	errs = append(errs, s.http1.Shutdown(ctx))
+	if err := s.http2.Shutdown(ctx); err != nil {
+		errs = append(errs, err, s.http2.Close())
 	}
 	s.serving.Wait()
 	return errors.Join(errs...)
 }
 
-// patient is a listener of connections that break where the viewer takes nothing
-// for too long.
-type patient struct{ net.Listener }
+// handover is a listener of connections that somebody else has accepted.
+type handover struct {
+	conns  chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (h *handover) give(c net.Conn) {
+	select {
+	case h.conns <- c:
+	case <-h.closed:
+		_ = c.Close()
+	}
+}
 
 // Accept implements net.Listener.
-func (l patient) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+func (h *handover) Accept() (net.Conn, error) {
+	select {
+	case c := <-h.conns:
+		return c, nil
+	case <-h.closed:
+		return nil, net.ErrClosed
 	}
-	return patientConn{c}, nil
 }
 
-type patientConn struct{ net.Conn }
-
-// Write implements net.Conn.
-func (c patientConn) Write(b []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(b)
+// Close implements net.Listener.
+func (h *handover) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return nil
 }
+
+// Addr implements net.Listener.
+func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
