@@ -148,7 +148,7 @@ func (c *Client) send(ctx context.Context, r *Request) (*http.Response, error) {
 		dial, local = c.options.Local(r.Origin.DomainName)
 	}
 	p := profileOf(r, local)
-	request, err := newRequest(ctx, r, p.secure)
+	request, err := newRequest(ctx, r, p)
 	if err != nil {
 		return nil, &Error{Detail: InvalidRequest, Err: err}
 	}
@@ -159,10 +159,13 @@ func (c *Client) send(ctx context.Context, r *Request) (*http.Response, error) {
 }
 
 // newRequest makes the request as net/http sends it, its path as it is.
-func newRequest(ctx context.Context, r *Request, secure bool) (*http.Request, error) {
+func newRequest(ctx context.Context, r *Request, p profile) (*http.Request, error) {
 	o := r.Origin
 	u := &url.URL{Scheme: "http", Host: authority(o.DomainName, o.HTTPPort, 80), RawQuery: r.Query}
-	if secure {
+	switch {
+	case p.local != "": // whatever port it has elsewhere
+		u.Host = o.DomainName
+	case p.secure:
 		u.Scheme, u.Host = "https", authority(o.DomainName, o.HTTPSPort, 443)
 	}
 	raw := o.Path + r.Path
