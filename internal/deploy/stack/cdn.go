@@ -214,6 +214,11 @@ func distributionConfig(c *call) (*types.DistributionConfig, error) {
 			return nil, errors.New("DistributionConfig needs " + missing.name)
 		}
 	}
+	if config.Origins != nil {
+		for i := range config.Origins.Items {
+			complete(&config.Origins.Items[i])
+		}
+	}
 	if config.Restrictions != nil && config.Restrictions.GeoRestriction != nil {
 		g := config.Restrictions.GeoRestriction
 		g.Quantity = aws.Int32(int32(len(g.Items)))
@@ -221,11 +226,26 @@ func distributionConfig(c *call) (*types.DistributionConfig, error) {
 	return config, nil
 }
 
+// complete gives an origin what a template may leave out and the API wants.
+func complete(o *types.Origin) {
+	if c := o.CustomOriginConfig; c != nil {
+		if c.HTTPPort == nil {
+			c.HTTPPort = aws.Int32(80)
+		}
+		if c.HTTPSPort == nil {
+			c.HTTPSPort = aws.Int32(443)
+		}
+	}
+	if c := o.S3OriginConfig; c != nil && c.OriginAccessIdentity == nil {
+		c.OriginAccessIdentity = aws.String("")
+	}
+}
+
 // renamed lists properties by their names in the API.
 var renamed = map[string]string{
 	"IPV6Enabled": "IsIPV6Enabled", "AcmCertificateArn": "ACMCertificateArn", "IamCertificateId": "IAMCertificateId",
 	"SslSupportMethod": "SSLSupportMethod", "OriginSSLProtocols": "OriginSslProtocols", "OriginCustomHeaders": "CustomHeaders",
-	"Locations": "Items", "CloudFrontDefaultCertificate": "CloudFrontDefaultCertificate",
+	"Locations": "Items",
 }
 
 // apiForm returns a value of a DistributionConfig with the API's names and
