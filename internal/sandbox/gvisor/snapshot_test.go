@@ -125,6 +125,26 @@ func TestClonesKnowWhatTimeItIs(t *testing.T) {
 	}
 }
 
+// gVisor tells time by the processor's counter soon after the start, and has had
+// little time to learn its pace.
+func TestClocksGoRightFromTheStart(t *testing.T) {
+	d := newDriver(t)
+	origin := newGuest(t, d)
+	origin.must("time", "", 0)
+	snap := takeSnapshot(t, origin)
+	for name, g := range map[string]*guest{"new": newGuest(t, d), "clone": restore(t, d, snap)} {
+		for range 8 {
+			const most = 5 * time.Millisecond
+			before := time.Now()
+			got := time.Unix(0, g.must("time", "", 0).N)
+			if after := time.Now(); got.Before(before.Add(-most)) || got.After(after.Add(most)) {
+				t.Errorf("%s: the clock is %v ahead and %v behind", name, got.Sub(after), before.Sub(got))
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+	}
+}
+
 func TestClonesKeepTheirLimits(t *testing.T) {
 	d := newDriver(t)
 	g := newGuest(t, d)

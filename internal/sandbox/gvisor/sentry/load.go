@@ -46,6 +46,8 @@ func resource(path string) checkpoint.ResourceID {
 // resume loads a kernel from a snapshot and lets it run on. It does without gVisor's
 // loader, which would first build a kernel, to throw it away.
 func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
+	clocks := sentrytime.NewCalibratedClocks()
+	clocks.Update() // the first sample; see settleClocks
 	k, ctx, err := j.emptyKernel(conf)
 	if err != nil {
 		return 0, err
@@ -76,7 +78,7 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the state: %w", err)
 	}
-	if err := k.LoadFrom(ctx, state, nil, nil, network, sentrytime.NewCalibratedClocks(), &vfs.CompleteRestoreOptions{}, nil); err != nil {
+	if err := k.LoadFrom(ctx, state, nil, nil, network, clocks, &vfs.CompleteRestoreOptions{}, nil); err != nil {
 		return 0, fmt.Errorf("loading the guest kernel: %w", err)
 	}
 	if err := attachVirtual(k); err != nil {

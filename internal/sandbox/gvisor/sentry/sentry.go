@@ -221,6 +221,7 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("building the guest kernel: %w", err)
 	}
+	settleClocks(kernelOf(l))
 	j.steps.over("guest kernel")
 	conn, err := j.hostConnection()
 	if err != nil {
