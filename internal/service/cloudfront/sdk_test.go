@@ -1,0 +1,214 @@
+package cloudfront_test
+
+import (
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"context"
+
+	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
+	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
+	sdk "github.com/aws/aws-sdk-go-v2/service/cloudfront"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
+	"github.com/aws/smithy-go"
+
+	"lapwing.dev/lapwing/internal/aws"
+	api "lapwing.dev/lapwing/internal/aws/cloudfront"
+	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/gateway"
+	"lapwing.dev/lapwing/internal/service/cloudfront"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// everywhere are edge locations that take every change at once.
+type everywhere struct{}
+
+func (everywhere) Applied() distribution.Revisions {
+	const all = 1 << 62
+	return distribution.Revisions{Distributions: all, Certificates: all, Functions: all, Replicas: all, Invalidations: all}
+}
+
+// noLambda is a Lambda service without functions.
+type noLambda struct{}
+
+func (noLambda) Replica(_ context.Context, arn string, _ distribution.EventType, _ bool) (distribution.LambdaReplica, error) {
+	return distribution.LambdaReplica{}, api.NewInvalidLambdaFunctionAssociation("no function %s", arn)
+}
+
+// connect starts the service behind the gateway and returns the AWS SDK's client.
+func connect(t *testing.T) *sdk.Client {
+	t.Helper()
+	t.Parallel()
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	store, err := state.Open(t.Context(), state.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	creds, err := credentials.Open(filepath.Join(dir, "credentials"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := distribution.Open(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := cloudfront.New(t.Context(), cloudfront.Options{
+		Store: store, Records: records, AccountID: creds.AccountID(), Locations: everywhere{}, Functions: noLambda{}, Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(gateway.New(gateway.Options{
+		Services: []*aws.Service{api.NewService(service)}, Credentials: creds, Region: "eu-central-1", AccountID: creds.AccountID(), Logger: log,
+	}))
+	t.Cleanup(func() {
+		server.Close()
+		service.Close()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return sdk.NewFromConfig(sdkaws.Config{
+		Region: "us-east-1", BaseEndpoint: &server.URL, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
+		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
+	})
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func must[T any](t *testing.T) func(T, error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func wantCode(t *testing.T, err error, want string) {
+	t.Helper()
+	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+func sdkConfig(reference string) *types.DistributionConfig {
+	return &types.DistributionConfig{
+		CallerReference: &reference, Comment: ptr("by the SDK"), Enabled: ptr(true),
+		Origins: &types.Origins{Quantity: ptr[int32](1), Items: []types.Origin{{
+			Id: ptr("web"), DomainName: ptr("origin.example.net"),
+			CustomOriginConfig: &types.CustomOriginConfig{HTTPPort: ptr[int32](80), HTTPSPort: ptr[int32](443), OriginProtocolPolicy: types.OriginProtocolPolicyHttpOnly},
+		}}},
+		DefaultCacheBehavior: &types.DefaultCacheBehavior{
+			TargetOriginId: ptr("web"), ViewerProtocolPolicy: types.ViewerProtocolPolicyRedirectToHttps, CachePolicyId: ptr("658327ea-f89d-4fab-a63d-7e88639e58f6"),
+		},
+	}
+}
+
+// The life of a distribution as Terraform and CDK have it: make, wait, read,
+// change what was read, disable, wait, delete.
+func TestLifeOfADistributionBySDK(t *testing.T) {
+	c, ctx := connect(t), t.Context()
+	made := must[*sdk.CreateDistributionWithTagsOutput](t)(c.CreateDistributionWithTags(ctx, &sdk.CreateDistributionWithTagsInput{
+		DistributionConfigWithTags: &types.DistributionConfigWithTags{
+			DistributionConfig: sdkConfig("one"), Tags: &types.Tags{Items: []types.Tag{{Key: ptr("team"), Value: ptr("web")}}},
+		},
+	}))
+	d := made.Distribution
+	if !strings.HasSuffix(*made.Location, "/2020-05-31/distribution/"+*d.Id) || *made.ETag == "" || !strings.HasSuffix(*d.DomainName, ".cloudfront.net") {
+		t.Errorf("made %s at %s, ETag %s, domain %s", *d.Id, *made.Location, *made.ETag, *d.DomainName)
+	}
+	if err := sdk.NewDistributionDeployedWaiter(c).Wait(ctx, &sdk.GetDistributionInput{Id: d.Id}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	tags := must[*sdk.ListTagsForResourceOutput](t)(c.ListTagsForResource(ctx, &sdk.ListTagsForResourceInput{Resource: d.ARN}))
+	if len(tags.Tags.Items) != 1 || *tags.Tags.Items[0].Value != "web" {
+		t.Errorf("tags %+v", tags.Tags)
+	}
+	got := must[*sdk.GetDistributionConfigOutput](t)(c.GetDistributionConfig(ctx, &sdk.GetDistributionConfigInput{Id: d.Id}))
+	read := got.DistributionConfig
+	if read.Aliases == nil || read.CacheBehaviors == nil || read.CustomErrorResponses == nil || read.Logging == nil || read.OriginGroups == nil ||
+		read.Restrictions == nil || read.PriceClass != types.PriceClassPriceClassAll || read.HttpVersion != types.HttpVersionHttp2 ||
+		!*read.ViewerCertificate.CloudFrontDefaultCertificate || read.ViewerCertificate.MinimumProtocolVersion != types.MinimumProtocolVersionTLSv1 {
+		t.Errorf("defaults are missing: %+v", read)
+	}
+	read.Enabled, read.Comment = ptr(false), ptr("off")
+	changed := must[*sdk.UpdateDistributionOutput](t)(c.UpdateDistribution(ctx, &sdk.UpdateDistributionInput{Id: d.Id, IfMatch: got.ETag, DistributionConfig: read}))
+	if *changed.ETag == *got.ETag || *changed.Distribution.DistributionConfig.Comment != "off" {
+		t.Errorf("changed %+v", changed.Distribution)
+	}
+	_, err := c.DeleteDistribution(ctx, &sdk.DeleteDistributionInput{Id: d.Id, IfMatch: got.ETag})
+	wantCode(t, err, "PreconditionFailed")
+	must[*sdk.DeleteDistributionOutput](t)(c.DeleteDistribution(ctx, &sdk.DeleteDistributionInput{Id: d.Id, IfMatch: changed.ETag}))
+	_, err = c.GetDistribution(ctx, &sdk.GetDistributionInput{Id: d.Id})
+	if e, ok := errors.AsType[*types.NoSuchDistribution](err); !ok || e.ErrorMessage() != "The specified distribution does not exist." {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestListsArePagedBySDK(t *testing.T) {
+	c, ctx := connect(t), t.Context()
+	for _, reference := range []string{"a", "b", "c"} {
+		must[*sdk.CreateDistributionOutput](t)(c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: sdkConfig(reference)}))
+	}
+	seen := map[string]bool{}
+	for pages := sdk.NewListDistributionsPaginator(c, &sdk.ListDistributionsInput{MaxItems: ptr[int32](2)}); pages.HasMorePages(); {
+		page := must[*sdk.ListDistributionsOutput](t)(pages.NextPage(ctx))
+		for _, d := range page.DistributionList.Items {
+			seen[*d.Id] = true
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("%d distributions on all pages, want 3", len(seen))
+	}
+	by := must[*sdk.ListDistributionsByCachePolicyIdOutput](t)(c.ListDistributionsByCachePolicyId(ctx, &sdk.ListDistributionsByCachePolicyIdInput{CachePolicyId: ptr("658327ea-f89d-4fab-a63d-7e88639e58f6")}))
+	if *by.DistributionIdList.Quantity != 3 {
+		t.Errorf("%d distributions with the policy, want 3", *by.DistributionIdList.Quantity)
+	}
+	managed := must[*sdk.ListCachePoliciesOutput](t)(c.ListCachePolicies(ctx, &sdk.ListCachePoliciesInput{Type: types.CachePolicyTypeManaged}))
+	if len(managed.CachePolicyList.Items) < 6 {
+		t.Errorf("%d managed cache policies", len(managed.CachePolicyList.Items))
+	}
+}
+
+func TestBrokenConstraintsAreNamedBySDK(t *testing.T) {
+	c, ctx := connect(t), t.Context()
+	bad := sdkConfig("one")
+	bad.DefaultCacheBehavior.ViewerProtocolPolicy = "sometimes"
+	_, err := c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: bad})
+	wantCode(t, err, "MalformedXML")
+	if !strings.Contains(err.Error(), "Value 'sometimes' at 'distributionConfig.defaultCacheBehavior.viewerProtocolPolicy' failed to satisfy constraint: Member must satisfy enum value set") {
+		t.Errorf("error %v", err)
+	}
+	_, err = c.ListAnycastIpLists(ctx, &sdk.ListAnycastIpListsInput{})
+	wantCode(t, err, "NotImplemented")
+	_, err = c.CreateRealtimeLogConfig(ctx, &sdk.CreateRealtimeLogConfigInput{
+		Name: ptr("log"), SamplingRate: ptr[int64](1), Fields: []string{"timestamp"}, EndPoints: []types.EndPoint{{StreamType: ptr("Kinesis")}},
+	})
+	wantCode(t, err, "InvalidArgument")
+}
+
+func TestAFunctionIsTestedBySDK(t *testing.T) {
+	c, ctx := connect(t), t.Context()
+	code := []byte("function handler(event) { console.log('seen'); event.request.uri = '/changed'; return event.request; }")
+	made := must[*sdk.CreateFunctionOutput](t)(c.CreateFunction(ctx, &sdk.CreateFunctionInput{
+		Name: ptr("f"), FunctionCode: code, FunctionConfig: &types.FunctionConfig{Comment: ptr(""), Runtime: types.FunctionRuntimeCloudfrontJs20},
+	}))
+	got := must[*sdk.GetFunctionOutput](t)(c.GetFunction(ctx, &sdk.GetFunctionInput{Name: ptr("f")}))
+	if string(got.FunctionCode) != string(code) || *got.ETag != *made.ETag {
+		t.Errorf("code %q, ETag %s", got.FunctionCode, *got.ETag)
+	}
+	event := `{"version":"1.0","context":{"eventType":"viewer-request"},"viewer":{"ip":"1.2.3.4"},"request":{"method":"GET","uri":"/","querystring":{},"headers":{},"cookies":{}}}`
+	r := must[*sdk.TestFunctionOutput](t)(c.TestFunction(ctx, &sdk.TestFunctionInput{Name: ptr("f"), IfMatch: made.ETag, EventObject: []byte(event)})).TestResult
+	if *r.FunctionErrorMessage != "" || !strings.Contains(*r.FunctionOutput, "/changed") || len(r.FunctionExecutionLogs) != 1 {
+		t.Errorf("result %+v, output %s, error %s", r, *r.FunctionOutput, *r.FunctionErrorMessage)
+	}
+}
