@@ -70,6 +70,7 @@ var parts = []part{
 	{"starts", true, (*bench).starts},
 	{"burst", true, (*bench).coldBurst},
 	{"clones", true, (*bench).memoryOfClones},
+	{"edgefunction", true, (*bench).edgeFunction},
 	{"image", false, (*bench).image},
 	{"scaleout", false, (*bench).scaleOut},
 	{"mixed", false, (*bench).mixed},
