@@ -116,7 +116,7 @@ func (x *exchange) runViewerRequest() (*trigger.Response, error) {
 	}
 	x.request.Path, x.request.Query = t.Request.URI, t.Request.Query
 	x.request.Header, x.request.Host = fromFields(t.Request.Header)
-	replaced(shown, &x.body, &x.length)
+	replaced(t.Request.Body, &x.body, &x.length)
 	return nil, nil
 }
 

@@ -250,7 +250,7 @@ func (j *job) runOriginRequest(ctx context.Context, r *origin.Request, t *trigge
 	if r.Header, r.Host = fromFields(t.Request.Header); !forwarded && r.Host == r.Origin.DomainName {
 		r.Host = "" // as without a function, which is with the port
 	}
-	replaced(shown, &r.Body, &r.Length)
+	replaced(t.Request.Body, &r.Body, &r.Length)
 	t.Request.Body = nil
 	return nil, nil
 }

@@ -11,7 +11,8 @@ import (
 
 // Sentences of CloudFront's own error pages.
 const (
-	textBad         = "Bad request. We can't connect to the server for this app or website at this time. There might be too much traffic or a configuration error. Try again later, or contact the app or website owner."
+	textOwner       = "We can't connect to the server for this app or website at this time. There might be too much traffic or a configuration error. Try again later, or contact the app or website owner."
+	textBad         = "Bad request. " + textOwner
 	textBlocked     = "Request blocked. " + textBad
 	textMethod      = "This distribution is not configured to allow the HTTP request method that was used for this request. The distribution supports only cachable requests."
 	textCountry     = "The Amazon CloudFront distribution is configured to block access from your country. " + textBad
@@ -43,7 +44,7 @@ func refused(status int, detail, text string) *failure {
 
 // functionFailure is what a viewer gets of a function's error.
 func functionFailure(e *trigger.Error) *failure {
-	return &failure{status: e.Status(), result: string(e.Class), detail: string(e.Class), text: e.Text}
+	return &failure{status: e.Status(), result: string(e.Class), detail: string(e.Class), text: e.Text + " " + textOwner}
 }
 
 // page returns the body of a failure, and its type.
