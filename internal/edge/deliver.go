@@ -342,7 +342,7 @@ func copyObject(ctx context.Context, w io.Writer, a *answer, off, n int64) (err 
 	}
 	body := a.object.Body(ctx, off, n)
 	defer func() { err = errors.Join(err, body.Close()) }()
-	_, err = copyBuffered(w, body)
+	_, err = body.WriteTo(w)
 	return err
 }
 
@@ -350,6 +350,16 @@ func copyObject(ctx context.Context, w io.Writer, a *answer, off, n int64) (err 
 type viewerWriter struct {
 	x     *exchange
 	flush bool // after each write, for bodies that still arrive
+}
+
+// ReadFrom implements io.ReaderFrom: what lies in a file need not come by here.
+func (w *viewerWriter) ReadFrom(r io.Reader) (int64, error) {
+	if to, ok := w.x.w.(io.ReaderFrom); ok && !w.flush {
+		n, err := to.ReadFrom(r)
+		w.x.out.bytes += n
+		return n, err
+	}
+	return copyBuffered(w, r)
 }
 
 // Write implements io.Writer.

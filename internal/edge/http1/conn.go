@@ -8,10 +8,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -31,6 +35,7 @@ const (
 type Conn struct {
 	s    *Server
 	nc   net.Conn
+	raw  syscall.RawConn // of a connection in clear text; nil: there is none
 	tls  *tls.ConnectionState
 	addr string
 
@@ -60,6 +65,11 @@ const (
 
 func newConn(s *Server, nc net.Conn) *Conn {
 	c := &Conn{s: s, nc: nc, tls: tlsState(nc), buf: make([]byte, firstBuffer)}
+	if sc, ok := nc.(syscall.Conn); ok && c.tls == nil {
+		if raw, err := sc.SyscallConn(); err == nil {
+			c.raw = raw
+		}
+	}
 	if a := nc.RemoteAddr(); a != nil {
 		c.addr = a.String()
 	}
@@ -278,11 +288,17 @@ func (c *Conn) writeBoth(a, b []byte) error {
 		n := min(len(b), maxWrite)
 		c.renewWriteDeadline()
 		var err error
-		if len(a) > 0 {
-			v := net.Buffers{a, b[:n]}
-			_, err = v.WriteTo(c.nc)
+		switch {
+		case len(a) > 0 && c.raw != nil:
+			err = c.writev(a, b[:n])
 			a = nil
-		} else {
+		case len(a) > 0:
+			// TLS makes records of it all the same.
+			if _, err = c.nc.Write(a); err == nil {
+				_, err = c.nc.Write(b[:n])
+			}
+			a = nil
+		default:
 			_, err = c.nc.Write(b[:n])
 		}
 		if err != nil {
@@ -291,6 +307,38 @@ func (c *Conn) writeBoth(a, b []byte) error {
 		b = b[n:]
 	}
 	return nil
+}
+
+// writev sends a and b in one system call, if they go at once.
+func (c *Conn) writev(a, b []byte) error {
+	v := [][]byte{a, b}
+	var failed error
+	err := c.raw.Write(func(fd uintptr) bool {
+		for {
+			n, err := unix.Writev(int(fd), v)
+			switch {
+			case err == unix.EINTR:
+				continue
+			case err == unix.EAGAIN:
+				return false
+			case err != nil:
+				failed = os.NewSyscallError("writev", err)
+				return true
+			}
+			for len(v) > 0 && n >= len(v[0]) {
+				n -= len(v[0])
+				v = v[1:]
+			}
+			if len(v) == 0 {
+				return true
+			}
+			v[0] = v[0][n:]
+		}
+	})
+	if err == nil {
+		err = failed
+	}
+	return err
 }
 
 // refuse answers a request that was not understood, and gives the viewer a moment

@@ -34,12 +34,10 @@ func start(t *testing.T, s *Server) string {
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	t.Cleanup(func() {
-		s.closing.Store(true)
-		l.Close()
+		s.Close()
 		if err := <-done; !errors.Is(err, ErrServerClosed) {
 			t.Errorf("Serve: %v", err)
 		}
-		s.Close()
 	})
 	return l.Addr().String()
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -273,10 +274,8 @@ func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 	if err := w.begin(0); err != nil || w.bodyless {
 		return 0, err
 	}
-	if s, ok := src.(Sectioner); ok && w.committed && !w.chunked {
-		if tcp, ok := w.c.nc.(*net.TCPConn); ok {
-			return w.sendFile(tcp, s)
-		}
+	if s, ok := src.(Sectioner); ok && w.committed && !w.chunked && w.c.raw != nil {
+		return w.sendFile(s)
 	}
 	buf := copyBuffers.Get().(*[64 << 10]byte)
 	defer copyBuffers.Put(buf)
@@ -298,11 +297,7 @@ func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 }
 
 // sendFile sends the parts of files.
-func (w *response) sendFile(tcp *net.TCPConn, s Sectioner) (n int64, err error) {
-	conn, err := tcp.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
+func (w *response) sendFile(s Sectioner) (n int64, err error) {
 	if w.err = w.c.flush(); w.err != nil {
 		return 0, w.err
 	}
@@ -319,7 +314,7 @@ func (w *response) sendFile(tcp *net.TCPConn, s Sectioner) (n int64, err error) 
 		}
 		for left > 0 {
 			w.c.renewWriteDeadline()
-			m, err := sendFile(conn, f, off, min(left, maxWrite))
+			m, err := sendFile(w.c.raw, f, off, min(left, maxWrite))
 			off, left, n = off+m, left-m, n+m
 			if err != nil {
 				w.err = err
@@ -332,9 +327,7 @@ func (w *response) sendFile(tcp *net.TCPConn, s Sectioner) (n int64, err error) 
 var errShortFile = errors.New("http1: the file is shorter than it was")
 
 // sendFile sends up to n bytes of a file from off.
-func sendFile(conn interface {
-	Write(func(fd uintptr) bool) error
-}, f *os.File, off, n int64) (sent int64, err error) {
+func sendFile(conn syscall.RawConn, f *os.File, off, n int64) (sent int64, err error) {
 	from, err := f.SyscallConn()
 	if err != nil {
 		return 0, err

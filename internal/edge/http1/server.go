@@ -79,18 +79,35 @@ type Server struct {
 	MaxConns int
 	Logger   *slog.Logger
 
-	closing  atomic.Bool
-	mu       sync.Mutex
-	conns    map[*Conn]struct{}
-	finished chan struct{} // closed when closing and no connection is left
+	closing   atomic.Bool
+	mu        sync.Mutex
+	listeners map[net.Listener]struct{}
+	conns     map[*Conn]struct{}
+	finished  chan struct{} // closed when closing and no connection is left
 }
 
 // ErrServerClosed is returned by Serve after Shutdown.
 var ErrServerClosed = http.ErrServerClosed
 
-// Serve serves the connections of a listener, until that is closed or the server
-// shut down.
+// Serve serves the connections of a listener, which it closes, until Shutdown or
+// Close, and returns ErrServerClosed then, or until the listener fails.
 func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.listeners == nil {
+		s.listeners = map[net.Listener]struct{}{}
+	}
+	s.listeners[l] = struct{}{}
+	closing := s.isClosing()
+	s.mu.Unlock()
+	if closing {
+		return ErrServerClosed
+	}
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
 	for delay := time.Millisecond; ; {
 		nc, err := l.Accept()
 		if err != nil {
@@ -146,11 +163,13 @@ func (s *Server) remove(c *Conn) {
 
 func (s *Server) isClosing() bool { return s.closing.Load() }
 
-// Shutdown ends the idle connections, waits for the others to answer what they are
-// at, and ends them all when ctx does. The caller closes the listeners first.
+// Shutdown stops listening, ends the idle connections, waits for the others to
+// answer what they are at, and ends them all when ctx does. It does not wait for
+// connections that were hijacked.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing.Store(true)
+	s.closeListeners()
 	for c := range s.conns {
 		c.endIfIdle()
 	}
@@ -172,11 +191,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close ends all connections at once.
+// closeListeners makes Serve return. s.mu is held.
+func (s *Server) closeListeners() {
+	for l := range s.listeners {
+		l.Close()
+	}
+}
+
+// Close stops listening and ends all connections at once.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closing.Store(true)
+	s.closeListeners()
 	for c := range s.conns {
 		c.nc.Close()
 	}
@@ -200,7 +227,6 @@ func orDefault(d, standard time.Duration) time.Duration {
 // isTemporary tells whether accepting may go on after a while: the process has too
 // many files open, or a connection was gone before it was accepted.
 func isTemporary(err error) bool {
-	//lint:ignore SA1019 Accept's errors tell nothing else about this
 	t, ok := errors.AsType[interface {
 		error
 		Temporary() bool

@@ -66,7 +66,7 @@ func New(o Options) *Server {
 	s := &Server{
 		options: o, streams: &handover{conns: make(chan net.Conn), closed: make(chan struct{})},
 		http1: &http1.Server{
-			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger,
+			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger, MaxConns: maxConnections,
 			HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BodyTimeout: bodyTimeout, WriteTimeout: writeTimeout,
 		},
 		http2: &http.Server{
@@ -84,16 +84,16 @@ func New(o Options) *Server {
 // secure says so, until Shutdown or an error of the listener. After Shutdown it
 // returns nil. It takes the listener over and closes it.
 func (s *Server) Serve(l net.Listener, secure bool) error {
-	limited := netutil.LimitListener(quiet.Listen(l), maxConnections)
-	if !s.add(limited) {
+	// In clear text the server counts, since it needs the socket itself.
+	served, serve := quiet.Listen(l), s.http1.Serve
+	if secure {
+		served, serve = netutil.LimitListener(served, maxConnections), s.serveTLS
+	}
+	if !s.add(served) {
 		return l.Close()
 	}
 	defer s.serving.Done()
-	serve := s.http1.Serve
-	if secure {
-		serve = s.serveTLS
-	}
-	if err := serve(limited); err != nil && !s.isClosed() {
+	if err := serve(served); err != nil && !s.isClosed() {
 		return fmt.Errorf("serve viewers at %s: %w", l.Addr(), err)
 	}
 	return nil

@@ -1,0 +1,183 @@
+package edge
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/http1"
+)
+
+// counting tells how many requests the fast path answers.
+type counting struct {
+	*Server
+	fast int
+}
+
+func (c *counting) ServeFast(conn *http1.Conn, h *http1.Head, r *http1.Reply) bool {
+	ok := c.Server.ServeFast(conn, h, r)
+	if ok {
+		c.fast++
+	}
+	return ok
+}
+
+// raw serves the location as viewers reach it by HTTP/1.1, and returns a function
+// that exchanges a request for an answer on one connection.
+func raw(t *testing.T, l *location) (*counting, func(request string) *reply) {
+	t.Helper()
+	c := &counting{Server: l.server}
+	s := &http1.Server{Handler: l.server, Fast: c, Logger: quiet()}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(listener) }()
+	t.Cleanup(func() { _ = s.Close() })
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	br := bufio.NewReader(conn)
+	return c, func(request string) *reply {
+		t.Helper()
+		request = strings.ReplaceAll(request, "\n", "\r\n") + "\r\n\r\n"
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		method, _, _ := strings.Cut(request, " ")
+		answer, err := http.ReadResponse(br, &http.Request{Method: method})
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &reply{answer, string(body)}
+	}
+}
+
+func TestFastPathAnswersAsThePipelineDoes(t *testing.T) {
+	l := newLocation(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "max-age=60")
+		h["X-Two"] = []string{"a", "b"}
+		h.Set("Etag", `"e"`)
+		switch r.URL.Path {
+		case "/missing":
+			w.WriteHeader(404)
+		case "/moved":
+			h.Set("Location", "/a")
+			w.WriteHeader(301)
+		}
+		fmt.Fprintf(w, "body of %s %s", r.RequestURI, r.Header.Get("Accept-Encoding"))
+	}), with(func(d *distribution.Distribution) {
+		d.DefaultRootObject = "index.html"
+		b := &d.Behaviours[0]
+		b.AcceptGzip, b.AcceptBrotli = true, true
+		b.Key.Query = distribution.Choice{Mode: distribution.ModeAll}
+	}))
+	c, ask := raw(t, l)
+	for _, request := range []string{
+		"GET /a HTTP/1.1\nHost: " + host,
+		"GET /a HTTP/1.1\nHost: " + strings.ToUpper(host) + ":80",
+		"GET /a?b=c HTTP/1.1\nHost: " + host,
+		"GET /a HTTP/1.1\nHost: " + host + "\nAccept-Encoding: gzip, br",
+		"GET / HTTP/1.1\nHost: " + host,
+		"GET /moved HTTP/1.1\nHost: www.example.net",
+		"HEAD /a HTTP/1.1\nHost: " + host,
+	} {
+		ask(request) // it is stored now
+		before := c.fast
+		fast := ask(request)
+		if c.fast != before+1 {
+			t.Errorf("%q was not answered fast", request)
+			continue
+		}
+		slow := ask(request + "\nVia: 1.1 x") // a field that the fast path does not know
+		if c.fast != before+1 {
+			t.Fatalf("%q with Via was answered fast", request)
+		}
+		for _, r := range []*reply{fast, slow} {
+			r.Header.Del("X-Amz-Cf-Id")
+			r.Header.Del("Date")
+			r.Header.Del("Age")
+		}
+		if fast.StatusCode != slow.StatusCode || fast.body != slow.body || fast.ContentLength != slow.ContentLength {
+			t.Errorf("%q: %d %q, by the pipeline %d %q", request, fast.StatusCode, fast.body, slow.StatusCode, slow.body)
+		}
+		if f, s := headerText(fast.Header), headerText(slow.Header); f != s {
+			t.Errorf("%q:\n%s\nby the pipeline:\n%s", request, f, s)
+		}
+	}
+	before := c.fast
+	for request, want := range map[string]int{
+		"GET /missing HTTP/1.1\nHost: " + host:                             404,
+		"GET /a HTTP/1.1\nHost: " + host + "\nIf-None-Match: \"e\"":        304,
+		"GET /a HTTP/1.1\nHost: " + host + "\nRange: bytes=0-1":            206,
+		"GET /a HTTP/1.1\nHost: other.example":                             403,
+		"GET http://" + host + "/a HTTP/1.1\nHost: x":                      200,
+		"OPTIONS /a HTTP/1.1\nHost: " + host:                               403,
+		"GET /a HTTP/1.1\nHost: " + host + "\nContent-Length: 0\nRANGE: x": 200,
+	} {
+		ask(request)
+		if got := ask(request).StatusCode; got != want {
+			t.Errorf("%q: %d, want %d", request, got, want)
+		}
+	}
+	if c.fast != before {
+		t.Errorf("%d were answered fast that are not plain", c.fast-before)
+	}
+}
+
+func headerText(h http.Header) string {
+	var lines []string
+	for name, v := range h {
+		lines = append(lines, fmt.Sprint(name, v))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func TestFastPathIsOnlyForPlainBehaviours(t *testing.T) {
+	for name, change := range map[string]func(*distribution.Distribution){
+		"a geographic restriction": func(d *distribution.Distribution) {
+			d.Geo = distribution.GeoRestriction{Mode: "blacklist", Countries: []string{"CH"}}
+		},
+		"a header in the key": func(d *distribution.Distribution) {
+			d.Behaviours[0].Key.Headers = distribution.Choice{Mode: distribution.ModeOnly, Names: []string{"x-a"}}
+		},
+		"cookies in the key": func(d *distribution.Distribution) {
+			d.Behaviours[0].Key.Cookies = distribution.Choice{Mode: distribution.ModeAll}
+		},
+		"a response headers policy": func(d *distribution.Distribution) {
+			d.Behaviours[0].ResponseHeaders = &distribution.ResponseHeaders{ServerTiming: -1}
+		},
+		"HTTPS only":          func(d *distribution.Distribution) { d.Behaviours[0].ViewerProtocol = "https-only" },
+		"a redirect to HTTPS": func(d *distribution.Distribution) { d.Behaviours[0].ViewerProtocol = "redirect-to-https" },
+		"standard logs":       func(d *distribution.Distribution) { d.Logging.Bucket = "logs" },
+		"a function before the viewer": func(d *distribution.Distribution) {
+			d.Behaviours[0].Viewer = map[distribution.EventType]string{distribution.ViewerResponse: "arn"}
+		},
+		"signatures":                    func(d *distribution.Distribution) { d.Behaviours[0].Signers = []distribution.PublicKey{{ID: "K"}} },
+		"no cached methods":             func(d *distribution.Distribution) { d.Behaviours[0].CachedMethods = nil },
+		"a maximum of nothing to cache": func(d *distribution.Distribution) { d.Behaviours[0].TTL = distribution.TTL{} },
+	} {
+		l := newLocation(t, echo, with(change))
+		c, ask := raw(t, l)
+		for range 2 {
+			ask("GET /a HTTP/1.1\nHost: " + host)
+		}
+		if c.fast > 0 {
+			t.Errorf("%s: answered fast", name)
+		}
+	}
+}
