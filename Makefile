@@ -52,6 +52,7 @@ bench: ## measure speed beside floors and peers in the same run (as root)
 	./scripts/setup bench
 	$(MAKE) build
 	$(GO) run ./test/bench -json bin/bench.json -svg bin/bench.svg
+	$(GO) run ./test/bench/edge -json bin/bench-edge.json
 
 load: build ## 20,000 invocations with random kills, 500 clones of each runtime (as root; some minutes)
 	LAPWING_LOAD=full $(GO) test -count=1 -timeout 60m -v -run '^(TestLoadWithKills|TestClonesShareNoRandomNumbers)$$' ./test/acceptance
