@@ -157,6 +157,18 @@ func sameExchange(t *testing.T, got, want *trigger.Exchange) {
 	}
 }
 
+func TestTextThatIsNotUTF8StaysAsItIs(t *testing.T) {
+	x, was := viewerRequest(), viewerRequest()
+	for _, e := range []*trigger.Exchange{x, was} {
+		e.Request.URI, e.Request.Query = "/caf\xe9", "q=\xfc"
+		e.Request.Header = append(e.Request.Header, trigger.Field{Name: "Via", Value: "1.1 caf\xe9"})
+	}
+	if err := newBench(t).with(Runtime2, `function handler(event) { return event.request; }`).run(distribution.ViewerRequest, x); err != nil {
+		t.Fatal(err)
+	}
+	sameExchange(t, x, was)
+}
+
 func TestRequestIsChanged(t *testing.T) {
 	x := viewerRequest()
 	err := newBench(t).with(Runtime2, `

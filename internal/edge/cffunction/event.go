@@ -283,6 +283,7 @@ func readHeader(e distribution.EventType, headers, cookies json.RawMessage, was 
 		}
 		h = append(h, trigger.Field{Name: name, Value: it.value})
 	}
+	h.Restore(was)
 	if err := trigger.CheckHeader(e, h, without(was, cookie)); err != nil {
 		return nil, err
 	}
@@ -370,8 +371,11 @@ func applyResult(e distribution.EventType, x *trigger.Exchange, result []byte) e
 	case o.URI == nil:
 		return errors.New("request.uri is missing")
 	}
-	r.URI = *o.URI
-	old := parseQuery(r.Query)
+	// What is left alone stays as the viewer sent it, whatever its encoding.
+	if *o.URI != trigger.AsUTF8(r.URI) {
+		r.URI = *o.URI
+	}
+	old := parseQuery(trigger.AsUTF8(r.Query))
 	query, err := readItems("querystring", o.Querystring, old)
 	if err != nil {
 		return err

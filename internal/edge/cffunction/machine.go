@@ -190,18 +190,26 @@ func (m *machine) limit() (stop func() time.Duration) {
 		}
 		return time.Duration(t.Nano())
 	}
-	start, began := used(), time.Now()
-	var timer *time.Timer
-	timer = time.AfterFunc(budget, func() {
-		left := budget - (used() - start)
-		if left <= 0 || time.Since(began) > patience/2 {
-			m.Interrupt(errTime)
-			return
+	start, began, over := used(), time.Now(), make(chan struct{})
+	go func() {
+		timer := time.NewTimer(budget)
+		defer timer.Stop()
+		for {
+			select {
+			case <-over:
+				return
+			case <-timer.C:
+			}
+			left := budget - (used() - start)
+			if left <= 0 || time.Since(began) > patience/2 {
+				m.Interrupt(errTime)
+				return
+			}
+			timer.Reset(left)
 		}
-		timer.Reset(left)
-	})
+	}()
 	return func() time.Duration {
-		timer.Stop()
+		close(over)
 		return used() - start
 	}
 }

@@ -174,7 +174,7 @@ func AppendString(b []byte, s string) []byte {
 		b = append(b, s...)
 		return append(b, '"')
 	}
-	s = asUTF8(s)
+	s = AsUTF8(s)
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c == '"' || c == '\\':
@@ -188,8 +188,8 @@ func AppendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// asUTF8 returns s, from ISO 8859-1 where it is not UTF-8.
-func asUTF8(s string) string {
+// AsUTF8 returns s, from ISO 8859-1 where it is not UTF-8.
+func AsUTF8(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}

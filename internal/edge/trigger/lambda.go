@@ -111,6 +111,7 @@ func (l *Lambda) Run(ctx context.Context, d *distribution.Distribution, b *distr
 func (l *Lambda) invoke(ctx context.Context, arn string, event []byte) ([]byte, error) {
 	r := l.replicas.get(arn)
 	if r == nil {
+		l.opts.Logger.Warn("an edge function is not at this location yet", "function", arn)
 		return nil, &Error{LambdaExecution, textExecution, fmt.Errorf("%s is not ready at this location", arn)}
 	}
 	var w bytes.Buffer
@@ -128,6 +129,7 @@ func (l *Lambda) invoke(ctx context.Context, arn string, event []byte) ([]byte, 
 	if refused, ok := errors.AsType[*aws.Error](err); ok && refused.Code == "TooManyRequestsException" {
 		return nil, &Error{LambdaLimit, textLimit, err}
 	}
+	l.opts.Logger.Warn("an edge function could not be run", "function", arn, "error", err)
 	return nil, &Error{LambdaExecution, textExecution, err}
 }
 

@@ -124,13 +124,13 @@ func (x *Exchange) parseRequest(e distribution.EventType, o object) (*Request, e
 	}
 	// What a function leaves alone goes to the origin as the viewer sent it,
 	// whatever its encoding.
-	if uri != asUTF8(r.URI) {
+	if uri != AsUTF8(r.URI) {
 		r.URI = uri
 	}
 	if !given {
 		query = ""
 	}
-	if query != asUTF8(r.Query) {
+	if query != AsUTF8(r.Query) {
 		r.Query = query
 	}
 	if err := x.checkTarget(&r); err != nil {
@@ -446,15 +446,15 @@ func parseHeader(raw json.RawMessage, was Header) (Header, error) {
 	if len(h) == 0 {
 		return nil, nil
 	}
-	h.restore(was)
+	h.Restore(was)
 	return h, nil
 }
 
-// restore gives values that a function left alone the bytes that they had before
+// Restore gives values that a function left alone the bytes that they had before
 // they were made UTF-8 for it.
-func (h Header) restore(was Header) {
+func (h Header) Restore(was Header) {
 	for _, f := range was {
-		shown := asUTF8(f.Value)
+		shown := AsUTF8(f.Value)
 		if shown == f.Value {
 			continue
 		}
