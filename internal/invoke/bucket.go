@@ -29,3 +29,6 @@ func (b *bucket) take(now time.Duration, n int, per time.Duration) bool {
 		}
 	}
 }
+
+// give gives a token back that was taken and not used.
+func (b *bucket) give(n int, per time.Duration) { b.full.Add(-int64(per) / int64(n)) }

@@ -2,6 +2,7 @@ package invoke
 
 import (
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -26,10 +27,9 @@ const (
 	// demandHigh is how many threads a processor run or wait for one where there
 	// are too many.
 	demandHigh = 1.25
-	// computes is the part of all processors from which on the environments of a
-	// pool are said to compute. It is small, since the kernel that the invocations
-	// pass through, their callers and others want processors too.
-	computes = 1. / 8
+	// computes is the part of the processors from which on the environments of a
+	// pool are said to compute. The server and its clients want processors too.
+	computes = .5
 )
 
 // Processors tells how busy the host is.
@@ -57,12 +57,14 @@ func follow(average *time.Duration, value time.Duration) {
 	}
 }
 
-// processors returns how many processors so many environments use.
-func (p *pace) processors(environments int) float64 {
+// computing returns how many of so many environments compute, or wait to, at a
+// time. load is how many threads there are for a processor: so much longer than
+// its CPU time takes what computes.
+func (p *pace) computing(environments int, load float64) float64 {
 	if p.time == 0 {
 		return 0
 	}
-	return float64(environments) * float64(p.cpu) / float64(p.time)
+	return float64(environments) * min(1, float64(p.cpu)*load/float64(p.time))
 }
 
 // demand follows the demand for the host's processors.
@@ -77,23 +79,24 @@ type demand struct {
 
 func newDemand(host Processors) *demand { return &demand{host: host, cpus: runtime.NumCPU()} }
 
-// high tells whether threads wait for a processor.
-func (d *demand) high(now time.Duration) bool {
+// load returns how many threads there are for a processor, or 0 where that is not
+// known.
+func (d *demand) load(now time.Duration) float64 {
 	if d.host == nil {
-		return false
+		return 0
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if since := now - d.asked; since >= demandPeriod || d.asked == 0 {
 		n, err := d.host.Demand()
 		if err != nil {
-			return false // there is no such thing here
+			return 0 // there is no such thing here
 		}
 		// What is old counts little.
 		d.average += (float64(n) - d.average) * min(1, max(.125, since.Seconds()*20))
 		d.asked = now
 	}
-	return d.average > demandHigh*float64(d.cpus)
+	return d.average / float64(d.cpus)
 }
 
 // crowded tells whether an environment that p's next invocation could have beside
@@ -105,7 +108,7 @@ func (h *home) crowded(p *pool) bool {
 	if p.busy < (3*d.cpus+1)/2 {
 		return false
 	}
-	if p.pace.processors(p.busy) >= computes*float64(d.cpus) && d.high(now) {
+	if load := d.load(now); load > demandHigh && p.pace.computing(p.busy, load) >= computes*float64(d.cpus) {
 		p.pace.crowdedUntil = now + patience
 	}
 	return now < p.pace.crowdedUntil
@@ -128,10 +131,16 @@ func (e *environment) measure() time.Duration {
 
 // await waits until w has an environment or an error.
 func (h *home) await(p *pool, w *waiter) {
-	timer := time.NewTimer(finishGrace)
+	step := finishGrace
+	if w.patient {
+		// Where threads wait for a processor, all takes that much longer.
+		load := h.d.demand.load(h.d.clock())
+		step = min(patience, time.Duration(load*float64(finishGrace)))
+	}
+	timer := time.NewTimer(step)
 	defer timer.Stop()
 	since := h.d.clock()
-	for passed := -1; ; timer.Reset(finishGrace) {
+	for passed := -1; ; timer.Reset(step) {
 		select {
 		case <-w.ready:
 			return
@@ -139,14 +148,40 @@ func (h *home) await(p *pool, w *waiter) {
 		}
 		h.mu.Lock()
 		// As long as others get theirs, its turn comes.
-		moves := p.passed != passed && h.crowded(p)
+		moves := w.patient && p.passed != passed && h.crowded(p)
 		passed = p.passed
 		switch {
 		case !moves:
+			p.hurry(w)
 			h.serveWaiting(p, 0)
 		case h.d.clock()-since >= patience:
 			h.handOver(p)
 		}
 		h.mu.Unlock()
 	}
+}
+
+// wait makes w wait, patiently or not: who is patient has no environment started
+// for it.
+func (p *pool) wait(w *waiter, patient bool) {
+	p.waiting = append(p.waiting, w)
+	if w.patient = patient; patient {
+		p.patient++
+	}
+}
+
+// hurry ends w's patience.
+func (p *pool) hurry(w *waiter) {
+	if w.patient {
+		w.patient = false
+		p.patient--
+	}
+}
+
+// leave takes the waiter at i out.
+func (p *pool) leave(i int) *waiter {
+	w := p.waiting[i]
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	p.hurry(w)
+	return w
 }

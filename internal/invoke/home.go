@@ -57,8 +57,7 @@ func (h *home) acquire(req *Request) (*environment, error) {
 		}
 	}
 	w := &waiter{ready: make(chan struct{})}
-	p.waiting = append(p.waiting, w)
-	if !crowded {
+	if p.wait(w, crowded); !crowded {
 		h.serveWaiting(p, p.finishing)
 	}
 	h.mu.Unlock()

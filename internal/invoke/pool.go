@@ -26,6 +26,7 @@ type pool struct {
 	spec      Spec
 	idle      []*environment // the most recently used last: taken first, so that the rest can be reaped
 	waiting   []*waiter      // first come, first served
+	patient   int            // of these, those that have no environment started for them
 	starting  int            // environments on their way
 	busy      int            // environments in use
 	finishing int            // environments that have answered and will be free soon
@@ -76,6 +77,7 @@ type waiter struct {
 	env       *environment
 	err       error
 	throttled string // the reason, where err is a throttle
+	patient   bool   // counts on the environments in use; see home.await
 }
 
 func (w *waiter) fail(err error) {
@@ -129,10 +131,9 @@ func (h *home) discard(e *environment) {
 // startMissing starts environments for waiters that have none on its way,
 // counting on soon of those that are in use.
 func (h *home) startMissing(p *pool, soon int) {
-	for len(p.waiting) > p.starting+soon {
+	for len(p.waiting)-p.patient > p.starting+soon {
 		if reason := h.mayStart(p); reason != "" {
-			w := p.waiting[len(p.waiting)-1]
-			p.waiting = slices.Delete(p.waiting, len(p.waiting)-1, len(p.waiting))
+			w := p.leave(len(p.waiting) - 1)
 			w.throttled = reason
 			w.fail(errThrottled(reason))
 			continue
@@ -249,9 +250,10 @@ func (h *home) admitNew(req *Request) (*pool, error) {
 func (h *home) wanted(p *pool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(p.waiting) >= p.starting && !h.crowded(p) {
+	if len(p.waiting)-p.patient >= p.starting {
 		return true
 	}
+	h.starts.give(maxStarts, startsPeriod)
 	p.starting--
 	if p.spec.Tenant != "" {
 		h.tenants--
@@ -269,15 +271,12 @@ func (h *home) failed(p *pool, err error) {
 	if len(p.waiting) <= p.starting {
 		return
 	}
-	w := p.waiting[0]
-	p.waiting = slices.Delete(p.waiting, 0, 1)
-	w.fail(err)
+	p.leave(0).fail(err)
 }
 
 // give gives an environment, which counts as busy, to the first waiter.
 func (h *home) give(p *pool, e *environment) {
-	w := p.waiting[0]
-	p.waiting = slices.Delete(p.waiting, 0, 1)
+	w := p.leave(0)
 	w.env = e
 	close(w.ready)
 }
@@ -297,26 +296,22 @@ func (h *home) offer(e *environment) {
 	}
 }
 
-// serveWaiting gives waiters the environments that are idle, and starts what is
-// missing then, as startMissing does.
+// serveWaiting gives an idle environment to a waiter, and starts what is missing
+// then, as startMissing does.
 func (h *home) serveWaiting(p *pool, soon int) {
-	for h.handOver(p) {
-	}
+	h.handOver(p)
 	h.startMissing(p, soon)
 }
 
 // handOver gives an idle environment to who waits for longest, where there are
 // both.
-func (h *home) handOver(p *pool) bool {
+func (h *home) handOver(p *pool) {
 	if len(p.waiting) == 0 {
-		return false
+		return
 	}
-	e := p.takeIdle()
-	if e == nil {
-		return false
+	if e := p.takeIdle(); e != nil {
+		h.give(p, e)
 	}
-	h.give(p, e)
-	return true
 }
 
 func (h *home) retirePool(k poolKey, p *pool) {
