@@ -8,7 +8,7 @@ LDFLAGS  := -s -w -X main.version=$(VERSION)
 MODELS   ?=
 # What must be true of environments however they start: run once more with each
 # of them restored from a snapshot.
-CLONES   := ^(TestRuntimes|TestWhatAFunctionMeets|TestExtension.*|TestAnInvocationIsTraced|TestLimitsAndMessages|TestStreamingFunctionURL)$$
+CLONES   := ^(TestRuntimes|TestWhatAFunctionMeets|TestExtension.*|TestAnInvocationIsTraced|TestLimitsAndMessages|TestStreamingFunctionURL|TestEventLoopTurnsBetweenInvocations)$$
 # Sandboxes, networks and clients are real, and the machine is shared: a test
 # that fails is run once more by itself, and the summary names it either way. So
 # many failures as a bad moment of the machine brings are run again, not more: a

@@ -98,8 +98,21 @@ type event struct {
 
 // waiter is a call of invocation/next that waits.
 type waiter struct {
-	req *http1.Request
-	ch  chan *event // nil: given up
+	req      *http1.Request
+	ready    chan struct{} // holds a token once it is answered
+	answered bool          // guest.mu guards this and what follows
+	event    *event        // nil: given up
+}
+
+func newWaiter(req *http1.Request) *waiter { return &waiter{req: req, ready: make(chan struct{}, 1)} }
+
+// answer ends the wait. guest.mu is held.
+func (w *waiter) answer(ev *event) {
+	w.answered, w.event = true, ev
+	select {
+	case w.ready <- struct{}{}:
+	default: // who waits has been woken by something else
+	}
 }
 
 // Supervisor serves one sandbox.
@@ -372,5 +385,5 @@ func (g *guest) deliver() {
 	ev.delivered = true
 	g.state = stateRunning
 	g.invokeExtensions(ev)
-	w.ch <- ev
+	w.answer(ev)
 }

@@ -228,7 +228,7 @@ func (g *guest) wakeWaiters() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, w := range g.waiters {
-		w.ch <- nil
+		w.answer(nil)
 	}
 	g.waiters = nil
 	g.restoring.giveUp()

@@ -3,6 +3,7 @@ package guest
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,6 +35,11 @@ func (s runtimeState) String() string {
 }
 
 const notAllowed = "State transition is not allowed"
+
+// ExchangeFile is the descriptor, of no file, that our own bootstraps give to
+// pread for an exchange: see Supervisor.Exchange. It is far above all that a
+// process can have, so that pread fails with EBADF where there is no such thing.
+const ExchangeFile = 0x6c617077
 
 const nextPath = "/2018-06-01/runtime/invocation/next"
 
@@ -82,11 +88,43 @@ func (g *guest) next(r *http1.Request) http1.Response {
 	if w == nil {
 		return answer
 	}
-	ev := <-w.ch
-	if ev == nil {
+	ev, ok := g.await(r, w)
+	switch {
+	case !ok:
+		return http1.Response{}
+	case ev == nil:
 		return failure(500, "InternalServerError", "Internal Server Error")
 	}
 	return eventResponse(ev)
+}
+
+// await waits for the event of w, which is nil where there is none to come. ok is
+// false where r does not wait any longer: an event that w has been given already is
+// given to the next that asks for one.
+func (g *guest) await(r *http1.Request, w *waiter) (ev *event, ok bool) {
+	ok = r.Wait(w.ready)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !ok || !w.answered {
+		g.waiters = slices.DeleteFunc(g.waiters, func(other *waiter) bool { return other == w })
+		return nil, false
+	}
+	return w.event, true
+}
+
+// Exchange answers requests of the runtime as if they had come over a connection,
+// and returns the answers: to the last request, and before that to those that are
+// refused. wait waits until something is sent on ready, and tells whether it was
+// worth it: if not there is no answer to the last request, which can be made again.
+// It returns nil where no runtime can be there.
+func (s *Supervisor) Exchange(requests []byte, wait func(ready chan struct{}) bool) []byte {
+	s.mu.Lock()
+	g := s.current
+	s.mu.Unlock()
+	if g == nil {
+		return nil
+	}
+	return g.srv.Exchange(requests, wait)
 }
 
 // askForEvent makes the runtime ready for its next event. It returns the one that
@@ -107,7 +145,7 @@ func (g *guest) askForEvent(r *http1.Request) (*waiter, http1.Response) {
 		return nil, badTransition(g.state, stateReady)
 	}
 	g.dropGoneWaiters()
-	w := &waiter{req: r, ch: make(chan *event, 1)}
+	w := newWaiter(r)
 	g.waiters = append(g.waiters, w)
 	g.settle()
 	return w, http1.Response{}
@@ -119,7 +157,7 @@ func (g *guest) dropGoneWaiters() {
 	kept := g.waiters[:0]
 	for _, w := range g.waiters {
 		if w.req.Gone() {
-			w.ch <- nil
+			w.answer(nil)
 		} else {
 			kept = append(kept, w)
 		}

@@ -37,6 +37,7 @@ type Request struct {
 
 	close bool // the connection ends after the response
 	conn  net.Conn
+	wait  func(ready chan struct{}) bool // of an exchange
 }
 
 // HasNext tells, once the body has been read, whether the client has sent its

@@ -7,11 +7,18 @@ back in the order of the requests.
 """
 
 import sys
+from errno import EMSGSIZE
+from posix import preadv
 from _socket import AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY, socket
 
 PREFIX = "/2018-06-01/runtime"
 MAX_HEAD = 2 * 1024 * 1024
 MAX_ERROR_TYPE = 1024
+
+# A read of this file, which nobody has, hands requests over to Lapwing and waits
+# for the answers: one system call instead of two.
+EXCHANGE = 0x6C617077
+EXCHANGE_BYTES = 64 * 1024
 
 
 class Invocation:
@@ -33,6 +40,8 @@ class RuntimeClient:
         self._base = f" HTTP/1.1\r\nHost: {address}\r\nUser-Agent: aws-lambda-python/{version}-lapwing\r\n"
         self._next = f"GET {PREFIX}/invocation/next{self._base}\r\n".encode()
         self._connect()
+
+        self._page = bytearray(EXCHANGE_BYTES)  # of exchanges; None where there are none
 
     def _connect(self):
         self._buf = b""
@@ -91,13 +100,39 @@ class RuntimeClient:
     def _post(self, path, extra, body):
         return f"POST {PREFIX}{path}{self._base}{extra}Content-Length: {len(body)}\r\n\r\n".encode()
 
+    def _exchange(self, requests):
+        """Hands requests over and takes the answers, without those that nobody
+        waits for any more. It tells whether the requests were taken."""
+        size = len(requests)
+        if self._page is None or size > EXCHANGE_BYTES:
+            return False
+        self._page[:size] = requests
+        try:
+            size = preadv(EXCHANGE, (self._page,), size)
+        except OSError as e:
+            if e.errno != EMSGSIZE:
+                self._page = None  # there is no such thing here
+                return False
+            size = 0  # the event is given again
+        self._buf += self._page[:size]
+        return True
+
     def _post_and_next(self, head, body):
-        self._sock.sendall(b"".join((head, body, self._next)))
-        status, _, reply = self._read()
+        requests = b"".join((head, body, self._next))
+        taken = self._exchange(requests)
+        if not taken:
+            self._sock.sendall(requests)
+        elif not self._buf:
+            return self.next()
+        status, headers, reply = self._read()
+        if taken and status == 200:
+            return Invocation(headers, reply)
         if status != 202:
             sys.stderr.write(f"Runtime API: result answered {status}: {reply.decode('utf-8', 'replace')}\n")
             if status >= 500:
                 sys.exit(1)
+            if taken and not self._buf:
+                return self.next()
             if self._closing:
                 # The server never saw the request for the next event.
                 self._sock.close()

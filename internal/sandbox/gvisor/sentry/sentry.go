@@ -134,6 +134,7 @@ func (j *job) overrun() {
 func (j *job) run(conf *config.Config) (unix.WaitStatus, error) {
 	limitTasks(j.MaxProcesses)
 	tellReadOnly()
+	j.serveExchanges()
 	if j.State != 0 {
 		return j.resume(conf)
 	}

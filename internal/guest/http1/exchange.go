@@ -1,0 +1,98 @@
+package http1
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"sync"
+	"time"
+)
+
+// Exchange answers requests that a client has handed over whole, without a
+// connection, and is waiting for. Of what was asked before the last request only
+// refusals are answered, and what a handler gave up is not: see Request.Wait.
+func (s *Server) Exchange(requests []byte, wait func(ready chan struct{}) bool) (answers []byte) {
+	x := exchanges.Get().(*exchange)
+	defer x.release()
+	x.in = requests
+	c := &x.serverConn
+	for pipelined := false; ; {
+		req, err := c.readRequest()
+		if err != nil {
+			if bad, ok := err.(*badRequest); ok {
+				c.refuse(bad)
+			}
+			break
+		}
+		req.Pipelined, req.wait = pipelined, wait
+		resp := s.handler(req)
+		if resp.Status == 0 || !req.Body.discard() {
+			break
+		}
+		pipelined = !req.close && c.hasRequest()
+		if pipelined && resp.Status < 300 {
+			continue
+		}
+		if err := c.write(req, &resp, false); err != nil || !pipelined {
+			break
+		}
+	}
+	return x.out
+}
+
+// Wait waits for ready, on which something is sent. It tells whether the client
+// still waits for the answer, which else is the zero Response.
+func (r *Request) Wait(ready chan struct{}) bool {
+	if r.wait != nil {
+		return r.wait(ready)
+	}
+	<-ready
+	return true
+}
+
+// exchanges keeps what an exchange needs for the next one.
+var exchanges = sync.Pool{New: func() any {
+	x := new(exchange)
+	x.conn = x
+	x.br = bufio.NewReaderSize(x, readBuffer)
+	return x
+}}
+
+// exchange is the connection that an exchange does without.
+type exchange struct {
+	serverConn
+	in, out []byte
+}
+
+var _ net.Conn = (*exchange)(nil)
+
+func (x *exchange) release() {
+	x.in, x.out = nil, nil
+	x.br.Reset(x)
+	exchanges.Put(x)
+}
+
+// Read implements net.Conn.
+func (x *exchange) Read(p []byte) (int, error) {
+	if len(x.in) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, x.in)
+	x.in = x.in[n:]
+	return n, nil
+}
+
+// Write implements net.Conn.
+func (x *exchange) Write(p []byte) (int, error) {
+	x.out = append(x.out, p...)
+	return len(p), nil
+}
+
+// The rest of net.Conn means nothing here.
+
+func (*exchange) Close() error                     { return nil }
+func (*exchange) LocalAddr() net.Addr              { return nil }
+func (*exchange) RemoteAddr() net.Addr             { return nil }
+func (*exchange) SetDeadline(time.Time) error      { return nil }
+func (*exchange) SetReadDeadline(time.Time) error  { return nil }
+func (*exchange) SetWriteDeadline(time.Time) error { return nil }
