@@ -245,7 +245,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 		AccountLimit: s.opts.concurrency,
 		Memory:       worker.HostMemory{},
 		MemoryLow:    memoryLow,
-		Processors:   worker.HostProcessors{},
+		Processors:   new(worker.HostProcessors),
 		IdleTimeout:  s.opts.idle,
 		Observer:     s.metering,
 		Logger:       s.log,

@@ -46,6 +46,14 @@ type language interface {
 	environment(s spec) map[string]string
 }
 
+// cloning is a language whose bootstrap takes part in snapshots of functions that
+// know nothing of them: see Runtime.Clones.
+type cloning interface{ clones() }
+
+func (nodeJS) clones()  {}
+func (cPython) clones() {}
+func (cRuby) clones()   {}
+
 // configured is a language whose interpreters have files in /etc.
 type configured interface {
 	// etc returns the files that an interpreter at prefix needs in /etc, from

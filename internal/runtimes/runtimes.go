@@ -58,6 +58,11 @@ type Runtime struct {
 	// own may replace those that AWS lets it replace.
 	Env map[string]string
 
+	// Clones tells that any function's environments may start from a snapshot:
+	// the bootstrap sees to it that they differ in what they must. Other managed
+	// runtimes leave that to functions that opt in to SnapStart.
+	Clones bool
+
 	language language
 	digest   string // of everything that makes this version differ from another
 }
@@ -224,6 +229,7 @@ func (r *Registry) resolve(s spec) (*Runtime, string, error) {
 	}
 	rt.Mounts = append(rt.Mounts, sandbox.Mount{Source: boot, Target: runtimeDir})
 	rt.Command = s.language.command(s)
+	_, rt.Clones = s.language.(cloning)
 	rt.digest = hexDigest(s.id, in.version, in.origin, digest)
 	return rt, in.file, nil
 }

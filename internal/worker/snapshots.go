@@ -87,20 +87,28 @@ func (s *snapshots) close() {
 	s.jobs.Wait()
 }
 
-// excluded tells why environments of a version never start from a snapshot, or
-// nil.
-func (s *snapshots) excluded(v *function.Version) error {
+// off tells who has switched snapshots of a version off, or nil.
+func (s *snapshots) off(v *function.Version) error {
 	switch {
 	case s.store == nil:
 		return &unkept{"the operator has switched snapshots off"}
 	case v.SnapshotsOff:
 		return &unkept{"the function's owner has switched snapshots off"}
-	case v.SnapStart:
+	}
+	return nil
+}
+
+// excluded tells why environments like e never start from a snapshot, or nil.
+func (s *snapshots) excluded(e *environment) error {
+	switch err := s.off(e.v); {
+	case err != nil:
+		return err
+	case e.v.SnapStart:
 		return nil
-	case v.Image != nil:
+	case e.v.Image != nil:
 		return &unkept{"it is a container image, whose runtime does not take part"}
-	case !slices.ContainsFunc([]string{"nodejs", "python", "ruby"}, func(p string) bool { return strings.HasPrefix(v.Runtime, p) }):
-		return &unkept{fmt.Sprintf("the runtime %s does not take part", v.Runtime)}
+	case !e.runtime.Clones:
+		return &unkept{fmt.Sprintf("the runtime %s does not take part", e.v.Runtime)}
 	}
 	return nil
 }
@@ -154,7 +162,7 @@ func (s *snapshots) track(e *environment) *track {
 
 // use returns a snapshot for an environment, or nil.
 func (s *snapshots) use(ctx context.Context, e *environment) *snapshot.Use {
-	if s.excluded(e.v) != nil {
+	if s.excluded(e) != nil {
 		return nil
 	}
 	id := e.snapshotID(s.store)
@@ -187,7 +195,7 @@ func (s *snapshots) await(ctx context.Context, done <-chan struct{}) {
 
 // want has a snapshot made for a version of which an Init has succeeded.
 func (s *snapshots) want(e *environment) {
-	if s.excluded(e.v) == nil {
+	if s.excluded(e) == nil {
 		s.schedule(e, buildDelay)
 	}
 }
@@ -279,7 +287,7 @@ func (s *snapshots) finished(v *function.Version, t *track, err error) {
 // host, which may pass.
 func (w *Worker) Prepare(ctx context.Context, v *function.Version) error {
 	s := w.snapshots
-	if s.excluded(v) != nil {
+	if s.off(v) != nil {
 		return nil // Status tells
 	}
 	e, err := w.newEnvironment(invoke.Spec{Version: v})
@@ -336,10 +344,14 @@ func (w *Worker) Forget(v *function.Version) {
 // not, why.
 func (w *Worker) Status(v *function.Version) function.SnapshotStatus {
 	s := w.snapshots
-	if err := s.excluded(v); err != nil {
-		return function.SnapshotStatus{Reason: err.Error()}
+	err := s.off(v)
+	var e *environment
+	if err == nil {
+		e, err = w.newEnvironment(invoke.Spec{Version: v})
 	}
-	e, err := w.newEnvironment(invoke.Spec{Version: v})
+	if err == nil {
+		err = s.excluded(e)
+	}
 	if err != nil {
 		return function.SnapshotStatus{Reason: err.Error()}
 	}

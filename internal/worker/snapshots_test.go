@@ -33,7 +33,7 @@ import (
 type managed struct{}
 
 func (managed) Resolve(id string) (*runtimes.Runtime, error) {
-	return &runtimes.Runtime{ID: id, Version: id + ".v1", Command: []string{"/bin/runtime"}}, nil
+	return &runtimes.Runtime{ID: id, Version: id + ".v1", Command: []string{"/bin/runtime"}, Clones: strings.HasPrefix(id, "nodejs")}, nil
 }
 
 // countedCredentials are other ones each time.
