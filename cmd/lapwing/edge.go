@@ -263,7 +263,7 @@ func (s *server) serveEdge(gw http.Handler) error {
 		return err
 	}
 	s.edge.own.set(path)
-	s.listen(gw, inside, nil)
+	s.listen(gw, ownListener{inside}, nil)
 
 	front := viewer.New(viewer.Options{
 		Handler: s.edge.server, Fast: s.edge.server, Certificates: s.edge.certificates, Logger: s.log, Refusal: edge.Refusal,
@@ -308,6 +308,21 @@ func (o *ownOrigins) set(path string) {
 	o.path = path
 }
 
+// ownListener is of connections that this process makes to itself, over a socket
+// that has no address: they come from loopback.
+type ownListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l ownListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return ownConn{c}, err
+}
+
+type ownConn struct{ net.Conn }
+
+// RemoteAddr implements net.Conn.
+func (ownConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
 // dial implements origin.Options.Local.
 func (o *ownOrigins) dial(host string) (origin.Dial, bool) {
 	if !o.ours(strings.ToLower(host)) {
@@ -349,6 +364,19 @@ func (o *ownOrigins) ours(host string) bool {
 
 // cloudFrontPrincipal is who signs requests to origins with an access control.
 const cloudFrontPrincipal = "cloudfront.amazonaws.com"
+
+// originAuthorizer lets CloudFront, when it asks an S3 origin for a viewer, read
+// objects and nothing else, whatever methods a behaviour allows: on AWS the
+// bucket's policy says what it may, and policies are not evaluated yet.
+type originAuthorizer struct{ gateway.PermitAccount }
+
+// Authorize implements gateway.Authorizer.
+func (a originAuthorizer) Authorize(ctx context.Context, r *aws.Request) error {
+	if r.Caller.ARN == cloudFrontPrincipal && (r.Service != "s3" || r.Operation != "GetObject" && r.Operation != "HeadObject") {
+		return &aws.Error{Code: "AccessDenied", Status: http.StatusForbidden, Message: "Access Denied"}
+	}
+	return a.PermitAccount.Authorize(ctx, r)
+}
 
 // Lives of the credentials that origins' requests are signed with.
 const (

@@ -359,8 +359,8 @@ func (s *server) serve(listener net.Listener) error {
 	s.gateway = gateway.New(gateway.Options{
 		Services: s.services, Credentials: s.credentials, Region: s.opts.region, AccountID: s.credentials.AccountID(),
 		Logger: s.log, Domains: append([]string{network.Zone}, s.opts.domains...),
-		Tracer:   s.tracer,
-		Edge:     s.edge.server,
+		Tracer: s.tracer,
+		Edge:   s.edge.server, Authorizer: originAuthorizer{},
 		Registry: s.registry.Handler(registry.HandlerOptions{Authenticate: s.credentials.CheckRegistryToken, Logger: s.log}),
 		FunctionURLs: meteredURLs{
 			functionurl.New(functionurl.Options{Functions: s.functions, Credentials: s.credentials, Logger: s.log}), s.functions, s.metering.lambda,

@@ -26,7 +26,8 @@ type answer struct {
 	// own tells that the edge made the answer itself, and bare that it is the last
 	// word: neither functions nor policies touch it.
 	own, bare bool
-	trailer   http.Header // filled by the end of the body; nil: none
+	// trailer returns what comes after the body, once that has been read; nil: none.
+	trailer func() http.Header
 	// failure is the detail of a stored failure of an origin, which has no body of
 	// its own.
 	failure string

@@ -143,16 +143,23 @@ func (x *exchange) send(a *answer) {
 	if n := part.length; n >= 0 {
 		h["Content-Length"] = []string{strconv.FormatInt(n, 10)}
 	}
-	announceTrailer(h, a.trailer)
+	if x.plan != nil {
+		x.timing(a, h)
+	}
 	x.start(a.status)
 	if x.r.Method == http.MethodHead {
 		return
 	}
+	if a.body != nil && a.length < 0 {
+		_ = http.NewResponseController(x.w).Flush() // the first bytes may be long in coming
+	}
 	if err := x.write(a, part); err != nil {
 		x.brokenOff(err)
 	}
-	for name, v := range a.trailer {
-		h[name] = v
+	if a.trailer != nil && x.r.ProtoMajor >= 2 {
+		for name, v := range a.trailer() {
+			h[http.TrailerPrefix+name] = v
+		}
 	}
 }
 
@@ -208,12 +215,6 @@ func xCache(result string) []string {
 
 func bodyAllowed(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
-}
-
-func announceTrailer(h, trailer http.Header) {
-	for name := range trailer {
-		h.Add("Trailer", name)
-	}
 }
 
 // part is what of an object's body a viewer gets.

@@ -48,6 +48,9 @@ func (x *exchange) job() *job {
 		method: x.request.Method, path: x.request.Path, query: f.Query, host: f.Host, header: f.Header,
 		body: x.body, length: x.length,
 	}
+	if isGRPC(x.r) && x.plan.Behaviour.GRPC {
+		j.passGRPC(x.request.Header)
+	}
 	if x.plan.Behaviour.Compress {
 		j.coding = coding(x.plan.Encodings(&x.request))
 	}
@@ -119,8 +122,9 @@ type fetched struct {
 	result              string
 	requested, received time.Time
 	// cut tells that the end of the body cannot be told from a broken connection.
-	cut     bool
-	trailer http.Header
+	cut bool
+	// trailer returns what has come after the body, once that has been read.
+	trailer func() http.Header
 }
 
 // close gives the answer up.
@@ -195,7 +199,7 @@ func (j *job) askOne(ctx context.Context, o *distribution.Origin) (*fetched, err
 	}
 	f := &fetched{
 		status: response.StatusCode, header: response.Header, body: response.Body, length: response.ContentLength,
-		requested: requested, received: time.Now(), trailer: response.Trailer,
+		requested: requested, received: time.Now(), trailer: func() http.Header { return response.Trailer },
 		cut: response.ContentLength < 0 && response.ProtoMajor == 1 && len(response.TransferEncoding) == 0 && response.Close,
 	}
 	if j.plan.Has(distribution.OriginResponse) {
