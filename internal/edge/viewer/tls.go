@@ -24,7 +24,7 @@ type Sites interface {
 	Site(name string) (Site, bool)
 }
 
-// CertificateOptions configures Certificates. All fields but Also are required.
+// CertificateOptions configures Certificates. All fields are required.
 type CertificateOptions struct {
 	Sites Sites
 	// Records are the certificates that distributions name.
@@ -33,9 +33,6 @@ type CertificateOptions struct {
 	// empty where the client sent none.
 	Default func(name string) (*tls.Certificate, error)
 	Logger  *slog.Logger
-	// Also, where it is given, is asked before Default for names of distributions
-	// without a certificate of their own, as an ACME client's is.
-	Also func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
 // Certificates chooses certificates and protocol versions by the name that a
@@ -148,9 +145,6 @@ func (c *Certificates) config(hello *tls.ClientHelloInfo, http3 bool) (*tls.Conf
 	default:
 		made.NextProtos = []string{"http/1.1"}
 	}
-	if c.options.Also != nil && !http3 {
-		made.NextProtos = append(made.NextProtos, acmeProtocol)
-	}
 	if found, loaded := c.configs.LoadOrStore(k, made); loaded {
 		made = found.(*tls.Config)
 	}
@@ -168,13 +162,7 @@ func (c *Certificates) certificate(hello *tls.ClientHelloInfo, arn string) (*tls
 		}
 		return found, nil
 	}
-	_, known := c.options.Sites.Site(hello.ServerName)
-	if known && c.options.Also != nil {
-		if found, err := c.options.Also(hello); err == nil {
-			return found, nil
-		}
-	}
-	if !known {
+	if _, known := c.options.Sites.Site(hello.ServerName); !known {
 		return c.options.Default("")
 	}
 	return c.options.Default(hello.ServerName)
@@ -194,7 +182,3 @@ func minimumVersion(policy string) uint16 {
 	}
 	return tls.VersionTLS12
 }
-
-// acmeProtocol is the one in which a certificate authority checks who has a name
-// (RFC 8737). There is nothing in it but the handshake.
-const acmeProtocol = "acme-tls/1"

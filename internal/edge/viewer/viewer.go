@@ -131,12 +131,9 @@ func (s *Server) serveTLS(l net.Listener) error {
 			_ = raw.Close()
 			return
 		}
-		switch c.ConnectionState().NegotiatedProtocol {
-		case "h2":
+		if c.ConnectionState().NegotiatedProtocol == "h2" {
 			s.streams.give(c)
-		case acmeProtocol:
-			_ = c.Close() // the handshake was all
-		default:
+		} else {
 			s.http1.ServeConn(c)
 		}
 	})
