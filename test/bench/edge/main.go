@@ -2,7 +2,8 @@
 // HAProxy: hits of small and larger objects over HTTP/1.1 and over HTTP/2 with TLS,
 // with the throughput, the 99th percentile and the CPU time a request costs the
 // server; and storms of viewers who want one object that is not there, cacheable or
-// not. All have the same origin and the same load generators (wrk, h2load), and take
+// not; and whether each keeps the rules of caching that the RFCs have for shared
+// caches. All have the same origin and the same load generators (wrk, h2load), and take
 // turns, so that whatever else this host does weighs on all alike. The figure that
 // holds on a busy machine is the CPU time.
 //
@@ -30,6 +31,7 @@ type options struct {
 	rounds   int
 	only     string
 	json     string
+	rules    string
 }
 
 func main() {
@@ -40,6 +42,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "of loads, of which the median counts")
 	flag.StringVar(&o.only, "only", "", "measure some, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.StringVar(&o.json, "json", "", "write all results to `FILE`")
+	flag.StringVar(&o.rules, "rules", "", "write what came of the rules of caching to `FILE`, as Markdown")
 	flag.Parse()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -54,6 +57,7 @@ var parts = []struct {
 	{"h1", (*bench).http1},
 	{"h2", (*bench).http2},
 	{"storms", (*bench).storms},
+	{"rules", (*bench).conformance},
 }
 
 func partNames() (names []string) {

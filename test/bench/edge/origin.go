@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -18,6 +19,7 @@ type origin struct {
 	port     int
 	server   *http.Server
 	requests atomic.Int64
+	plays    sync.Map // of rules, by id
 }
 
 func startOrigin() (*origin, error) {
@@ -39,6 +41,12 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	o.requests.Add(1)
 	_, path, _ := strings.Cut(r.URL.Path, "/")
 	kind, rest, _ := strings.Cut(path, "/")
+	if kind == "rule" {
+		if p, ok := o.plays.Load(rest); ok {
+			p.(*play).serve(w, r)
+			return
+		}
+	}
 	h := w.Header()
 	h.Set("Cache-Control", "max-age=3600")
 	h.Set("Content-Type", "text/plain")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -17,7 +18,10 @@ type report struct {
 	CPUs    int        `json:"cpus"`
 	Hits    []hitRow   `json:"hits"`
 	Storms  []stormRow `json:"storms"`
+	Rules   []ruleRow  `json:"rules"`
 	Absent  []string   `json:"absent"`
+
+	ruleServers []string
 }
 
 type hitRow struct {
@@ -31,6 +35,41 @@ type stormRow struct {
 	Kind   string `json:"kind"`
 	Server string `json:"server"`
 	storm
+}
+
+// ruleRow is what came of a rule, by server: yes or no.
+type ruleRow struct {
+	Group    string            `json:"group"`
+	Name     string            `json:"name"`
+	Optional bool              `json:"optional,omitempty"`
+	Results  map[string]string `json:"results"`
+}
+
+// writeRules writes the table of the rules.
+func (r *report) writeRules(w io.Writer) {
+	fmt.Fprintf(w, "| Rule | %s |\n|---|%s\n", strings.Join(r.ruleServers, " | "), strings.Repeat("---|", len(r.ruleServers)))
+	for _, row := range r.Rules {
+		name := row.Group + ": " + row.Name
+		if row.Optional {
+			name += " (optional)"
+		}
+		fmt.Fprintf(w, "| %s |", name)
+		for _, s := range r.ruleServers {
+			fmt.Fprintf(w, " %s |", row.Results[s])
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprint(w, "| **kept** |")
+	for _, s := range r.ruleServers {
+		kept := 0
+		for _, row := range r.Rules {
+			if row.Results[s] == "yes" {
+				kept++
+			}
+		}
+		fmt.Fprintf(w, " %d of %d |", kept, len(r.Rules))
+	}
+	fmt.Fprintln(w)
 }
 
 // names are the servers of a result, Lapwing first and then as they are listed.
@@ -101,6 +140,9 @@ func (r *report) print(w io.Writer) {
 		fmt.Fprintf(t, "%s\t%s\t%v\t%d\n", s.Kind, s.Server, s.All.Round(time.Millisecond), s.Origin)
 	}
 	t.Flush()
+	if len(r.Rules) > 0 {
+		r.writeRules(w)
+	}
 	for _, a := range r.Absent {
 		fmt.Fprintf(w, "absent: %s\n", a)
 	}

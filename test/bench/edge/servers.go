@@ -70,7 +70,7 @@ func (b *bench) distribution(ctx context.Context, h *harness.Server) (string, er
 			EnableAcceptEncodingGzip: aws.Bool(true), EnableAcceptEncodingBrotli: aws.Bool(true),
 			HeadersConfig:      &types.CachePolicyHeadersConfig{HeaderBehavior: types.CachePolicyHeaderBehaviorNone},
 			CookiesConfig:      &types.CachePolicyCookiesConfig{CookieBehavior: types.CachePolicyCookieBehaviorNone},
-			QueryStringsConfig: &types.CachePolicyQueryStringsConfig{QueryStringBehavior: types.CachePolicyQueryStringBehaviorNone},
+			QueryStringsConfig: &types.CachePolicyQueryStringsConfig{QueryStringBehavior: types.CachePolicyQueryStringBehaviorAll},
 		},
 	}})
 	if err != nil {
@@ -87,6 +87,9 @@ func (b *bench) distribution(ctx context.Context, h *harness.Server) (string, er
 			}}},
 			DefaultCacheBehavior: &types.DefaultCacheBehavior{
 				TargetOriginId: aws.String("origin"), ViewerProtocolPolicy: types.ViewerProtocolPolicyAllowAll, CachePolicyId: policy.CachePolicy.Id,
+				AllowedMethods: &types.AllowedMethods{Quantity: aws.Int32(7), Items: types.Method("").Values(), CachedMethods: &types.CachedMethods{
+					Quantity: aws.Int32(2), Items: []types.Method{types.MethodGet, types.MethodHead},
+				}},
 			},
 		},
 	})
