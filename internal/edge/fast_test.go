@@ -181,3 +181,18 @@ func TestFastPathIsOnlyForPlainBehaviours(t *testing.T) {
 		}
 	}
 }
+
+func TestAgeThatAnObjectComesWithCounts(t *testing.T) {
+	l := newLocation(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=100")
+		w.Header().Set("Age", strings.TrimPrefix(r.URL.Path, "/"))
+	}))
+	l.get("/90")
+	if r := l.get("/90"); r.Header.Get("Age") < "90" || len(r.Header["Age"]) != 1 || r.cache() != "Hit" {
+		t.Errorf("%s with age %q", r.cache(), r.Header["Age"])
+	}
+	l.get("/200")
+	if r := l.get("/200"); r.cache() != "Miss" || r.Header.Get("Age") != "200" {
+		t.Errorf("older than it may be: %s with age %q", r.cache(), r.Header["Age"])
+	}
+}

@@ -202,8 +202,9 @@ func (w *filler) lifetime(a *fetched) freshness.Lifetime {
 }
 
 // stored is a header without the fields that its Cache-Control keeps from shared
-// caches.
+// caches, and without its age, which the lifetime has taken in.
 func stored(h http.Header) http.Header {
+	delete(h, "Age")
 	for _, name := range freshness.ParseCacheControl(h).Fields {
 		delete(h, name)
 	}
@@ -216,6 +217,7 @@ func (w *filler) validated(a *fetched) {
 	h.Header = freshness.Refresh(h.Header, a.header)
 	a.status, a.header = h.Status, h.Header
 	h.Lifetime = w.lifetime(a)
+	delete(h.Header, "Age") // the lifetime has it
 	w.lead.result = resultRefresh
 	if !h.Lifetime.Store {
 		// From now on it is not to be stored: this is its last use.

@@ -13,7 +13,7 @@ import (
 // connection only, and those that the edge writes by itself.
 var notPassed = []string{
 	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Age", "Content-Length", "Via", "X-Cache", "X-Amz-Cf-Id", "X-Amz-Cf-Pop", "X-Edge-Location", "Alt-Svc",
+	"Content-Length", "Via", "X-Cache", "X-Amz-Cf-Id", "X-Amz-Cf-Pop", "X-Edge-Location", "Alt-Svc",
 }
 
 // Clean takes from an origin's header what is not for viewers. What it leaves is
