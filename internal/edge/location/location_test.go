@@ -120,7 +120,7 @@ func (c *testCore) start(listen, leaves string, away time.Duration) {
 	c.Core, err = OpenCore(c.t.Context(), CoreOptions{
 		Store: c.store, Records: c.records, Authority: c.authority, Packages: c, Credentials: c, Logs: c, AccountID: "123456789012", Region: "us-east-1", Logger: log, Away: away,
 		AWS: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, r.Method+" "+r.Host+" "+r.RequestURI+" "+r.Header.Get(AWSHeader)+r.Header.Get("Authorization"))
+			_, _ = io.WriteString(w, r.Method+" "+r.Host+" "+r.RequestURI+" "+r.Header.Get(AWSHeader)+r.Header.Get("Authorization")+" "+r.Header.Get("X-Forwarded-For"))
 		}),
 	})
 	if err != nil {
@@ -434,13 +434,14 @@ func TestAWSRequestsPassUnchanged(t *testing.T) {
 	}
 	req.Host = "bucket.s3.amazonaws.com"
 	req.Header.Set("Authorization", "signature")
+	req.Header.Set("X-Forwarded-For", "198.51.100.7")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if want := "PUT bucket.s3.amazonaws.com /a%2Fb/c%20d?x=%2F&y signature"; err != nil || string(b) != want {
+	if want := "PUT bucket.s3.amazonaws.com /a%2Fb/c%20d?x=%2F&y signature 198.51.100.7"; err != nil || string(b) != want {
 		t.Errorf("the core saw %q, want %q (%v)", b, want, err)
 	}
 }

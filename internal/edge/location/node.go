@@ -280,6 +280,11 @@ func (n *Node) AWS() http.Handler {
 			r.Out.URL.Scheme, r.Out.URL.Host = "https", n.core()
 			r.Out.Host = r.In.Host
 			r.Out.Header.Set(AWSHeader, "1")
+			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+				if v, ok := r.In.Header[name]; ok { // they may be signed
+					r.Out.Header[name] = v
+				}
+			}
 		},
 		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			n.mu.Lock()
