@@ -19,6 +19,7 @@ func (s *server) openCDN(ctx context.Context) error {
 	}
 	distributions, err := cloudfront.New(ctx, cloudfront.Options{
 		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.locations.Load(), Functions: s.functions, Logger: s.log,
+		Strict2023: s.opts.edge.quotas == quotas2023,
 	})
 	if err != nil {
 		return err

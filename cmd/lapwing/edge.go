@@ -41,6 +41,7 @@ type edgeOptions struct {
 	geo         []string
 	memoryMB    int
 	diskMB      int
+	quotas      string
 
 	prefixes []netip.Prefix // of allow
 }
@@ -51,12 +52,19 @@ const (
 	defaultEdgeDisk   = 4096
 )
 
+// The quotas of Lambda@Edge that functions are held to when they are associated.
+const (
+	quotasCurrent = "current"
+	quotas2023    = "2023"
+)
+
 func (o *edgeOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.http, "edge-http", "", "`HOST:PORT` where viewers of distributions are served by HTTP (distributions' host names are served at --listen, too)")
 	f.StringVar(&o.https, "edge-https", "", "`HOST:PORT` where viewers are served by HTTPS, HTTP/2 and, on UDP, HTTP/3")
 	f.StringSliceVar(&o.allow, "origin-allow", nil, "`CIDR` of private addresses that origins of distributions may have (may be repeated); loopback is one where Lapwing listens on loopback only")
 	f.StringVar(&o.originCA, "origin-ca", "", "`FILE` with certificates of further authorities that origins may be certified by")
 	f.StringSliceVar(&o.geo, "geo-database", nil, "`FILE` that knows where viewers are: a database in MaxMind's format (.mmdb) or lines of NETWORK COUNTRY (may be repeated)")
+	f.StringVar(&o.quotas, "edge-quotas", quotasCurrent, "quotas of Lambda@Edge, as of `WHEN`: current, or 2023 (viewer events: 128 MB, 5 s, 1 MB of code)")
 	f.IntVar(&o.memoryMB, "edge-memory", defaultEdgeMemory, "`MB` of memory for objects of distributions")
 	f.IntVar(&o.diskMB, "edge-disk", defaultEdgeDisk, "`MB` of the disk for objects of distributions")
 }
@@ -81,6 +89,9 @@ func (o *edgeOptions) check(listen string) error {
 	}
 	if loopback {
 		o.prefixes = append(o.prefixes, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	}
+	if o.quotas != quotasCurrent && o.quotas != quotas2023 {
+		return usageError{fmt.Errorf("--edge-quotas %q: want current or 2023", o.quotas)}
 	}
 	if o.memoryMB < 1 || o.diskMB < 0 {
 		return usageError{errors.New("--edge-memory and --edge-disk: want at least 1 MB of memory")}
