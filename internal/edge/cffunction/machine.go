@@ -3,8 +3,8 @@ package cffunction
 import (
 	"context"
 	"crypto/hmac"
-	"crypto/md5"  //nolint:gosec // functions ask for it by name
-	"crypto/sha1" //nolint:gosec // functions ask for it by name
+	"crypto/md5"
+	"crypto/sha1"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
