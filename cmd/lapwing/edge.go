@@ -23,6 +23,7 @@ import (
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge"
+	"lapwing.dev/lapwing/internal/edge/accesslog"
 	"lapwing.dev/lapwing/internal/edge/cache"
 	"lapwing.dev/lapwing/internal/edge/cffunction"
 	"lapwing.dev/lapwing/internal/edge/distribution"
@@ -31,6 +32,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/trigger"
 	"lapwing.dev/lapwing/internal/edge/viewer"
 	"lapwing.dev/lapwing/internal/gateway"
+	"lapwing.dev/lapwing/internal/metrics"
 )
 
 // edgeOptions are the flags of `lapwing up` that are about viewers.
@@ -121,6 +123,7 @@ type edgeNode struct {
 	certificates *viewer.Certificates
 	authority    *gateway.Authority
 	own          *ownOrigins
+	log          *edgeLog
 }
 
 // defaultLocation is the name of an edge location that the operator gives none.
@@ -158,12 +161,18 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 		return err
 	}
 	s.openEdgeFunctions(n, packages)
+	signer := &originSigner{credentials: s.issuer, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
+	n.log = &edgeLog{
+		metrics: metrics.NewCloudFront(s.metrics),
+		files:   accesslog.New(accesslog.Options{Objects: &logBuckets{n.own, signer}, Logger: s.log}),
+	}
+	s.onClose(func(context.Context) error { n.log.metrics.Close(); return nil })
 	n.server = edge.New(edge.Options{
-		Functions: trigger.Runners{n.lambda, n.functions},
-		Records:   n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), AltSvc: altSvc(o.https),
+		Log: n.log.take, Functions: trigger.Runners{n.lambda, n.functions},
+		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), AltSvc: altSvc(o.https),
 		Origins: origin.New(origin.Options{
 			Allow: o.prefixes, Local: n.own.dial, RootCAs: roots,
-			Sign: &originSigner{credentials: s.issuer, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })},
+			Sign: signer,
 		}),
 	})
 	s.onClose(func(context.Context) error { n.server.Close(); return nil })
@@ -275,6 +284,8 @@ func (s *server) serveEdge(gw http.Handler) error {
 	}
 	s.edge.own.set(path)
 	s.listen(gw, ownListener{inside}, nil)
+	// The last log files go by this listener.
+	s.onClose(func(context.Context) error { s.edge.log.files.Close(); return nil })
 
 	front := viewer.New(viewer.Options{
 		Handler: s.edge.server, Fast: s.edge.server, Certificates: s.edge.certificates, Logger: s.log, Refusal: edge.Refusal,
