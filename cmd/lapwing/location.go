@@ -17,7 +17,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/cluster"
 	"lapwing.dev/lapwing/internal/edge/location"
-	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -101,7 +101,7 @@ func (s *server) openHub() (*state.Hub, error) {
 func (s *server) openLocations(ctx context.Context) error {
 	core, err := location.OpenCore(ctx, location.CoreOptions{
 		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: packages{s}, Credentials: s.credentials,
-		Logs: regionLogs{s.opts.region, s.events}, AWS: http.HandlerFunc(s.serveAway),
+		Logs: metricLogs{s.events, s.metrics}, AWS: awsFrom{s},
 		AccountID: s.credentials.AccountID(), Region: s.opts.region, Away: s.opts.locations.away, Logger: s.log,
 	})
 	if err != nil {
@@ -120,14 +120,17 @@ func (p packages) OpenPackage(digest string) (io.ReadSeekCloser, error) {
 	return p.s.functions.OpenPackage(digest)
 }
 
-// serveAway serves the AWS endpoint to functions at edge locations. As for those
-// here, what others do is not their business.
-func (s *server) serveAway(w http.ResponseWriter, r *http.Request) {
+// awsFrom serves the AWS endpoint, which opens later, to functions at edge
+// locations. As for those here, what others do is not their business.
+type awsFrom struct{ s *server }
+
+// ServeFrom implements location.AWS.
+func (a awsFrom) ServeFrom(region string, w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, metricsPath) {
 		http.NotFound(w, r)
 		return
 	}
-	s.gateway.ServeHTTP(w, r)
+	a.s.gateway.ServeHTTP(w, r.WithContext(gateway.From(r.Context(), region)))
 }
 
 // serveNodes lets edge locations join and call.
@@ -154,15 +157,4 @@ func (s *server) serveNodes() error {
 		return nil
 	})
 	return nil
-}
-
-// regionLogs keeps the log events of edge locations, by Region.
-type regionLogs struct {
-	region string
-	own    *logstore.Store
-}
-
-// Append implements location.Logs.
-func (l regionLogs) Append(region, group, stream string, events []logstore.Event) error {
-	return l.own.Append(group, stream, events)
 }

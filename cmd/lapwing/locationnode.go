@@ -40,7 +40,7 @@ type nodeOptions struct {
 func (o *nodeOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.roles, "roles", roleAll, "what this process is, by `ROLE`: all, or edge, an edge location of a Lapwing elsewhere")
 	f.StringVar(&o.location, "location", "", "`NAME` of this edge location, e.g. FRA56-P1 (for the role edge, its token says it)")
-	f.StringVar(&o.region, "location-region", "", "`NAME` of the AWS Region that this edge location is in, which its functions see and their logs are in (role edge; default --region)")
+	f.StringVar(&o.region, "location-region", "", "`NAME` of the AWS Region that this edge location is in, which its functions see (role edge; default the core's)")
 	f.StringVar(&o.core, "join", "", "`HOST:PORT` of the Lapwing whose edge location this is: its --edge-join (role edge)")
 	f.StringVar(&o.token, "join-token", "", "`TOKEN` of 'lapwing edge token', or @FILE with it, to join for the first time (role edge; LAPWING_JOIN_TOKEN sets it too)")
 }

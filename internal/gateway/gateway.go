@@ -292,11 +292,23 @@ func (g *Gateway) lookup(auth *sigv4.Authorization) (secret string, caller aws.I
 	return secret, caller, err
 }
 
+// fromRegion is the key of the Region that From puts into a context.
+type fromRegion struct{}
+
+// From lets a request be signed for another Region than ours, too: that of the edge
+// location that it comes from, which functions there take for theirs.
+func From(ctx context.Context, region string) context.Context {
+	return context.WithValue(ctx, fromRegion{}, region)
+}
+
 // verify verifies the signature, and limits the body.
 func (g *Gateway) verify(r *http.Request, x *exchange, auth *sigv4.Authorization, secret string, limit int64) error {
 	regions := []string{g.options.Region}
 	if isGlobal(x.service) {
 		regions = append(regions, globalRegion)
+	}
+	if other, ok := r.Context().Value(fromRegion{}).(string); ok {
+		regions = append(regions, other)
 	}
 	return g.verifier.Verify(r, auth, secret, &sigv4.Rules{
 		Dialect: dialectOf(x.service), Service: x.service.SigningName, Regions: regions, Bucket: x.bucket, MaxBody: limit,

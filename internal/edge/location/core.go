@@ -53,9 +53,15 @@ type Credentials interface {
 // the place of a role in credentials' requests.
 const CloudFront = "cloudfront.amazonaws.com"
 
-// Logs keeps log events of a Region.
+// Logs keeps log events.
 type Logs interface {
-	Append(region, group, stream string, events []logstore.Event) error
+	Append(group, stream string, events []logstore.Event) error
+}
+
+// AWS is the AWS endpoint. It takes requests that are signed for the Region of the
+// location that they come from.
+type AWS interface {
+	ServeFrom(region string, w http.ResponseWriter, r *http.Request)
 }
 
 // CoreOptions configures a Core. Those above the blank line are required.
@@ -66,7 +72,7 @@ type CoreOptions struct {
 	Packages    Packages
 	Credentials Credentials
 	Logs        Logs
-	AWS         http.Handler // the AWS endpoint, for functions at locations
+	AWS         AWS // for functions at locations
 	AccountID   string
 	Region      string
 	Logger      *slog.Logger

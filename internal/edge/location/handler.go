@@ -33,9 +33,9 @@ func (c *Core) Handler() http.Handler {
 		var req credentialsRequest
 		serve(c, w, r, maxBody, &req, func() (any, error) { return c.issue(req) })
 	}))
-	mux.HandleFunc("POST "+pathLogs, c.member(func(name string, w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST "+pathLogs, c.member(func(_ string, w http.ResponseWriter, r *http.Request) {
 		var req []logBatch
-		serve(c, w, r, maxLogs, &req, func() (any, error) { return struct{}{}, c.takeLogs(name, req) })
+		serve(c, w, r, maxLogs, &req, func() (any, error) { return struct{}{}, c.takeLogs(req) })
 	}))
 	mux.HandleFunc("GET "+pathPackage+"{digest}", c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.sendPackage(w, r) }))
 	mux.HandleFunc("POST "+pathTokens, c.operator(func(w http.ResponseWriter, r *http.Request) {
@@ -51,9 +51,9 @@ func (c *Core) Handler() http.Handler {
 	mux.HandleFunc("DELETE "+pathLocations+"/{name}", c.operator(func(w http.ResponseWriter, r *http.Request) {
 		serve(c, w, r, maxBody, new(struct{}), func() (any, error) { return struct{}{}, c.Remove(r.Context(), r.PathValue("name")) })
 	}))
-	aws := c.member(func(_ string, w http.ResponseWriter, r *http.Request) {
+	aws := c.member(func(name string, w http.ResponseWriter, r *http.Request) {
 		r.Header.Del(AWSHeader)
-		c.opts.AWS.ServeHTTP(w, r)
+		c.opts.AWS.ServeFrom(c.regionOf(name), w, r)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get(AWSHeader) != "" {
@@ -144,14 +144,14 @@ func (c *Core) issue(r credentialsRequest) (any, error) {
 	return credentialsAnswer{s}, nil
 }
 
-// takeLogs keeps what functions printed at a location, in the Region of that.
-func (c *Core) takeLogs(name string, batches []logBatch) error {
-	region := c.regionOf(name)
+// takeLogs keeps what functions printed at a location. CloudFront has it in the
+// Region of the location; here there is one Region.
+func (c *Core) takeLogs(batches []logBatch) error {
 	for _, b := range batches {
 		if !edgeGroup(c.opts.Region, b.Group) {
 			return refuse(http.StatusBadRequest, "edge locations have no log group %q", b.Group)
 		}
-		if err := c.opts.Logs.Append(region, b.Group, b.Stream, b.Events); err != nil {
+		if err := c.opts.Logs.Append(b.Group, b.Stream, b.Events); err != nil {
 			return err
 		}
 	}
