@@ -50,7 +50,7 @@ func (o *nodeOptions) check(up *upOptions) error {
 		return usageError{fmt.Errorf("--location %q: want up to 32 letters, digits and hyphens", o.location)}
 	}
 	switch o.roles {
-	case roleAll, "": // who starts a server for a moment gives no flags
+	case roleAll:
 		if o.core != "" || o.token != "" || o.region != "" {
 			return usageError{errors.New("--join, --join-token and --location-region are for --roles edge")}
 		}

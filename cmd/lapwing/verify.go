@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"lapwing.dev/lapwing/cmd/lapwing/verify"
@@ -105,6 +106,11 @@ func verifyRuntimes(ctx context.Context, data string, targets []verify.Target) (
 		return nil, err
 	}
 	o := upOptions{data: dir, listen: "127.0.0.1:0", region: "us-east-1", concurrency: invoke.DefaultAccountLimit, idle: invoke.DefaultIdleTimeout, snapshots: snapshotsOff}
+	// What this says nothing about is as where nobody gives a flag.
+	defaults := pflag.NewFlagSet("verify", pflag.ContinueOnError)
+	o.edge.flags(defaults)
+	o.locations.flags(defaults)
+	o.node.flags(defaults)
 	if err := o.check(); err != nil {
 		return nil, err
 	}

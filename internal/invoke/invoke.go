@@ -6,7 +6,8 @@
 // *function.Version, and what it may use by Configure. How an environment is made
 // and driven is the business of package worker, which it uses through the small
 // interfaces Starter and Environment. One lock a function, none across functions
-// on the warm path, so functions scale side by side.
+// on the warm path, so functions scale side by side. Where the host's processors
+// are all wanted, functions that compute share few environments: see crowded.
 package invoke
 
 import (
