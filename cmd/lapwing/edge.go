@@ -28,6 +28,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/cffunction"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
+	"lapwing.dev/lapwing/internal/edge/location"
 	"lapwing.dev/lapwing/internal/edge/origin"
 	"lapwing.dev/lapwing/internal/edge/trigger"
 	"lapwing.dev/lapwing/internal/edge/viewer"
@@ -161,10 +162,12 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 		return err
 	}
 	s.openEdgeFunctions(n, packages)
-	signer := &originSigner{credentials: s.issuer, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
+	signer := func(principal string) *originSigner {
+		return &originSigner{principal: principal, credentials: s.issuer, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
+	}
 	n.log = &edgeLog{
 		metrics: metrics.NewCloudFront(s.metrics),
-		files:   accesslog.New(accesslog.Options{Objects: &logBuckets{n.own, signer}, Logger: s.log}),
+		files:   accesslog.New(accesslog.Options{Objects: &logBuckets{n.own, signer(location.LogDelivery)}, Logger: s.log}),
 	}
 	s.onClose(func(context.Context) error { n.log.metrics.Close(); return nil })
 	n.server = edge.New(edge.Options{
@@ -172,7 +175,7 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), AltSvc: altSvc(o.https),
 		Origins: origin.New(origin.Options{
 			Allow: o.prefixes, Local: n.own.dial, RootCAs: roots,
-			Sign: signer,
+			Sign: signer(location.CloudFront),
 		}),
 	})
 	s.onClose(func(context.Context) error { n.server.Close(); return nil })
@@ -384,17 +387,16 @@ func (o *ownOrigins) ours(host string) bool {
 	return false
 }
 
-// cloudFrontPrincipal is who signs requests to origins with an access control.
-const cloudFrontPrincipal = "cloudfront.amazonaws.com"
-
 // originAuthorizer lets CloudFront, when it asks an S3 origin for a viewer, read
 // objects and nothing else, whatever methods a behaviour allows: on AWS the
-// bucket's policy says what it may, and policies are not evaluated yet.
+// bucket's policy says what it may, and policies are not evaluated yet. Who
+// delivers logs may put objects, and nothing else.
 type originAuthorizer struct{ gateway.PermitAccount }
 
 // Authorize implements gateway.Authorizer.
 func (a originAuthorizer) Authorize(ctx context.Context, r *aws.Request) error {
-	if r.Caller.ARN == cloudFrontPrincipal && (r.Service != "s3" || r.Operation != "GetObject" && r.Operation != "HeadObject") {
+	read, write := r.Operation == "GetObject" || r.Operation == "HeadObject", r.Operation == "PutObject"
+	if r.Caller.ARN == location.CloudFront && (r.Service != "s3" || !read) || r.Caller.ARN == location.LogDelivery && (r.Service != "s3" || !write) {
 		return &aws.Error{Code: "AccessDenied", Status: http.StatusForbidden, Message: "Access Denied"}
 	}
 	return a.PermitAccount.Authorize(ctx, r)
@@ -406,8 +408,10 @@ const (
 	signerRenewal = 10 * time.Minute
 )
 
-// originSigner signs requests to origins as CloudFront.
+// originSigner signs requests to origins as a principal, CloudFront or
+// LogDelivery.
 type originSigner struct {
+	principal   string
 	credentials issuer
 	region      string
 	signer      *v4.Signer
@@ -434,7 +438,7 @@ func (s *originSigner) retrieve() (awssdk.Credentials, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if time.Until(s.session.Expiration) < signerRenewal {
-		id := aws.Identity{AccountID: s.credentials.AccountID(), ARN: cloudFrontPrincipal, UserID: cloudFrontPrincipal}
+		id := aws.Identity{AccountID: s.credentials.AccountID(), ARN: s.principal, UserID: s.principal}
 		session, err := s.credentials.IssueFor(id, signerLife)
 		if err != nil {
 			return awssdk.Credentials{}, err

@@ -53,6 +53,9 @@ type Credentials interface {
 // the place of a role in credentials' requests.
 const CloudFront = "cloudfront.amazonaws.com"
 
+// LogDelivery is who puts the access logs of distributions into buckets.
+const LogDelivery = "delivery.logs.amazonaws.com"
+
 // Logs keeps log events.
 type Logs interface {
 	Append(group, stream string, events []logstore.Event) error

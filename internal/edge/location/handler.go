@@ -124,10 +124,10 @@ func (c *Core) renew(name string, r *http.Request) (any, error) {
 }
 
 // issue issues credentials of a role, if it is one of a function that locations
-// run, or of CloudFront itself, for origins.
+// run, or of CloudFront itself, for origins, or of who delivers logs.
 func (c *Core) issue(r credentialsRequest) (any, error) {
-	if r.Role == CloudFront {
-		s, err := c.opts.Credentials.IssueFor(aws.Identity{AccountID: c.opts.AccountID, ARN: CloudFront, UserID: CloudFront}, time.Duration(r.Seconds)*time.Second)
+	if r.Role == CloudFront || r.Role == LogDelivery {
+		s, err := c.opts.Credentials.IssueFor(aws.Identity{AccountID: c.opts.AccountID, ARN: r.Role, UserID: r.Role}, time.Duration(r.Seconds)*time.Second)
 		return credentialsAnswer{s}, err
 	}
 	known := false

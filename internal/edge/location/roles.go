@@ -75,16 +75,22 @@ func openRoles(path string, n *Node) (*roles, error) {
 	return r, nil
 }
 
-// originSession is the name of CloudFront's own sessions.
-const originSession = "origins"
+// Names of the sessions of locations themselves.
+const (
+	originSession = "origins"
+	logSession    = "logs"
+)
 
-// IssueFor returns credentials of CloudFront itself, for requests to origins; it
-// is the only user of locations.
+// IssueFor returns credentials of CloudFront itself, for requests to origins, or
+// of LogDelivery: they are the only users of locations.
 func (n *Node) IssueFor(user aws.Identity, ttl time.Duration) (credentials.Session, error) {
-	if user.ARN != CloudFront {
-		return credentials.Session{}, fmt.Errorf("edge locations do not act as %s", user.ARN)
+	switch user.ARN {
+	case CloudFront:
+		return n.Issue(CloudFront, originSession, ttl)
+	case LogDelivery:
+		return n.Issue(LogDelivery, logSession, ttl)
 	}
-	return n.Issue(CloudFront, originSession, ttl)
+	return credentials.Session{}, fmt.Errorf("edge locations do not act as %s", user.ARN)
 }
 
 // Issue returns credentials of a role. Those that are held are as good as new ones;
