@@ -245,7 +245,12 @@ func write(dir, name, value string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
+	// A signal, such as Go's scheduler sends, interrupts the setting of a limit.
+	_, err = unix.Write(fd, []byte(value))
+	for err == unix.EINTR {
+		_, err = unix.Write(fd, []byte(value))
+	}
+	if err != nil {
 		return fmt.Errorf("writing %q: %w", value, &fs.PathError{Op: "write", Path: path, Err: err})
 	}
 	return nil
