@@ -32,14 +32,24 @@ const (
 type locationOptions struct {
 	join string
 	away time.Duration
+	// dns and dnsConfig are of the DNS server that brings viewers to locations.
+	dns, dnsConfig string
 }
 
 func (o *locationOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.join, "edge-join", "", "`HOST:PORT` where edge locations join, with tokens that 'lapwing edge token' makes; their records come from the port after it")
+	f.StringVar(&o.dns, "edge-dns", "", "`HOST:PORT` of a DNS server that answers for the names of distributions with the edge location nearest to the viewer, by --edge-dns-config")
+	f.StringVar(&o.dnsConfig, "edge-dns-config", "", "`FILE` with the zones, the addresses of edge locations and the networks near to them, in JSON (docs/edge-locations.md)")
 	f.DurationVar(&o.away, "edge-away", location.DefaultAway, "`TIME` that an edge location may be silent before nothing waits for it any more")
 }
 
 func (o *locationOptions) check() error {
+	if (o.dns == "") != (o.dnsConfig == "") {
+		return usageError{errors.New("--edge-dns and --edge-dns-config go together")}
+	}
+	if _, _, err := net.SplitHostPort(o.dns); o.dns != "" && err != nil {
+		return usageError{fmt.Errorf("--edge-dns %q: want HOST:PORT, e.g. 127.0.0.1:5353", o.dns)}
+	}
 	if o.join == "" {
 		return nil
 	}

@@ -59,8 +59,8 @@ func (o *nodeOptions) check(up *upOptions) error {
 	default:
 		return usageError{fmt.Errorf("--roles %q: want all or edge", o.roles)}
 	}
-	if up.locations.join != "" {
-		return usageError{errors.New("--edge-join is for the Lapwing that edge locations join, not for them")}
+	if up.locations.join != "" || up.locations.dns != "" {
+		return usageError{errors.New("--edge-join and --edge-dns are for the Lapwing that edge locations join, not for them")}
 	}
 	if o.core != "" {
 		if _, _, err := net.SplitHostPort(o.core); err != nil {

@@ -383,7 +383,7 @@ func (s *server) serve(listener net.Listener) error {
 	gw.Handle(metricsPath, outside(inside.Addr(), s.metering.exporter.Handler()))
 	s.listen(gw, listener, tlsConfig)
 	s.listen(gw, inside, nil)
-	if err := errors.Join(s.serveEdge(gw), s.serveNodes()); err != nil {
+	if err := errors.Join(s.serveEdge(gw), s.serveNodes(), s.serveDNS()); err != nil {
 		return err
 	}
 	// Functions find the endpoint served from their first event on.

@@ -372,6 +372,18 @@ func lower(all *distribution.Revisions, r distribution.Revisions) {
 	all.RealtimeLogs = min(all.RealtimeLogs, r.RealtimeLogs)
 }
 
+// Well tells whether viewers may be sent to a location, as far as the core knows: it
+// reports. One that has never joined is not for the core to judge.
+func (c *Core) Well(name string) bool {
+	if _, joined := c.places.Get(name); !joined {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.seen[name]
+	return s != nil && time.Since(s.at) <= silentAfter
+}
+
 // Locations returns what is known of every location that has joined, by name.
 func (c *Core) Locations() []Status {
 	marks := c.marks()
