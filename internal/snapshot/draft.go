@@ -132,6 +132,7 @@ func (d *Draft) Commit(ctx context.Context, notes []byte) (err error) {
 		return err
 	}
 	d.closeFiles()
+	s.refusals.remove(d.id)
 	return syncDir(s.opts.Dir)
 }
 

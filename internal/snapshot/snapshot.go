@@ -17,6 +17,8 @@
 // the next start: checking it at each use would cost more than what snapshots
 // save.) A damaged one is removed.
 //
+// Beside the snapshots is a file of those that cannot be made (Store.Refuse).
+//
 // With a key the files are encrypted (seal.go). Sandboxes map the memory, so a
 // sealed snapshot is decrypted into memory that nobody can write, and kept there
 // while it is used and as long as Options.MaxHeld lets it.
@@ -135,6 +137,8 @@ type Store struct {
 	jobs      sync.WaitGroup
 	stop      chan struct{} // closed by Close
 
+	refusals *refusals
+
 	mu      sync.Mutex // guards what follows and the entries
 	entries map[string]*entry
 	used    int64 // bytes on the disk, with removed ones that are still in use
@@ -185,7 +189,7 @@ func Open(o Options) (*Store, error) {
 		}
 		o.MaxBytes = min(defaultMaxBytes, int64(st.Blocks)*st.Bsize/10)
 	}
-	s := &Store{opts: o, log: o.Logger, stop: make(chan struct{}), entries: make(map[string]*entry)}
+	s := &Store{opts: o, log: o.Logger, stop: make(chan struct{}), entries: make(map[string]*entry), refusals: openRefusals(o.Dir, o.Logger)}
 	if err := s.scan(); err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
@@ -199,6 +203,9 @@ func (s *Store) scan() error {
 		return err
 	}
 	for _, item := range list {
+		if item.Name() == refusalsFile {
+			continue
+		}
 		dir := filepath.Join(s.opts.Dir, item.Name())
 		e, err := s.read(dir)
 		if strings.HasPrefix(item.Name(), tempPrefix) {
@@ -353,8 +360,9 @@ func (s *Store) Info(id string) (Info, bool) {
 	return Info{Created: e.manifest.Created, Size: e.size, Uses: e.uses.Uses}, true
 }
 
-// Remove removes a snapshot, if it is there.
+// Remove removes a snapshot, if it is there, or forgets why there is none.
 func (s *Store) Remove(id string) {
+	s.refusals.remove(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.entries[id]; e != nil {

@@ -33,6 +33,9 @@ const (
 	// retrySoon and retryLater are when a snapshot that was not made is tried
 	// again at the earliest: where the host had no room, and where it failed.
 	retrySoon, retryLater = 30 * time.Second, 10 * time.Minute
+	// never is when it is tried again where it cannot be made: another revision of
+	// the version has another track.
+	never = 365 * 24 * time.Hour
 	// maxFailures is how often in a row a snapshot may fail to be restored before
 	// it is removed.
 	maxFailures = 3
@@ -155,6 +158,9 @@ func (s *snapshots) track(e *environment) *track {
 	t := s.tracks[key]
 	if t == nil || t.id != id {
 		t = &track{id: id}
+		if reason, refused := s.store.Refused(id); refused {
+			t.err, t.retry = &unkept{reason}, time.Now().Add(never)
+		}
 		s.tracks[key] = t
 	}
 	return t
@@ -258,6 +264,9 @@ func (s *snapshots) schedule(e *environment, delay time.Duration) <-chan struct{
 
 // finished notes what became of making a snapshot.
 func (s *snapshots) finished(v *function.Version, t *track, err error) {
+	if inFunction(err) {
+		s.store.Refuse(t.id, reason(err)) // before the lock: it writes a file
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(t.building)
@@ -269,7 +278,7 @@ func (s *snapshots) finished(v *function.Version, t *track, err error) {
 	switch {
 	case err == nil || s.closed:
 	case hopeless(err):
-		t.retry = time.Now().Add(365 * 24 * time.Hour) // another revision has another track
+		t.retry = time.Now().Add(never)
 		s.w.log.Debug("no snapshot can be kept", "function", v.ARN(), "reason", err)
 	case errors.Is(err, errBusy), errors.Is(err, sandbox.ErrNoCapacity):
 		t.retry = time.Now().Add(retrySoon)
@@ -312,9 +321,13 @@ func (w *Worker) Prepare(ctx context.Context, v *function.Version) error {
 }
 
 // hopeless tells whether an error stands for all attempts to make a snapshot.
-func hopeless(err error) bool {
-	var never *unkept
-	return errors.As(err, &never) || errors.Is(err, sandbox.ErrUnfit) || errors.Is(err, errors.ErrUnsupported)
+func hopeless(err error) bool { return inFunction(err) || errors.Is(err, errors.ErrUnsupported) }
+
+// inFunction tells whether an error of making a snapshot lies in the function and
+// its runtime, rather than in this host.
+func inFunction(err error) bool {
+	var unkept *unkept
+	return errors.As(err, &unkept) || errors.Is(err, sandbox.ErrUnfit)
 }
 
 // Forget removes the snapshots of a version, which is gone or has changed.
@@ -364,7 +377,8 @@ func (w *Worker) Status(v *function.Version) function.SnapshotStatus {
 	t := s.tracks[trackKey{v.ARN(), e.initType}]
 	switch {
 	case t == nil || t.id != id:
-		return function.SnapshotStatus{}
+		reason, _ := s.store.Refused(id)
+		return function.SnapshotStatus{Reason: reason}
 	case t.building != nil:
 		return function.SnapshotStatus{Reason: reasonBuilding}
 	case t.err != nil:

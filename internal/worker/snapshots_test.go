@@ -314,11 +314,76 @@ func TestWhyThereIsNoSnapshot(t *testing.T) {
 			if creates, restores := r.driver.counts(); creates > 4 || restores > 0 {
 				t.Errorf("%d sandboxes were created and %d restored", creates, restores)
 			}
-			if left, err := os.ReadDir(r.dir); err != nil || len(left) > 0 {
-				t.Errorf("%v stays, %v", left, err)
+			if left := r.snapshotDirs(); len(left) > 0 {
+				t.Errorf("%v stays", left)
 			}
 		})
 	}
+}
+
+func TestWhatLiesInTheFunctionIsNotTriedAgainByTheNextServer(t *testing.T) {
+	for what, c := range map[string]struct {
+		driver func(d *fakeDriver)
+		tries  int // by the next server
+	}{
+		"its runtime": {func(d *fakeDriver) { d.aloof = true }, 0},
+		"a reason":    {func(d *fakeDriver) { d.unfit = "it holds a lock" }, 0},
+		"a socket": {func(d *fakeDriver) {
+			d.snapshot = func(sandbox.Snapshot) error { return fmt.Errorf("driver: %w: it has a socket", sandbox.ErrUnfit) }
+		}, 0},
+		"the driver": {func(d *fakeDriver) { d.snapshot = func(sandbox.Snapshot) error { return errors.ErrUnsupported } }, 1},
+		"the disk":   {func(d *fakeDriver) { d.snapshot = func(sandbox.Snapshot) error { return unix.EIO } }, 1},
+	} {
+		t.Run(what, func(t *testing.T) {
+			first := newRig(t)
+			c.driver(first.driver)
+			first.run(node())
+			before := first.settled(node())
+			if before.Ready || before.Reason == "" {
+				t.Fatalf("%+v", before)
+			}
+
+			store, err := snapshot.Open(snapshot.Options{Dir: first.dir, Logger: slog.New(slog.DiscardHandler), Base: "b"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			next := newRig(t, func(o *Options) { o.Snapshots = store })
+			if st := next.Status(node()); c.tries == 0 && st != before {
+				t.Errorf("before the first start: %+v, want %+v", st, before)
+			}
+			c.driver(next.driver)
+			next.run(node())
+			if st := next.settled(node()); st != before {
+				t.Errorf("after it: %+v, want %+v", st, before)
+			}
+			if creates, _ := next.driver.counts(); creates != 1+c.tries {
+				t.Errorf("%d sandboxes were created", creates)
+			}
+
+			changed := node()
+			changed.Revision = "other"
+			next.run(changed)
+			next.settled(changed)
+			if creates, _ := next.driver.counts(); creates != 1+c.tries+2 {
+				t.Errorf("another revision is not tried: %d sandboxes were created", creates)
+			}
+		})
+	}
+}
+
+// snapshotDirs returns what is in the store but for its refusals.
+func (r *rig) snapshotDirs() (dirs []string) {
+	r.t.Helper()
+	list, err := os.ReadDir(r.dir)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, item := range list {
+		if item.IsDir() {
+			dirs = append(dirs, item.Name())
+		}
+	}
+	return dirs
 }
 
 func TestRestoreThatFailsIsAFreshStart(t *testing.T) {
