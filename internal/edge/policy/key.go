@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 	"strings"
@@ -44,11 +45,30 @@ func (p *Plan) AppendPlainKey(dst []byte, path, query string, e Encodings) []byt
 }
 
 func (p *Plan) appendURL(dst []byte, kind byte, path, query string) []byte {
-	return p.appendQuery(appendPart(append(dst, kind), path), query)
+	dst = append(append(dst, kind), p.fingerprint[:]...)
+	return p.appendQuery(appendPart(dst, path), query)
 }
 
 func appendPart(dst []byte, s string) []byte {
 	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+// fingerprintOf tells behaviours apart whose keys would be read in different ways,
+// or that serve other paths: a function may rewrite the paths of two to the same
+// one, and the origins and signers of these are not the same. What does not change
+// the key, such as a TTL, leaves objects where they are.
+func fingerprintOf(b *distribution.Behaviour) (f [8]byte) {
+	dst := appendPart(nil, b.Pattern)
+	for _, c := range []distribution.Choice{b.Key.Headers, b.Key.Cookies, b.Key.Query} {
+		dst = appendPart(dst, string(c.Mode))
+		dst = binary.AppendUvarint(dst, uint64(len(c.Names)))
+		for _, name := range c.Names {
+			dst = appendPart(dst, name)
+		}
+	}
+	sum := sha256.Sum256(dst)
+	copy(f[:], sum[:])
+	return f
 }
 
 // appendQuery appends the chosen parameters, in the order in which they are.

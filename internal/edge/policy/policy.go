@@ -35,6 +35,7 @@ type Plan struct {
 	pattern   string
 
 	allowed, cached map[string]bool
+	fingerprint     [8]byte  // of what the key is made of
 	keyHeaders      []string // canonical names, sorted
 	made            []string // canonical names of the headers that CloudFront makes
 	madeKeyed       bool
@@ -55,7 +56,7 @@ const madePrefix = "cloudfront-"
 // Compile prepares a behaviour, which must not change any more.
 func Compile(b *distribution.Behaviour) *Plan {
 	p := &Plan{
-		Behaviour: b, pattern: "/" + strings.TrimPrefix(b.Pattern, "/"),
+		Behaviour: b, fingerprint: fingerprintOf(b), pattern: "/" + strings.TrimPrefix(b.Pattern, "/"),
 		allowed: set(b.AllowedMethods), cached: set(b.CachedMethods),
 		Cookies: chooses(b.Key.Cookies) || chooses(b.Forward.Cookies),
 		caching: b.TTL.Max > 0 && b.Key.Headers.Mode != distribution.ModeAll,

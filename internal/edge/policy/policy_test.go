@@ -105,6 +105,28 @@ func TestAPlainKeyIsTheKey(t *testing.T) {
 	}
 }
 
+func TestBehavioursDoNotShareObjectsUnlessTheirKeysMeanTheSame(t *testing.T) {
+	r := &Request{Method: "GET", Path: "/a", Header: http.Header{"X-One": {"1"}, "X-Two": {"1"}}}
+	base := distribution.Behaviour{Pattern: "*", Key: distribution.Selection{Headers: only("x-one")}}
+	key := func(change func(b *distribution.Behaviour)) string {
+		b := base
+		change(&b)
+		return string(Compile(&b).AppendKey(nil, r))
+	}
+	same := key(func(*distribution.Behaviour) {})
+	if got := key(func(b *distribution.Behaviour) { b.TTL.Max, b.Origin = 1, "other" }); got != same {
+		t.Error("what is no part of the key has changed it")
+	}
+	for name, change := range map[string]func(b *distribution.Behaviour){
+		"another header": func(b *distribution.Behaviour) { b.Key.Headers = only("x-two") },
+		"other paths":    func(b *distribution.Behaviour) { b.Pattern = "/private/*" },
+	} {
+		if key(change) == same {
+			t.Errorf("%s: the same key", name)
+		}
+	}
+}
+
 func TestWhatIsForwarded(t *testing.T) {
 	r := &Request{Method: "GET", Host: "www.example.net", Path: "/a", Query: "x=1&y=2&z=3", Header: http.Header{
 		"Cookie": {"a=1; b=2"}, "Accept-Language": {"de"}, "Authorization": {"Basic x"}, "Referer": {"r"}, "X-Own": {"1"}, "Te": {"trailers"}, "Accept-Encoding": {"gzip"},
