@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"lapwing.dev/lapwing/internal/edge/policy"
 	"lapwing.dev/lapwing/internal/edge/signed"
 )
 
@@ -15,8 +16,9 @@ func (x *exchange) checkSignature(keys signed.Keys) *failure {
 	if x.secure {
 		scheme = "https://"
 	}
+	site := scheme + x.r.Host
 	err := keys.Verify(&signed.Request{
-		URL: scheme + x.r.Host + x.request.Path, Query: x.request.Query, Header: x.r.Header, Client: x.client.Addr(),
+		URL: site + x.request.Path, Normal: site + policy.Normalise(x.request.Path), Query: x.request.Query, Header: x.r.Header, Client: x.client.Addr(),
 	}, time.Now())
 	if e, ok := errors.AsType[*signed.Error](err); ok {
 		f := refused(http.StatusForbidden, "Error", e.Message)

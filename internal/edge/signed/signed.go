@@ -113,7 +113,11 @@ const maxPolicy = 16 << 10
 // Request is what is verified of a request.
 type Request struct {
 	// URL is scheme, host and path as the viewer has them, without the query.
-	URL    string
+	URL string
+	// Normal is the same with its path as behaviours are matched with it: without
+	// dot segments, by which a URL could leave what a star in a policy stands for.
+	// Empty: it is the same.
+	Normal string
 	Query  string
 	Header http.Header
 	Client netip.Addr
@@ -146,6 +150,7 @@ func split(query string) (p parameters, rest string) {
 func (k Keys) Verify(r *Request, now time.Time) error {
 	p, rest := split(r.Query)
 	if p.keyPair == "" {
+		p = parameters{}
 		for _, line := range r.Header["Cookie"] {
 			for c := range strings.SplitSeq(line, ";") {
 				name, value, _ := strings.Cut(strings.TrimSpace(c), "=")
@@ -156,14 +161,18 @@ func (k Keys) Verify(r *Request, now time.Time) error {
 		}
 		rest = r.Query // cookies sign it whole
 	}
-	resource := r.URL
+	resource, normal := r.URL, r.Normal
+	if normal == "" {
+		normal = resource
+	}
 	if rest != "" {
 		resource += "?" + rest
+		normal += "?" + rest
 	}
-	return k.verify(&p, resource, r.Client, now)
+	return k.verify(&p, resource, normal, r.Client, now)
 }
 
-func (k Keys) verify(p *parameters, resource string, client netip.Addr, now time.Time) error {
+func (k Keys) verify(p *parameters, resource, normal string, client netip.Addr, now time.Time) error {
 	if p.keyPair == "" || p.signature == "" || p.policy == "" && p.expires == "" {
 		return errMissing
 	}
@@ -188,7 +197,7 @@ func (k Keys) verify(p *parameters, resource string, client netip.Addr, now time
 	if !valid(key, p.hash, text, signature) {
 		return errDenied
 	}
-	return allows(text, resource, client, now)
+	return allows(text, resource, normal, client, now)
 }
 
 // verifyCanned verifies a canned policy, which is not sent but made of the URL.
@@ -251,7 +260,7 @@ type epoch struct {
 }
 
 // allows tells whether a custom policy allows a request.
-func allows(text []byte, resource string, client netip.Addr, now time.Time) error {
+func allows(text []byte, resource, normal string, client netip.Addr, now time.Time) error {
 	var p document
 	if err := json.Unmarshal(text, &p); err != nil || len(p.Statement) != 1 {
 		return errPolicy
@@ -264,7 +273,7 @@ func allows(text []byte, resource string, client netip.Addr, now time.Time) erro
 	case now.Unix() >= c.DateLessThan.Time,
 		c.DateGreaterThan != nil && now.Unix() <= c.DateGreaterThan.Time,
 		c.IPAddress != nil && !within(c.IPAddress.Source, client),
-		!covers(s.Resource, resource):
+		!covers(s.Resource, resource), !covers(s.Resource, normal):
 		return errDenied
 	}
 	return nil

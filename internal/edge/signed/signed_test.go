@@ -115,6 +115,10 @@ func TestSignedRequests(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
+	r := &Request{URL: "http://d1.cloudfront.net/a/../b/x", Normal: "http://d1.cloudfront.net/b/x", Query: custom(condition("http://d1.cloudfront.net/a/*", ""))}
+	if err := keys.Verify(r, now); !errors.Is(err, errDenied) {
+		t.Errorf("dot segments led out of a policy: %v", err)
+	}
 	if got := Strip("size=m&" + cannedQuery(url, later) + "&b=1"); got != "size=m&b=1" {
 		t.Errorf("what is left of the query: %q", got)
 	}
