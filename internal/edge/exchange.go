@@ -101,6 +101,9 @@ func (x *exchange) admit() *failure {
 	if len(x.request.Path)+len(x.request.Query)+1 > maxURL {
 		return refused(http.StatusRequestURITooLong, "InvalidRequest", textBad)
 	}
+	if !printable(x.request.Path) || !printable(x.request.Query) {
+		return refused(http.StatusBadRequest, "InvalidRequest", textBad)
+	}
 	if headSize(x.r) > maxHead {
 		return refused(http.StatusRequestEntityTooLarge, "InvalidRequestHeader", textBad)
 	}
@@ -131,6 +134,17 @@ func (x *exchange) admit() *failure {
 		return x.checkSignature(g)
 	}
 	return nil
+}
+
+// printable tells whether a path or query can be in a request line: HTTP/2 and
+// HTTP/3 have none, and let spaces pass that would end the one to an origin.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // headSize is the size of a request's head as HTTP/1.1 has it.
@@ -211,12 +225,27 @@ func (x *exchange) where() *geo.Place {
 // The viewer-request function has not seen them.
 func (x *exchange) ownHeaders() {
 	names, _ := x.plan.Made()
-	if len(names) == 0 && !spoofs(x.request.Header) {
+	if len(names) == 0 && !spoofs(x.request.Header) { // a function may have set some
 		return
 	}
 	x.request.Header = x.request.Header.Clone() // the viewer's is logged
 	v := &geo.Viewer{Request: x.r, Client: x.client, Place: x.where()}
 	x.plan.SetMade(x.request.Header, v.Header)
+}
+
+// dropSpoofed keeps from the viewer-request function what only CloudFront may say
+// of a viewer: nothing that a viewer says by such a name is to be believed.
+func (x *exchange) dropSpoofed() {
+	if !spoofs(x.request.Header) {
+		return
+	}
+	h := x.request.Header.Clone() // the viewer's is logged
+	for name := range h {
+		if strings.HasPrefix(name, "Cloudfront-") {
+			delete(h, name)
+		}
+	}
+	x.request.Header = h
 }
 
 // spoofs tells whether a header has names that only CloudFront may give.
@@ -233,6 +262,7 @@ func spoofs(h http.Header) bool {
 // answered, or failed.
 func (x *exchange) viewerRequest() (done bool) {
 	if x.plan.Has(distribution.ViewerRequest) {
+		x.dropSpoofed()
 		response, err := x.runViewerRequest()
 		switch {
 		case err != nil:

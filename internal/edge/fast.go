@@ -100,10 +100,7 @@ func (s *Server) prebuilt(t *site, o *cache.Object) []byte {
 	b = append(b, http.StatusText(o.Head.Status)...)
 	b = append(b, "\r\n"...)
 	field := func(name, value string) {
-		b = append(b, name...)
-		b = append(b, ": "...)
-		b = append(b, value...)
-		b = append(b, "\r\n"...)
+		b = http1.AppendField(b, name, value)
 	}
 	for name, values := range o.Head.Header {
 		for _, v := range values {

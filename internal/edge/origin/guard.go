@@ -27,7 +27,11 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), // NAT64, which leads to IPv4
+	netip.MustParsePrefix("192.88.99.0/24"),   // relays of 6to4
+	netip.MustParsePrefix("168.63.129.16/32"), // Azure's services for its own machines
+	netip.MustParsePrefix("::/96"),            // IPv4-compatible
+	netip.MustParsePrefix("100::/64"),         // discard
+	netip.MustParsePrefix("64:ff9b::/96"),     // NAT64, which leads to IPv4
 	netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("2002::/16"), // 6to4
 	netip.MustParsePrefix("2001::/32"), // Teredo

@@ -88,6 +88,9 @@ var errCompletion = errors.New("the answer was not complete in time")
 // errRead ends a wait for an origin's bytes.
 var errRead = errors.New("the origin sent nothing in time")
 
+// errUnasked is an origin that changes the protocol without being asked to.
+var errUnasked = errors.New("the origin switched protocols unasked")
+
 // Do asks an origin. The error is an *Error, or the end of ctx. The answer's body
 // ends with an error where the origin stays silent for longer than it may, and
 // must be closed.
@@ -155,7 +158,15 @@ func (c *Client) send(ctx context.Context, r *Request) (*http.Response, error) {
 	if err := c.sign(ctx, r, request); err != nil {
 		return nil, &Error{Detail: OriginFailure, Err: err}
 	}
-	return c.transports.get(p, dial).RoundTrip(request)
+	if raw := r.Origin.Path + r.Path; request.URL.Opaque != "" && !strings.HasPrefix(raw, "//") {
+		request.URL.Opaque = raw // which signers do not understand
+	}
+	answer, err := c.transports.get(p, dial).RoundTrip(request)
+	if err == nil && answer.StatusCode == http.StatusSwitchingProtocols && request.Header["Upgrade"] == nil {
+		_ = answer.Body.Close() // nothing that it says counts
+		return nil, &Error{Detail: InvalidResponse, Err: errUnasked}
+	}
+	return answer, err
 }
 
 // newRequest makes the request as net/http sends it, its path as it is.
@@ -168,22 +179,23 @@ func newRequest(ctx context.Context, r *Request, p profile) (*http.Request, erro
 	case p.secure:
 		u.Scheme, u.Host = "https", authority(o.DomainName, o.HTTPSPort, 443)
 	}
+	host := r.Host
+	if host == "" {
+		host = u.Host
+	}
 	raw := o.Path + r.Path
 	path, err := url.PathUnescape(raw)
 	if err != nil {
 		// The viewer's path is no proper escaping: it goes out as it came.
-		u.Opaque = "//" + u.Host + raw
+		u.Opaque = "//" + host + raw
 	} else {
 		u.Path, u.RawPath = path, raw
 		if u.EscapedPath() != raw {
-			u.Opaque = "//" + u.Host + raw
+			u.Opaque = "//" + host + raw
 		}
 	}
 	request := &http.Request{
-		Method: r.Method, URL: u, Host: r.Host, Header: r.Header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}
-	if request.Host == "" {
-		request.Host = u.Host
+		Method: r.Method, URL: u, Host: host, Header: r.Header, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}
 	if r.Body != nil {
 		request.Body, request.ContentLength = io.NopCloser(r.Body), r.Length

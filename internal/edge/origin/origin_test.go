@@ -45,7 +45,7 @@ func TestAddressesThatAreNotPublicAreRefused(t *testing.T) {
 	g := guard{[]netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}
 	for address, want := range map[string]bool{
 		"127.0.0.1": false, "::1": false, "::ffff:127.0.0.1": false, "10.0.0.1": false, "10.1.2.3": true, "192.168.0.1": false, "169.254.169.254": false,
-		"100.64.0.1": false, "0.0.0.0": false, "224.0.0.1": false, "fd00::1": false, "fe80::1": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false,
+		"100.64.0.1": false, "0.0.0.0": false, "224.0.0.1": false, "fd00::1": false, "fe80::1": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false, "::7f00:1": false, "::ffff:169.254.169.254": false, "168.63.129.16": false, "fe80::1%lo": false,
 		"8.8.8.8": true, "2606:4700::1": true,
 	} {
 		if got := g.allows(netip.MustParseAddr(address)); got != want {
