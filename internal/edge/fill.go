@@ -38,11 +38,43 @@ type lead struct {
 	firstByte time.Duration
 	// own has the answer where it turned out to be for this viewer only.
 	own chan ownAnswer
+
+	mu   sync.Mutex
+	gone bool // there is no viewer, or he has left: nobody takes own
+}
+
+// give hands over what is for the viewer only, and gives it up where he is gone.
+func (l *lead) give(a ownAnswer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		a.drop()
+		return
+	}
+	l.own <- a // which has room for one
+}
+
+// leave is for a viewer who does not take own.
+func (l *lead) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gone = true
+	select {
+	case a := <-l.own:
+		a.drop()
+	default:
+	}
 }
 
 type ownAnswer struct {
 	*fetched
 	cancel func()
+}
+
+// drop gives the answer up.
+func (a ownAnswer) drop() {
+	a.close()
+	a.cancel()
 }
 
 // filler fetches the object of a key, for all who wait for it.
@@ -68,10 +100,11 @@ func (x *exchange) lead(key cache.Key, part string, f *cache.Fill) *lead {
 	return l
 }
 
-// refresh fetches a stale object anew in the background, unless that is under way.
-func (x *exchange) refresh(key cache.Key, o *cache.Object) {
+// refresh fetches a stale object, or part, anew in the background, unless that is
+// under way.
+func (x *exchange) refresh(key cache.Key, part string) {
 	if f := x.s.cache.Lead(key); f != nil {
-		x.fill(key, "", f, &lead{own: make(chan ownAnswer, 1)})
+		x.fill(key, part, f, &lead{gone: true})
 	}
 }
 
@@ -131,7 +164,10 @@ func (w *filler) run() {
 		if a.cut || !life.Collapses() {
 			// It is for this viewer only, who takes it over.
 			w.unlink()
-			w.lead.own <- ownAnswer{a, func() { cancel(nil) }}
+			if w.stale != nil && a.status < http.StatusBadRequest {
+				w.s.cache.Remove(w.key) // it was for all, and is so no more
+			}
+			w.lead.give(ownAnswer{a, func() { cancel(nil) }})
 			w.f.Unshared()
 			return
 		}

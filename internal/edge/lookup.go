@@ -21,7 +21,7 @@ func (x *exchange) answer() (*answer, error) {
 		return x.alone()
 	}
 	key := x.key("")
-	if a := x.cached(key); a != nil {
+	if a := x.cached(key, ""); a != nil {
 		return a, nil
 	}
 	if x.request.Method == http.MethodHead {
@@ -33,14 +33,14 @@ func (x *exchange) answer() (*answer, error) {
 			return x.alone()
 		}
 		key := x.key(part)
-		if a := x.cached(key); a != nil {
+		if a := x.cached(key, part); a != nil {
 			return a, nil
 		}
 		a, err := x.shared(key, part)
 		if !errors.Is(err, errWhole) {
 			return a, err
 		}
-		if a := x.cached(x.key("")); a != nil {
+		if a := x.cached(x.key(""), ""); a != nil {
 			return a, nil
 		}
 	}
@@ -70,9 +70,9 @@ func (x *exchange) part() string {
 	return lines[0]
 }
 
-// cached answers from the cache, with an object that is fresh or may be used all
-// the same; nil: there is none.
-func (x *exchange) cached(key cache.Key) *answer {
+// cached answers from the cache, with an object, or the part of one, that is fresh
+// or may be used all the same; nil: there is none.
+func (x *exchange) cached(key cache.Key, part string) *answer {
 	o, ok := x.s.cache.Get(key)
 	if !ok {
 		return nil
@@ -82,7 +82,7 @@ func (x *exchange) cached(key cache.Key) *answer {
 	case state == fresh, o.Held(now):
 		return hit(o, now, resultHit)
 	case state == stale:
-		x.refresh(key, o)
+		x.refresh(key, part)
 		return hit(o, now, resultHit)
 	}
 	o.Release()
@@ -143,6 +143,9 @@ func (x *exchange) shared(key cache.Key, part string) (*answer, error) {
 		return x.filled(o, l), nil
 	}
 	if !errors.Is(err, cache.ErrUnshared) {
+		if l != nil {
+			l.leave()
+		}
 		return nil, err
 	}
 	if l == nil {
