@@ -61,18 +61,21 @@ func (s *Service) checkDistribution(ctx context.Context, id string, c *api.Distr
 
 // checkUnsupported refuses what Lapwing does not do.
 func checkUnsupported(c *api.DistributionConfig) error {
-	for what, asked := range map[string]bool{
-		"Continuous deployment (Staging)":                      *c.Staging,
-		"Continuous deployment (ContinuousDeploymentPolicyId)": *c.ContinuousDeploymentPolicyId != "",
-		"An Anycast static IP list (AnycastIpListId)":          aws.Value(c.AnycastIpListId) != "",
-		"Multi-tenant distributions (ConnectionMode)":          c.ConnectionMode == api.ConnectionModeTenantOnly,
-		"Multi-tenant distributions (TenantConfig)":            c.TenantConfig != nil,
-		"Mutual TLS with viewers (ViewerMtlsConfig)":           c.ViewerMtlsConfig != nil,
-		"Connection functions (ConnectionFunctionAssociation)": c.ConnectionFunctionAssociation != nil,
-		"Invalidation by cache tags (CacheTagConfig)":          c.CacheTagConfig != nil,
+	for _, option := range []struct {
+		what  string
+		asked bool
+	}{
+		{"Continuous deployment (Staging)", *c.Staging},
+		{"Continuous deployment (ContinuousDeploymentPolicyId)", *c.ContinuousDeploymentPolicyId != ""},
+		{"An Anycast static IP list (AnycastIpListId)", aws.Value(c.AnycastIpListId) != ""},
+		{"Multi-tenant distributions (ConnectionMode)", c.ConnectionMode == api.ConnectionModeTenantOnly},
+		{"Multi-tenant distributions (TenantConfig)", c.TenantConfig != nil},
+		{"Mutual TLS with viewers (ViewerMtlsConfig)", c.ViewerMtlsConfig != nil},
+		{"Connection functions (ConnectionFunctionAssociation)", c.ConnectionFunctionAssociation != nil},
+		{"Invalidation by cache tags (CacheTagConfig)", c.CacheTagConfig != nil},
 	} {
-		if asked {
-			return unsupported(what)
+		if option.asked {
+			return unsupported(option.what)
 		}
 	}
 	if *c.WebACLId != "" {
@@ -161,8 +164,8 @@ func (s *Service) checkOrigin(o *api.Origin) error {
 	if n := *o.ConnectionTimeout; n < 1 || n > 10 {
 		return api.NewInvalidArgument("The parameter ConnectionTimeout is not valid: it is 1 to 10 seconds.")
 	}
-	if *o.OriginShield.Enabled == (aws.Value(o.OriginShield.OriginShieldRegion) == "") {
-		return api.NewInvalidArgument("The parameter OriginShieldRegion is required where OriginShield is enabled, and not allowed elsewhere.")
+	if *o.OriginShield.Enabled {
+		return unsupported("An origin shield (OriginShield)")
 	}
 	if err := checkOriginHeaders(o.CustomHeaders.Items); err != nil {
 		return err

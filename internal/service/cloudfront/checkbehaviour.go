@@ -107,11 +107,12 @@ func (s *Service) checkPolicies(b *api.CacheBehavior) error {
 		}
 		return checkTTLs(b.MinTTL, b.DefaultTTL, b.MaxTTL)
 	}
-	for parameter, given := range map[string]bool{
-		"ForwardedValues": b.ForwardedValues != nil, "MinTTL": b.MinTTL != nil, "DefaultTTL": b.DefaultTTL != nil, "MaxTTL": b.MaxTTL != nil,
-	} {
-		if given {
-			return api.NewInvalidArgument("The parameter %s cannot be used when a cache policy is associated to the cache behavior.", parameter)
+	for _, legacy := range []struct {
+		parameter string
+		given     bool
+	}{{"ForwardedValues", b.ForwardedValues != nil}, {"MinTTL", b.MinTTL != nil}, {"DefaultTTL", b.DefaultTTL != nil}, {"MaxTTL", b.MaxTTL != nil}} {
+		if legacy.given {
+			return api.NewInvalidArgument("The parameter %s cannot be used when a cache policy is associated to the cache behavior.", legacy.parameter)
 		}
 	}
 	if _, err := s.cachePolicies.get(b.CachePolicyId); err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"math"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -138,12 +137,5 @@ func wantCode(t *testing.T, err error, want string) {
 	t.Helper()
 	if got := code(err); got != want {
 		t.Errorf("error %q (%v), want %q", got, err, want)
-	}
-}
-
-func wantMessage(t *testing.T, err error, part string) {
-	t.Helper()
-	if e, ok := errors.AsType[*aws.Error](err); !ok || !strings.Contains(e.Message, part) {
-		t.Errorf("error %v, want one that says %q", err, part)
 	}
 }
