@@ -226,7 +226,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	}
 	s.onClose(func(context.Context) error { return s.network.Close() })
 	driver, err := gvisor.New(ctx, gvisor.Options{
-		Dir: filepath.Join(run, "sandboxes"), SandboxPath: sandboxProgram, Logger: s.log, Prepared: 8,
+		Dir: filepath.Join(run, "sandboxes"), SandboxPath: sandboxProgram, Logger: s.log, Prepared: gvisor.DefaultPrepared,
 	})
 	if err != nil {
 		return err

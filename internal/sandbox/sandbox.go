@@ -155,6 +155,7 @@ type Sandbox interface {
 type Stats struct {
 	MemoryMB     int   // in use now, without the driver's overhead, in MiB
 	MemoryPeakMB int   // the highest so far
+	TmpMB        int   // of /tmp on the host's disk, in MiB, rounded up
 	CPUNanos     int64 // CPU time used so far
 }
 

@@ -26,6 +26,7 @@ type fakeDriver struct {
 	initType string // InitError or so; empty: it succeeds
 	aloof    bool   // the runtime does not stop to be restored
 	unfit    string
+	stats    *sandbox.Stats // of each sandbox; nil: it cannot be told
 
 	snapshot func(sandbox.Snapshot) error // in place of writing one
 	restore  func(ctx context.Context, n int) error
@@ -97,7 +98,10 @@ func (s *fakeSandbox) Done() <-chan struct{}         { return s.done }
 func (s *fakeSandbox) Exit() sandbox.Exit            { return sandbox.Exit{} }
 func (s *fakeSandbox) Destroy(context.Context) error { return s.conn.Close() }
 func (s *fakeSandbox) Stats() (sandbox.Stats, error) {
-	return sandbox.Stats{}, errors.ErrUnsupported
+	if s.driver.stats == nil {
+		return sandbox.Stats{}, errors.ErrUnsupported
+	}
+	return *s.driver.stats, nil
 }
 
 func (s *fakeSandbox) Snapshot(ctx context.Context, to sandbox.Snapshot) error {

@@ -82,8 +82,7 @@ func (s *snapshots) build(spec invoke.Spec, id string) error {
 	if !ok {
 		return &unkept{"it prints too much while it is initialised to repeat that in each clone"}
 	}
-	size := int64(v.MemoryMB+v.EphemeralMB) << 20
-	d, err := s.store.Create(id, e.about(), size)
+	d, err := s.store.Create(id, e.about(), e.snapshotSize())
 	if err != nil {
 		return err
 	}
@@ -99,6 +98,19 @@ func (s *snapshots) build(spec invoke.Spec, id string) error {
 	info, _ := s.store.Info(id)
 	s.w.log.Debug("a snapshot was made", "function", v.ARN(), "bytes", info.Size, "took", time.Since(began))
 	return nil
+}
+
+// snapshotSize returns how many bytes a snapshot of the environment, as it is now,
+// takes at most: what it uses, not what it may use.
+func (e *environment) snapshotSize() int64 {
+	memory, tmp := e.v.MemoryMB, e.v.EphemeralMB
+	if st, err := e.in.sandbox.Stats(); err == nil { // else it has ended, which is told by what follows
+		tmp = min(tmp, st.TmpMB)
+		if st.MemoryMB > 0 { // else nobody counts it here
+			memory = min(memory, st.MemoryMB)
+		}
+	}
+	return int64(memory+tmp)<<20 + stateRoom
 }
 
 // initialise runs the Init phase of an environment up to the point where its

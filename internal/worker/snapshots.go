@@ -28,6 +28,9 @@ const (
 	// buildSpare is the memory of the host, in bytes, that must be there beside
 	// that of a small function for a snapshot to be made.
 	buildSpare = 512 << 20
+	// stateRoom is the disk, in bytes, that a snapshot takes beside the memory and
+	// the files of the function: for the guest's kernel and process 1.
+	stateRoom = 64 << 20
 	// buildTimeout bounds what follows Init when a snapshot is made.
 	buildTimeout = 5 * time.Minute
 	// retrySoon and retryLater are when a snapshot that was not made is tried

@@ -371,6 +371,35 @@ func TestWhatLiesInTheFunctionIsNotTriedAgainByTheNextServer(t *testing.T) {
 	}
 }
 
+func TestSnapshotNeedsTheDiskForWhatIsUsed(t *testing.T) {
+	for what, c := range map[string]struct {
+		stats *sandbox.Stats
+		want  int64 // MiB
+	}{
+		"what is used":           {&sandbox.Stats{MemoryMB: 40, TmpMB: 3}, 43},
+		"no more than may be":    {&sandbox.Stats{MemoryMB: 4000, TmpMB: 11_000}, 3008 + 10_240},
+		"memory nobody counts":   {&sandbox.Stats{TmpMB: 3}, 3008 + 3},
+		"nothing can be told":    {nil, 3008 + 10_240},
+		"nothing is in its /tmp": {&sandbox.Stats{MemoryMB: 40}, 40},
+	} {
+		r := newRig(t)
+		r.driver.stats = c.stats
+		v := node()
+		v.MemoryMB, v.EphemeralMB = 3008, 10_240
+		e, err := r.newEnvironment(invoke.Spec{Version: v})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.in, err = r.boot(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+		if size := e.snapshotSize(); size != c.want<<20+stateRoom {
+			t.Errorf("%s: %d MB", what, size>>20)
+		}
+		e.discard()
+	}
+}
+
 // snapshotDirs returns what is in the store but for its refusals.
 func (r *rig) snapshotDirs() (dirs []string) {
 	r.t.Helper()

@@ -1,9 +1,7 @@
 package acceptance_test
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"lapwing.dev/lapwing/test/harness"
 )
@@ -78,39 +75,12 @@ func (m sampler) deploy(t *testing.T, s *harness.Server, file string) (c *lambda
 	}), name
 }
 
-// inClones invokes a function n times, each in an environment that is started
-// for it, some at once, and returns the answers.
-func inClones(t *testing.T, c *lambda.Client, name string, n int) (all []map[string]any) {
+// samplesOfClones returns what n clones of a sampler draw.
+func samplesOfClones(t *testing.T, c *lambda.Client, name string, n int) []map[string]any {
 	t.Helper()
-	type answer struct {
-		samples map[string]any
-		err     error
-	}
-	out, turns := make(chan answer), make(chan struct{}, 16)
-	for range n {
-		go func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			var a answer
-			res, err := c.Invoke(context.Background(), &lambda.InvokeInput{FunctionName: &name},
-				lambda.WithAPIOptions(smithyhttp.AddHeaderValue("X-Lapwing-Trace-Start", "1")))
-			switch {
-			case err != nil:
-				a.err = err
-			case res.FunctionError != nil:
-				a.err = errors.New(string(res.Payload))
-			default:
-				a.err = json.Unmarshal(res.Payload, &a.samples)
-			}
-			out <- a
-		}()
-	}
-	for range n {
-		a := <-out
-		if a.err != nil {
-			t.Fatal(a.err)
-		}
-		all = append(all, a.samples)
+	all, err := invokeCold[map[string]any](t.Context(), c, name, n)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return all
 }
@@ -142,7 +112,7 @@ func TestClonesShareNoRandomNumbers(t *testing.T) {
 			c, name := m.deploy(t, s, "index")
 			n, began := chosenClones(), time.Now()
 			seen := make(map[string]string)
-			for i, samples := range inClones(t, c, name, n) {
+			for i, samples := range samplesOfClones(t, c, name, n) {
 				if len(samples) < 5 {
 					t.Fatalf("clone %d has %v", i, samples)
 				}
@@ -160,7 +130,7 @@ func TestClonesShareNoRandomNumbers(t *testing.T) {
 			}
 
 			c, name = m.deploy(t, s, "control")
-			all := inClones(t, c, name, 6)
+			all := samplesOfClones(t, c, name, 6)
 			for generator, value := range all[0] {
 				for _, other := range all[1:] {
 					if same := value == other[generator]; same == slices.Contains(m.drawnAnew, generator) {

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/sandbox/gvisor"
 	"lapwing.dev/lapwing/test/harness"
 )
 
@@ -269,16 +270,13 @@ func (l *load) events(word string, each func(message string)) {
 	}
 }
 
-// prepared is how many sandboxes a server has at most that are nobody's yet.
-const prepared = 8
-
 // retire deletes the function and waits until its environments are gone.
 func (l *load) retire() {
 	l.t.Helper()
 	if _, err := l.client.DeleteFunction(l.t.Context(), &lambda.DeleteFunctionInput{FunctionName: aws.String("loaded")}); err != nil {
 		l.t.Fatal(err)
 	}
-	for end := time.Now().Add(patience); len(childrenOf(l.s.PID)) > prepared; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); len(childrenOf(l.s.PID)) > gvisor.DefaultPrepared; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			l.t.Fatalf("processes %v are left of a function that was deleted", childrenOf(l.s.PID))
 		}
@@ -293,7 +291,7 @@ type condition struct {
 
 func (l *load) condition() condition {
 	l.t.Helper()
-	c := condition{children: max(0, len(childrenOf(l.s.PID))-prepared)}
+	c := condition{children: max(0, len(childrenOf(l.s.PID))-gvisor.DefaultPrepared)}
 	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mounts", l.s.PID))
 	if err != nil {
 		l.t.Fatal(err)
@@ -326,7 +324,7 @@ func (l *load) condition() condition {
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		c.cgroups += max(0, len(groups)-prepared)
+		c.cgroups += max(0, len(groups)-gvisor.DefaultPrepared)
 	}
 	return c
 }

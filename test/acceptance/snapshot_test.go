@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,38 +78,41 @@ func deploySnapshotFunction(t *testing.T, s *harness.Server, id types.Runtime) *
 // reconnect gives the function a client of a server that was started again.
 func (f *snapshotFunction) reconnect() { f.c = lambda.NewFromConfig(f.s.Config()) }
 
-// cold makes n invocations at once, each in an environment that is started for it.
-func (f *snapshotFunction) cold(n int) (answers []told) {
+// cold makes n invocations, each in an environment that is started for it.
+func (f *snapshotFunction) cold(n int) []told {
 	f.t.Helper()
-	type answer struct {
-		told
-		err error
+	answers, err := invokeCold[told](f.t.Context(), f.c, f.name, n)
+	if err != nil {
+		f.t.Errorf("a caller got %v\n%s", err, f.s.Log())
 	}
-	out := make(chan answer)
-	for range n {
-		go func() {
-			var a answer
-			res, err := f.c.Invoke(context.Background(), &lambda.InvokeInput{FunctionName: &f.name},
+	return answers
+}
+
+// invokeCold invokes a function n times, each in an environment that is started
+// for it, some at once, and returns the answers: an empty one where there is an
+// error.
+func invokeCold[T any](ctx context.Context, c *lambda.Client, name string, n int) ([]T, error) {
+	answers, errs := make([]T, n), make([]error, n)
+	turns := make(chan struct{}, 16)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			res, err := c.Invoke(ctx, &lambda.InvokeInput{FunctionName: &name},
 				lambda.WithAPIOptions(smithyhttp.AddHeaderValue("X-Lapwing-Trace-Start", "1")))
 			switch {
 			case err != nil:
-				a.err = err
+				errs[i] = err
 			case res.FunctionError != nil:
-				a.err = errors.New(string(res.Payload))
+				errs[i] = errors.New(string(res.Payload))
 			default:
-				a.err = json.Unmarshal(res.Payload, &a.told)
+				errs[i] = json.Unmarshal(res.Payload, &answers[i])
 			}
-			out <- a
-		}()
+		})
 	}
-	for range n {
-		a := <-out
-		if a.err != nil {
-			f.t.Errorf("a caller got %v\n%s", a.err, f.s.Log())
-		}
-		answers = append(answers, a.told)
-	}
-	return answers
+	all.Wait()
+	return answers, errors.Join(errs...)
 }
 
 // dir returns the directory of the function's snapshot, or "" where there is none.

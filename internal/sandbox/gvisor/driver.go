@@ -99,6 +99,9 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/cgroup"
 )
 
+// DefaultPrepared is Options.Prepared of a server.
+const DefaultPrepared = 8
+
 // Options configure a Driver.
 type Options struct {
 	// Dir is the driver's own directory. New removes what an earlier driver

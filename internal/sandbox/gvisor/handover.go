@@ -60,6 +60,13 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		return nil, fmt.Errorf("making the file for /tmp: %w", err)
 	}
 	h.add(tmp)
+	ours, err := duplicate(tmp)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.tmp = ours
+	s.mu.Unlock()
 
 	req := &wire.Request{
 		ID:           s.spec.ID,
@@ -144,12 +151,19 @@ func closeAll(files []*os.File) error {
 
 // dup adds a duplicate of f.
 func (h *handover) dup(f *os.File) error {
+	again, err := duplicate(f)
+	if err == nil {
+		h.add(again)
+	}
+	return err
+}
+
+func duplicate(f *os.File) (*os.File, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return fmt.Errorf("duplicating %s: %w", f.Name(), err)
+		return nil, fmt.Errorf("duplicating %s: %w", f.Name(), err)
 	}
-	h.add(os.NewFile(uintptr(fd), f.Name()))
-	return nil
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // lend adds a descriptor of the file f that can be read only, whatever can be done by

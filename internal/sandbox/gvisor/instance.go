@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,7 @@ type instance struct {
 	from     *sandbox.Snapshot // nil: a new one
 	practice *os.File          // to save its kernel to, where that is all it is for
 	conn     net.Conn
+	tmp      *os.File // behind /tmp
 	base     cgroup.Memory
 	files    mappedFiles
 
@@ -449,7 +451,9 @@ func (s *instance) closeFiles() {
 	if s.control != nil {
 		s.control.Close()
 	}
-	for _, f := range []*os.File{s.console, s.stderr} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range []*os.File{s.console, s.stderr, s.tmp} {
 		f.Close() // a nil one refuses
 	}
 }
@@ -489,6 +493,9 @@ func (s *instance) Stats() (sandbox.Stats, error) {
 		return st, err
 	}
 	st.CPUNanos = int64(cpu)
+	if st.TmpMB, err = s.tmpMB(); err != nil {
+		return st, err
+	}
 	if s.driver.limits.memory {
 		m, err := s.group.Memory()
 		if err != nil {
@@ -498,6 +505,21 @@ func (s *instance) Stats() (sandbox.Stats, error) {
 		st.MemoryPeakMB = int(max(0, m.Peak-s.base.Used) / mib)
 	}
 	return st, nil
+}
+
+// tmpMB returns what is in /tmp.
+func (s *instance) tmpMB() (int, error) {
+	s.mu.Lock()
+	tmp := s.tmp
+	s.mu.Unlock()
+	if tmp == nil {
+		return 0, nil
+	}
+	info, err := tmp.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("gvisor: the file behind /tmp: %w", err)
+	}
+	return int((info.Sys().(*syscall.Stat_t).Blocks*512 + mib - 1) / mib), nil
 }
 
 // PeakMemoryMB implements sandbox.Sandbox.

@@ -94,6 +94,35 @@ func TestClonesGoOnFromTheSnapshotAndAreApart(t *testing.T) {
 	}
 }
 
+// What a snapshot takes on the disk is known before it is made.
+func TestSnapshotTakesHardlyMoreThanTheSandboxUses(t *testing.T) {
+	const more = 32 // the part of the worker's allowance that this is sure of, in MiB
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("allocate", "", 40)
+	g.must("write", "/tmp/file", 30)
+	st, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.TmpMB < 30 || st.TmpMB > 40 {
+		t.Errorf("30 MB in /tmp are %d MB", st.TmpMB)
+	}
+	snap := takeSnapshot(t, g)
+	taken := 0
+	for _, f := range []*os.File{snap.State, snap.Memory} {
+		var on unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &on); err != nil {
+			t.Fatal(err)
+		}
+		taken += int(on.Blocks * 512 / mib)
+	}
+	t.Logf("a snapshot of %d MB where %d MB of memory and %d MB of /tmp are used", taken, st.MemoryMB, st.TmpMB)
+	if d.limits.memory && taken > st.MemoryMB+st.TmpMB+more {
+		t.Errorf("a snapshot of %d MB where %d MB of memory and %d MB of /tmp are used", taken, st.MemoryMB, st.TmpMB)
+	}
+}
+
 func TestClonesHaveTheirOwnRandomness(t *testing.T) {
 	d := newDriver(t)
 	g := newGuest(t, d)
