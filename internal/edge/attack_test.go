@@ -161,3 +161,68 @@ func TestAFunctionSeesNoHeadersThatAViewerSentInCloudFrontsName(t *testing.T) {
 		t.Errorf("%v", s.header)
 	}
 }
+
+func TestWhatHasNoLifetimeButAValidatorIsRevalidatedForEachViewer(t *testing.T) {
+	for _, control := range []string{"max-age=0", "no-cache"} {
+		var bodies, validated atomic.Int64
+		var etag atomic.Value
+		etag.Store(`"one"`)
+		l := newLocation(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", control)
+			w.Header().Set("Etag", etag.Load().(string))
+			if r.URL.Path == "/cookie" {
+				w.Header().Set("Set-Cookie", "a=1")
+			}
+			if r.Header.Get("If-None-Match") == etag.Load() {
+				validated.Add(1)
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+			bodies.Add(1)
+			_, _ = io.WriteString(w, etag.Load().(string))
+		}), with(func(d *distribution.Distribution) {
+			d.Behaviours[0].Forward.Cookies = distribution.Choice{Mode: distribution.ModeAll}
+		}))
+		check := func(path, result, body string, wantBodies, wantValidated int64) {
+			t.Helper()
+			r := l.get(path)
+			if r.cache() != result || r.StatusCode != 200 || r.body != body || bodies.Load() != wantBodies || validated.Load() != wantValidated {
+				t.Errorf("%s %s: %d %s %q after %d bodies and %d validations", control, path, r.StatusCode, r.cache(), r.body, bodies.Load(), validated.Load())
+			}
+		}
+		check("/a", "Miss", `"one"`, 1, 0)
+		check("/a", "RefreshHit", `"one"`, 1, 1)
+		if r := l.do("GET", "/a", http.Header{"Range": {"bytes=1-3"}}); r.StatusCode != 206 || r.body != "one" {
+			t.Errorf("a part: %d %q", r.StatusCode, r.body)
+		}
+		etag.Store(`"two"`)
+		check("/a", "Miss", `"two"`, 2, 2)
+		check("/a", "RefreshHit", `"two"`, 2, 3)
+		check("/cookie", "Miss", `"two"`, 3, 3)
+		check("/cookie", "Miss", `"two"`, 4, 3)
+		l.origin.Close()
+		if r := l.get("/a"); r.StatusCode != 502 {
+			t.Errorf("the origin is gone: %d %q", r.StatusCode, r.body)
+		}
+	}
+}
+
+func TestALeaderLooksAgainBeforeItAsksTheOrigin(t *testing.T) {
+	l := newLocation(t, answers(200, "x", "Cache-Control", "max-age=60"))
+	l.get("/a")
+	r := httptest.NewRequest("GET", "/a", nil)
+	r.Host = host
+	x := l.server.begin(httptest.NewRecorder(), r)
+	if f := x.admit(); f != nil {
+		t.Fatal(f)
+	}
+	// As one that missed before the first request was answered.
+	a, err := x.shared(x.key(""), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.release()
+	if a.result != resultHit || l.requests.Load() != 1 {
+		t.Errorf("%s after %d requests to the origin", a.result, l.requests.Load())
+	}
+}

@@ -43,6 +43,9 @@ type lead struct {
 	gone bool // there is no viewer, or he has left: nobody takes own
 }
 
+// viewer tells whether a viewer waits, which is told before the fetch begins.
+func (l *lead) viewer() bool { return l.own != nil }
+
 // give hands over what is for the viewer only, and gives it up where he is gone.
 func (l *lead) give(a ownAnswer) {
 	l.mu.Lock()
@@ -118,6 +121,13 @@ func (x *exchange) fill(key cache.Key, part string, f *cache.Fill, l *lead) {
 	if o, ok := x.s.cache.Get(key); ok {
 		w.stale = o
 	}
+	if now := time.Now(); l.viewer() && w.stale != nil && w.stale.Head.Lifetime.State(now) == fresh {
+		// The fill before this one has ended since the viewer missed.
+		l.result = resultHit
+		f.Resolve(w.stale)
+		w.stale.Release()
+		return
+	}
 	x.s.fetches.Go(w.run)
 }
 
@@ -166,6 +176,9 @@ func (w *filler) run() {
 			w.unlink()
 			if w.stale != nil && a.status < http.StatusBadRequest {
 				w.s.cache.Remove(w.key) // it was for all, and is so no more
+			}
+			if w.part == "" && keeps(a, life) {
+				a.keep(w.f.Private(), w.j, w.path, life)
 			}
 			w.lead.give(ownAnswer{a, func() { cancel(nil) }})
 			w.f.Unshared()

@@ -28,6 +28,9 @@ func (x *exchange) answer() (*answer, error) {
 		// What a HEAD finds out is not stored: it has no body.
 		return x.alone()
 	}
+	if a, err := x.private(key); a != nil || err != nil {
+		return a, err
+	}
 	if part := x.part(); part != "" {
 		if x.r.Header["If-Range"] != nil {
 			return x.alone()

@@ -96,6 +96,20 @@ func (s *Store) Lead(k Key) *Fill {
 	return f
 }
 
+// Private is a fetch that nobody joins: the object is stored at its end, for later.
+func (s *Store) Private(k Key) *Fill {
+	f := s.newFill(k)
+	f.detached = true
+	return f
+}
+
+// Private is the Store's, for the key and as of the time of this fill.
+func (f *Fill) Private() *Fill {
+	p := f.store.Private(f.key)
+	p.epoch = f.epoch
+	return p
+}
+
 func (s *Store) newFill(k Key) *Fill {
 	f := &Fill{store: s, key: k, epoch: s.epochs.now.Load(), readers: map[*Body]int64{}}
 	f.ctx, f.stop = context.WithCancelCause(s.ctx)

@@ -151,6 +151,8 @@ func Of(r Response, ttl distribution.TTL, errorTTL time.Duration) Lifetime {
 func (l *Lifetime) byHeader(r Response, cc CacheControl, ttl distribution.TTL, explicit time.Duration, says bool) bool {
 	l.Store = true
 	switch {
+	case cc.NoCache && !cc.NoStore && !cc.Private && !r.Authorized && !varyAll(r.Header):
+		l.TTL = ttl.Min // without one, each use has it revalidated
 	case cc.NoStore || cc.NoCache || cc.Private,
 		r.Authorized && !(cc.Public || cc.SMaxAge.Set || cc.MustRevalidate),
 		varyAll(r.Header):

@@ -58,7 +58,8 @@ func TestLifetimeOfAnswers(t *testing.T) {
 		{"Expires over the maximum", short, 200, []string{"Expires: " + at(500*s), "Date: " + at(0)}, 100 * s},
 		{"Expires in the past", noMin, 200, []string{"Expires: " + at(-500*s), "Date: " + at(0)}, 0},
 		{"Expires that is no date", noMin, 200, []string{"Expires: 0"}, 0},
-		{"no-cache", noMin, 200, []string{"Cache-Control: no-cache"}, never},
+		{"no-cache", noMin, 200, []string{"Cache-Control: no-cache"}, 0},
+		{"no-cache and private", noMin, 200, []string{"Cache-Control: no-cache, private"}, never},
 		{"no-store", noMin, 200, []string{"Cache-Control: no-store, max-age=100"}, never},
 		{"private", noMin, 200, []string{"Cache-Control: private"}, never},
 		{"max-age=0", noMin, 200, []string{"Cache-Control: max-age=0"}, 0},
@@ -90,7 +91,7 @@ func TestLifetimeOfAnswers(t *testing.T) {
 		{"a directive that begins alike", noMin, 200, []string{"Cache-Control: max-agex=1, xno-store"}, day},
 		{"no-cache for a field", noMin, 200, []string{`Cache-Control: no-cache="Set-Cookie", max-age=100`}, 100 * s},
 		{"private for a field", noMin, 200, []string{`Cache-Control: private="Set-Cookie", max-age=100`}, 100 * s},
-		{"no-cache for no field", noMin, 200, []string{`Cache-Control: no-cache="", max-age=100`}, never},
+		{"no-cache for no field", noMin, 200, []string{`Cache-Control: no-cache="", max-age=100`}, 0},
 		{"CDN-Cache-Control, which CloudFront does not read", noMin, 200, []string{"CDN-Cache-Control: max-age=1", "Cache-Control: max-age=100"}, 100 * s},
 		{"Pragma", noMin, 200, []string{"Pragma: no-cache"}, day},
 		// Vary.
