@@ -11,14 +11,14 @@ import (
 
 // openCDN opens the services of the content delivery network. The Lambda service
 // and the edge location must be there.
-func (s *server) openCDN(ctx context.Context) error {
+func (s *server) openCDN(ctx context.Context, buckets cloudfront.Buckets) error {
 	account := s.credentials.AccountID()
 	certificates, err := acm.New(ctx, acm.Options{Store: s.store, Records: s.edge.records, AccountID: account, Region: s.opts.region})
 	if err != nil {
 		return err
 	}
 	distributions, err := cloudfront.New(ctx, cloudfront.Options{
-		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.locations.Load(), Functions: s.functions, Logger: s.log,
+		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.locations.Load(), Functions: s.functions, Buckets: buckets, Logger: s.log,
 		Strict2023: s.opts.edge.quotas == quotas2023,
 	})
 	if err != nil {

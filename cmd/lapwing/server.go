@@ -327,7 +327,7 @@ func (s *server) openServices(ctx context.Context) error {
 		ecrapi.NewService(ecr.New(s.registry, s.credentials, nil)),
 		stsapi.NewService(sts.New(s.credentials, principals)),
 	}
-	return s.openCDN(ctx)
+	return s.openCDN(ctx, objects)
 }
 
 // runtimeVersion tells the Lambda service what serves a runtime id here.

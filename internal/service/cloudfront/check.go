@@ -34,6 +34,9 @@ func (s *Service) checkDistribution(ctx context.Context, id string, c *api.Distr
 			return nil, err
 		}
 	}
+	if err := s.checkLogBucket(id, c.Logging); err != nil {
+		return nil, err
+	}
 	if err := s.checkAliases(c, func(other string) bool { return other == id }); err != nil {
 		return nil, err
 	}
@@ -99,6 +102,24 @@ func checkGeneral(c *api.DistributionConfig) error {
 	}
 	if strings.HasPrefix(*l.Prefix, "/") || len(*l.Prefix) > 256 {
 		return api.NewInvalidArgument("The parameter Logging Prefix is not valid: it does not begin with a slash and has at most 256 characters.")
+	}
+	return nil
+}
+
+// checkLogBucket checks that there is the bucket that a distribution begins to log
+// into. One that was deleted since keeps nobody from disabling the distribution.
+func (s *Service) checkLogBucket(id string, l *api.LoggingConfig) error {
+	if !*l.Enabled {
+		return nil
+	}
+	bucket := s3Bucket(*l.Bucket)
+	if d, ok := s.distributions.find(id); ok {
+		if before := d.Resource.Config.Logging; *before.Enabled && s3Bucket(*before.Bucket) == bucket {
+			return nil
+		}
+	}
+	if !s.opts.Buckets.HasBucket(bucket) {
+		return api.NewInvalidArgument("The S3 bucket that you specified for CloudFront logs doesn't exist: %s", *l.Bucket)
 	}
 	return nil
 }
@@ -196,6 +217,9 @@ func checkCustomOrigin(o *api.Origin, c *api.CustomOriginConfig) error {
 	}
 	if len(c.OriginSslProtocols.Items) == 0 {
 		return api.NewInvalidArgument("The parameter OriginSslProtocols must have at least one protocol.")
+	}
+	if !slices.ContainsFunc(c.OriginSslProtocols.Items, func(p api.SslProtocol) bool { return p != api.SslProtocolSSLv3 }) {
+		return unsupported("An origin that speaks nothing newer than SSLv3 (OriginSslProtocols)")
 	}
 	if c.OriginMtlsConfig != nil {
 		return unsupported("Mutual TLS with origins (OriginMtlsConfig)")

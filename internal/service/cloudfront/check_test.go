@@ -95,9 +95,12 @@ func TestConfigurationsAreRefusedInTheWordsOfCloudFront(t *testing.T) {
 		"connection timeout":            {func(x c) { origin(x).ConnectionTimeout = aws.Ptr[int32](11) }, "InvalidArgument"},
 		"completion below read timeout": {func(x c) { origin(x).ResponseCompletionTimeout = aws.Ptr[int32](10) }, "InvalidArgument"},
 		"shield without a region":       {func(x c) { origin(x).OriginShield = &api.OriginShield{Enabled: aws.Ptr(true)} }, "InvalidArgument"},
-		"two kinds of origin":           {func(x c) { origin(x).S3OriginConfig = &api.S3OriginConfig{OriginAccessIdentity: aws.Ptr("")} }, "InvalidArgument"},
-		"no bucket":                     {func(x c) { s3Origin(x); origin(x).DomainName = aws.Ptr("origin.example.net") }, "InvalidArgument"},
-		"bucket":                        {s3Origin, ""},
+		"SSLv3 at the origin": {func(x c) {
+			origin(x).CustomOriginConfig.OriginSslProtocols = &api.OriginSslProtocols{Quantity: aws.Ptr[int32](1), Items: []api.SslProtocol{api.SslProtocolSSLv3}}
+		}, "InvalidArgument"},
+		"two kinds of origin": {func(x c) { origin(x).S3OriginConfig = &api.S3OriginConfig{OriginAccessIdentity: aws.Ptr("")} }, "InvalidArgument"},
+		"no bucket":           {func(x c) { s3Origin(x); origin(x).DomainName = aws.Ptr("origin.example.net") }, "InvalidArgument"},
+		"bucket":              {s3Origin, ""},
 		"unknown access identity": {func(x c) {
 			s3Origin(x)
 			origin(x).S3OriginConfig.OriginAccessIdentity = aws.Ptr("origin-access-identity/cloudfront/E1")
@@ -200,6 +203,8 @@ func TestConfigurationsAreRefusedInTheWordsOfCloudFront(t *testing.T) {
 			x.DefaultCacheBehavior.LambdaFunctionAssociations = lambdaAt(api.EventTypeOriginResponse, edgeFunction)
 		}, ""},
 		"comment":           {func(x c) { x.Comment = aws.Ptr(strings.Repeat("x", 129)) }, "InvalidArgument"},
+		"logs to a bucket":  {func(x c) { x.Logging = logsIn("logs") }, ""},
+		"no bucket of logs": {func(x c) { x.Logging = logsIn("other") }, "InvalidArgument"},
 		"logs to no bucket": {func(x c) { x.Logging = &api.LoggingConfig{Enabled: aws.Ptr(true), Bucket: aws.Ptr("logs")} }, "InvalidArgument"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -208,6 +213,23 @@ func TestConfigurationsAreRefusedInTheWordsOfCloudFront(t *testing.T) {
 			_, err := f.CreateDistribution(t.Context(), &api.CreateDistributionInput{DistributionConfig: x})
 			wantCode(t, err, test.code)
 		})
+	}
+}
+
+func logsIn(bucket string) *api.LoggingConfig {
+	return &api.LoggingConfig{Enabled: aws.Ptr(true), Bucket: aws.Ptr(bucket + ".s3.amazonaws.com")}
+}
+
+func TestADistributionCanBeDisabledAfterItsBucketOfLogsIsDeleted(t *testing.T) {
+	f := newFixture(t)
+	c := config("one")
+	c.Logging = logsIn("logs")
+	made := f.create(c)
+	delete(f.buckets, "logs")
+	c = clone(f, made.Distribution.DistributionConfig)
+	c.Enabled = aws.Ptr(false)
+	if _, err := f.UpdateDistribution(t.Context(), &api.UpdateDistributionInput{Id: made.Distribution.Id, IfMatch: made.ETag, DistributionConfig: c}); err != nil {
+		t.Error(err)
 	}
 }
 

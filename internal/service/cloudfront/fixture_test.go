@@ -43,16 +43,22 @@ func (lambdas) Replica(_ context.Context, arn string, _ distribution.EventType, 
 	return distribution.LambdaReplica{ARN: arn, Name: "edge", Version: "1"}, nil
 }
 
+// buckets are those that there are.
+type buckets map[string]bool
+
+func (b buckets) HasBucket(name string) bool { return b[name] }
+
 type fixture struct {
 	*Service
 	t         *testing.T
 	dir       string
 	store     *state.Store
 	locations locations
+	buckets   buckets
 }
 
 func newFixture(t *testing.T) *fixture {
-	f := &fixture{t: t, dir: t.TempDir()}
+	f := &fixture{t: t, dir: t.TempDir(), buckets: buckets{"logs": true}}
 	f.locations.are(math.MaxUint64)
 	f.open()
 	t.Cleanup(func() { f.close() })
@@ -70,7 +76,7 @@ func (f *fixture) open() {
 		f.t.Fatal(err)
 	}
 	f.Service, err = New(f.t.Context(), Options{
-		Store: f.store, Records: records, AccountID: testAccount, Locations: &f.locations, Functions: lambdas{}, Logger: slog.New(slog.DiscardHandler),
+		Store: f.store, Records: records, AccountID: testAccount, Locations: &f.locations, Functions: lambdas{}, Buckets: f.buckets, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		f.t.Fatal(err)

@@ -13,6 +13,11 @@ type Locations interface {
 	Applied() distribution.Revisions
 }
 
+// Buckets tells which buckets there are. The S3 service implements it.
+type Buckets interface {
+	HasBucket(name string) bool
+}
+
 // Functions is what distributions need of the Lambda service. A version that is
 // associated has a record among Records.Replicas, which the cloudfront service
 // writes before a distribution names it and takes away once no location serves

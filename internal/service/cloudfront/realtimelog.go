@@ -11,7 +11,7 @@ import (
 // can be configured, and none is there.
 
 func noRealtimeLog() error {
-	return api.NewNoSuchRealtimeLogConfig("The real-time log configuration does not exist.")
+	return api.NewNoSuchRealtimeLogConfig("The real-time log configuration (RealtimeLogConfigArn) does not exist.")
 }
 
 // CreateRealtimeLogConfig implements api.API.

@@ -21,6 +21,7 @@ type Options struct {
 	AccountID string
 	Locations Locations
 	Functions Functions
+	Buckets   Buckets
 	Logger    *slog.Logger
 
 	// Strict2023 holds Lambda functions to the limits that viewer events had in

@@ -145,6 +145,12 @@ func (s *Service) bucket(in any, name *string) (*bucket, error) {
 	return &b.Value, nil
 }
 
+// HasBucket tells whether there is a bucket.
+func (s *Service) HasBucket(name string) bool {
+	_, ok := s.buckets.Get(name)
+	return ok
+}
+
 const maxKey = 1024 // bytes
 
 // object is bucket, and checks the object key too.
