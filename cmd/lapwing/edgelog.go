@@ -12,6 +12,7 @@ import (
 	"net/url"
 
 	"lapwing.dev/lapwing/internal/edge/accesslog"
+	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/metrics"
 )
 
@@ -25,6 +26,11 @@ type edgeLog struct {
 func (l *edgeLog) take(r *accesslog.Record) {
 	l.metrics.Served(r.Distribution.ID, r.Status, r.BytesSent, r.BytesReceived, r.Detail)
 	l.files.Log(r)
+}
+
+// count takes a hit that no log wants a record of.
+func (l *edgeLog) count(d *distribution.Distribution, status int, sent, received int64) {
+	l.metrics.Served(d.ID, status, sent, received, "")
 }
 
 // logBuckets puts log files into buckets the way that the location reaches the

@@ -49,6 +49,7 @@ func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 		o.Release()
 		return false
 	}
+	held := len(r.Buffer) // of answers before this one
 	r.Buffer = append(r.Buffer, s.prebuilt(t, o)...)
 	r.Buffer = append(r.Buffer, "Age: "...)
 	r.Buffer = strconv.AppendInt(r.Buffer, int64(o.Head.Lifetime.Age(now)/time.Second), 10)
@@ -58,8 +59,20 @@ func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 	if !head {
 		r.Body = o.Bytes() // which outlives the object's place in memory
 	}
+	if s.options.Count != nil {
+		s.options.Count(t.d, o.Head.Status, int64(len(r.Buffer)-held+len(r.Body)), requestSize(h))
+	}
 	o.Release()
 	return true
+}
+
+// requestSize is the size of a request without a body.
+func requestSize(h *http1.Head) int64 {
+	n := len(h.Method) + len(h.Target) + len("  HTTP/1.1\r\n\r\n")
+	for i := range h.Fields {
+		n += len(h.Fields[i].Name) + len(h.Fields[i].Value) + len(": \r\n")
+	}
+	return int64(n)
 }
 
 // scan reads of a request's fields what a fast answer depends on: which codings

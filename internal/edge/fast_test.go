@@ -182,6 +182,31 @@ func TestFastPathIsOnlyForPlainBehaviours(t *testing.T) {
 	}
 }
 
+func TestFastHitsAreCounted(t *testing.T) {
+	l := newLocation(t, echo)
+	var sent, received []int64
+	l.server.options.Count = func(d *distribution.Distribution, status int, n, m int64) {
+		if d.ID != l.d.ID || status != http.StatusOK {
+			t.Errorf("counted status %d of %s", status, d.ID)
+		}
+		sent, received = append(sent, n), append(received, m)
+	}
+	_, ask := raw(t, l)
+	request := "GET /a HTTP/1.1\nHost: " + host + "\nAccept: */*"
+	ask(request)
+	hit := ask(request)
+	ask(strings.Replace(request, "GET", "HEAD", 1))
+	if len(sent) != 2 {
+		t.Fatalf("%d hits were counted, of 2 (a miss has a record)", len(sent))
+	}
+	if want := int64(len(request) + strings.Count(request, "\n") + 4); received[0] != want || received[1] != want+1 {
+		t.Errorf("%d bytes came, of %d and one more", received, want)
+	}
+	if sent[1] <= 0 || sent[0] != sent[1]+int64(len(hit.body)) {
+		t.Errorf("%d bytes were sent with a body of %d, and without", sent, len(hit.body))
+	}
+}
+
 func TestAgeThatAnObjectComesWithCounts(t *testing.T) {
 	l := newLocation(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=100")

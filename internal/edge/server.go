@@ -40,6 +40,9 @@ type Options struct {
 	AltSvc string
 	// Log takes a record of each request, which it owns; nil: nobody does.
 	Log func(*accesslog.Record)
+	// Count is told of each hit of which there is no record, with the bytes of answer
+	// and request: those answered by ServeFast. It must not block; nil: nobody counts.
+	Count func(d *distribution.Distribution, status int, sent, received int64)
 }
 
 // Server is an edge location: it serves viewers' requests for distributions. It
