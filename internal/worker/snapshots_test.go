@@ -548,7 +548,18 @@ $`)
 	r.meter.mu.Lock()
 	defer r.meter.mu.Unlock()
 	u := r.meter.usage[len(r.meter.usage)-1]
-	if u.Restore <= 0 || u.BilledRestore <= 0 || u.BilledRestore%time.Millisecond != 0 || u.Init != 0 {
+	metered := fmt.Sprintf("Billed Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\tRestore Duration: %.2f ms\tBilled Restore Duration: %d ms\t\n",
+		u.BilledMs(), u.MemoryMB, u.MaxMemoryMB, milliseconds(u.Restore), u.BilledRestore.Milliseconds())
+	if !strings.Contains(log, fmt.Sprintf("\tDuration: %.2f ms\t%s", milliseconds(u.Duration), metered)) {
+		t.Errorf("what is metered, %q, is not what is reported:\n%s", metered, log)
+	}
+	if report := fmt.Sprintf("RESTORE_REPORT Restore Duration: %.2f ms\t\n", milliseconds(u.Restore)); !strings.Contains(log, report) {
+		t.Errorf("what is metered is not what is reported, %q:\n%s", report, log)
+	}
+	if q := u.Quantities(); q.ColdStarts != 1 || q.BilledMs != (u.Duration+u.BilledRestore+time.Millisecond-1).Milliseconds() || q.OnDemandMBMs != 128*q.BilledMs {
+		t.Errorf("what is billed: %+v, of %+v", q, u)
+	}
+	if u.Restore <= 0 || u.BilledRestore <= 0 || u.BilledRestore > u.Restore+time.Millisecond || u.BilledRestore%time.Millisecond != 0 || u.Init != 0 {
 		t.Errorf("usage %+v", u)
 	}
 	if creates, restores := r.driver.counts(); creates != 1 || restores != 1 {

@@ -531,6 +531,6 @@ func (s *instance) PeakMemoryMB() (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	files, err := s.files.peak(s, peak)
-	return int((max(0, peak-s.base.Used) + files) / mib), err
+	peak, err = s.files.peak(s, peak)
+	return int(max(0, peak-s.base.Used) / mib), err
 }

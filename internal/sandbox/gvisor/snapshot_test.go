@@ -594,3 +594,39 @@ func TestASandboxProcessCannotWriteToItsSnapshot(t *testing.T) {
 		t.Error("it has no descriptor of the memory")
 	}
 }
+
+// A clone's memory counts as if it had initialised itself: what it has of the
+// snapshot, once, whether it reads or writes it, and what it takes beside it.
+func TestPeakMemoryOfACloneIsThatOfAFreshSandbox(t *testing.T) {
+	d := newDriver(t)
+	if !d.limits.memory {
+		t.Skip("nobody counts memory here")
+	}
+	peak := func(g *guest) int {
+		t.Helper()
+		n, err := g.PeakMemoryMB()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	g := newGuest(t, d)
+	g.must("allocate", "", 40)
+	fresh := peak(g)
+	snap := takeSnapshot(t, g)
+	const near = 12 // MiB
+	for what, use := range map[string]func(c *guest) (more int){
+		"reads":            func(c *guest) int { c.must("held", "", 0); return 0 },
+		"writes":           func(c *guest) int { c.must("scribble", "", 7); return 0 },
+		"reads and writes": func(c *guest) int { c.must("held", "", 0); peak(c); c.must("scribble", "", 7); return 0 },
+		"takes more":       func(c *guest) int { c.must("held", "", 0); c.must("allocate", "", 30); return 30 },
+	} {
+		c := restore(t, d, snap)
+		more := use(c)
+		got := peak(c)
+		t.Logf("%s: %d MB, a fresh sandbox %d MB", what, got, fresh+more)
+		if got < fresh+more-near || got > fresh+more+near {
+			t.Errorf("%s: %d MB, but a fresh sandbox %d MB", what, got, fresh+more)
+		}
+	}
+}
