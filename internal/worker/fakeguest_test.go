@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
@@ -32,6 +33,7 @@ type fakeDriver struct {
 	restore  func(ctx context.Context, n int) error
 	hook     string        // error type that a restored runtime reports
 	hang     time.Duration // how long a restored runtime takes
+	panics   atomic.Int64  // how many invocations the sandbox is to end in
 }
 
 func (d *fakeDriver) Close() error { return nil }
@@ -182,6 +184,9 @@ func (g *fakeGuest) serve(c net.Conn) {
 		case proto.TypeInvoke:
 			var inv proto.Invocation
 			f.Split(&inv)
+			if g.driver.panics.Add(-1) >= 0 {
+				return
+			}
 			b, _ := json.Marshal(g.env)
 			send(proto.TypeResponseStart, proto.ResponseStart{RequestID: inv.RequestID})
 			out <- append(proto.AppendData(nil, proto.TypeResponseData, len(b)), b...)

@@ -485,6 +485,27 @@ func TestDamagedSnapshotIsAFreshStartAndMadeAgain(t *testing.T) {
 	}
 }
 
+func TestPanicOfTheSupervisorIsTheFunctionsErrorAndTheNextStartsAfresh(t *testing.T) {
+	r := newRig(t)
+	v := node()
+	r.snapshotted(v)
+	r.driver.panics.Store(1)
+	var out bytes.Buffer
+	res, err := r.invoke(v, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"errorType":"Runtime.ExitError","errorMessage":"RequestId: ` + requestID + ` Error: Runtime exited with error: signal: killed"}`; out.String() != want || res.FunctionError == "" {
+		t.Errorf("the caller got %s, %+v", &out, res)
+	}
+	if c := strings.Count(r.own.String(), "sandbox ended unexpectedly"); c != 1 {
+		t.Errorf("it is logged %d times:\n%s", c, r.own)
+	}
+	if _, log := r.run(v); !strings.Contains(log, "after restore") {
+		t.Errorf("the next environment is none of the snapshot's:\n%s", log)
+	}
+}
+
 func TestProvisionedEnvironmentsStartFromTheirOwnSnapshot(t *testing.T) {
 	r := newRig(t)
 	v := node()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -544,4 +545,47 @@ func TestDestroyUnderLoad(t *testing.T) {
 		}
 	}
 	wg.Wait()
+}
+
+// The guest's supervisor and gVisor's kernel are one Go program: a panic of either
+// is its end, as is SIGABRT, by the same way. It takes no other sandbox along, and
+// the log tells where it was.
+func TestPanicOfTheSandboxProcessEndsThatSandboxAlone(t *testing.T) {
+	var log logBuffer
+	d := newDriver(t, func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	g, other := newGuest(t, d), newGuest(t, d)
+	other.must("allocate", "", 4)
+	if err := g.Sandbox.(*instance).process.Signal(unix.SIGABRT); err != nil {
+		t.Fatal(err)
+	}
+	if exit := g.ended(); exit.Err == nil || exit.OutOfMemory {
+		t.Errorf("exit %+v", exit)
+	}
+	if text := log.String(); !strings.Contains(text, "sandbox failed") || !strings.Contains(text, "goroutine ") {
+		t.Errorf("the log does not tell where it was:\n%s", text)
+	}
+	if n := other.must("held", "", 0).N; n != 4*mib/4096 {
+		t.Errorf("another sandbox's memory adds up to %d", n)
+	}
+	if err := g.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// logBuffer keeps a log.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }
