@@ -132,7 +132,7 @@ const defaultLocation = "LPW50-P1"
 
 // openEdge opens the edge location. Its listeners come with serveEdge.
 func (s *server) openEdge(ctx context.Context) (err error) {
-	n := &edgeNode{own: &ownOrigins{region: s.opts.region, domains: s.opts.domains}}
+	n := &edgeNode{own: &ownOrigins{region: s.opts.region, domains: s.opts.domains, listener: newOwnListener()}}
 	s.edge = n
 	if n.records, err = distribution.Open(ctx, s.store); err != nil {
 		return err
@@ -277,16 +277,7 @@ func (s *server) listenEdge(ctx context.Context) error {
 // serveEdge starts the listeners for viewers, and those by which the location
 // itself reaches Lapwing's buckets and function URLs.
 func (s *server) serveEdge(gw http.Handler) error {
-	path := filepath.Join(s.opts.data, "run", "origins.sock")
-	if err := os.RemoveAll(path); err != nil {
-		return err
-	}
-	inside, err := net.Listen("unix", path)
-	if err != nil {
-		return err
-	}
-	s.edge.own.set(path)
-	s.listen(gw, ownListener{inside}, nil)
+	s.listen(gw, s.edge.own.listener, nil)
 	// The last log files go by this listener.
 	s.onClose(func(context.Context) error { s.edge.log.files.Close(); return nil })
 
@@ -323,42 +314,15 @@ type ownOrigins struct {
 	region  string
 	domains []string
 
-	mu   sync.RWMutex
-	path string // of the socket; empty: not served yet
+	listener *ownListener // of the endpoint
 }
-
-func (o *ownOrigins) set(path string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.path = path
-}
-
-// ownListener is of connections that this process makes to itself, over a socket
-// that has no address: they come from loopback.
-type ownListener struct{ net.Listener }
-
-// Accept implements net.Listener.
-func (l ownListener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	return ownConn{c}, err
-}
-
-type ownConn struct{ net.Conn }
-
-// RemoteAddr implements net.Conn.
-func (ownConn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
 
 // dial implements origin.Options.Local.
 func (o *ownOrigins) dial(host string) (origin.Dial, bool) {
 	if !o.ours(strings.ToLower(host)) {
 		return nil, false
 	}
-	return func(ctx context.Context) (net.Conn, error) {
-		o.mu.RLock()
-		path := o.path
-		o.mu.RUnlock()
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}, true
+	return o.listener.dial, true
 }
 
 // ours tells whether a host is a bucket's or a function URL's of our Region, or of
