@@ -58,6 +58,7 @@ type guest struct {
 	window  *sync.Cond // response data may be sent, or the end has come
 	granted int        // bytes of response data that the host still takes
 	ending  bool       // shutting down: the runtime gets nothing any more
+	killed  bool       // nothing of it runs any more, or will
 	gone    bool       // every process is
 
 	start   *proto.Start

@@ -298,6 +298,9 @@ func (g *guest) end(reason string) {
 	g.shutdown(reason)
 	for !g.sys.KillAll(killAgain) {
 	}
+	g.mu.Lock()
+	g.killed = true
+	g.mu.Unlock()
 	g.closeListeners()
 	g.wakeWaiters()
 	g.wakeExtensions()

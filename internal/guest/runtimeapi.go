@@ -132,8 +132,15 @@ func (s *Supervisor) Exchange(requests []byte, wait func(ready chan struct{}) bo
 func (g *guest) askForEvent(r *http1.Request) (*waiter, http1.Response) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.ending {
+	switch {
+	case g.killed:
 		return nil, failure(500, "InternalServerError", "Internal Server Error")
+	case g.ending:
+		// It has been told to end, and may not have heard it yet: it waits like
+		// one that had asked before.
+		w := newWaiter(r)
+		g.waiters = append(g.waiters, w)
+		return w, http1.Response{}
 	}
 	switch g.state {
 	case stateStarted, stateReady, stateResponseSent, stateRestoring:
