@@ -29,18 +29,8 @@ func (s *server) serveDNS() error {
 		return errors.Join(fmt.Errorf("%w: choose another address with --edge-dns", err), udp.Close())
 	}
 	d := dns.New(dns.Options{Config: config, Distributions: s.edge.records.Distributions, Healthy: s.locations.Load().Well, Logger: s.log})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := d.Serve(ctx, udp, tcp); err != nil {
-			s.failed <- err
-		}
-	}()
-	s.onClose(func(context.Context) error {
-		cancel()
-		<-ended
-		return nil
+	s.run(func(ctx context.Context) error {
+		return d.Serve(ctx, udp, tcp)
 	})
 	return nil
 }

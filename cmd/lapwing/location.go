@@ -153,18 +153,8 @@ func (s *server) serveNodes() error {
 		return fmt.Errorf("%w: choose another address with --edge-join", err)
 	}
 	s.endpoint.Nodes = reachable(l.Addr())
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := s.node.Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.locations.Load().Handler(), Joining: true, Drain: drainTimeout, Logger: s.log}); err != nil {
-			s.failed <- err
-		}
-	}()
-	s.onClose(func(context.Context) error {
-		cancel()
-		<-ended
-		return nil
+	s.run(func(ctx context.Context) error {
+		return s.node.Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.locations.Load().Handler(), Joining: true, Drain: drainTimeout, Logger: s.log})
 	})
 	return nil
 }

@@ -400,6 +400,23 @@ func (s *server) listen(h http.Handler, l net.Listener, tlsConfig *tls.Config) {
 	go func() { s.failed <- front.Serve(l, tlsConfig) }()
 }
 
+// run serves until close, in a goroutine of its own.
+func (s *server) run(serve func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := serve(ctx); err != nil {
+			s.failed <- err
+		}
+	}()
+	s.onClose(func(context.Context) error {
+		cancel()
+		<-ended
+		return nil
+	})
+}
+
 // reachable returns an address that a client can use, where a listener is bound
 // to all of the host's.
 func reachable(a net.Addr) string {
