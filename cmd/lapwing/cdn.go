@@ -13,10 +13,13 @@ import (
 // and the edge location must be there.
 func (s *server) openCDN(ctx context.Context, buckets cloudfront.Buckets) error {
 	account := s.credentials.AccountID()
-	certificates, err := acm.New(ctx, acm.Options{Store: s.store, Records: s.edge.records, AccountID: account, Region: s.opts.region})
+	certificates, err := acm.New(ctx, acm.Options{
+		Store: s.store, Records: s.edge.records, AccountID: account, Region: s.opts.region, Local: s.edge.authority.Issuer(), Logger: s.log,
+	})
 	if err != nil {
 		return err
 	}
+	s.onClose(func(context.Context) error { certificates.Close(); return nil })
 	distributions, err := cloudfront.New(ctx, cloudfront.Options{
 		Store: s.store, Records: s.edge.records, AccountID: account, Locations: s.locations.Load(), Functions: s.functions, Buckets: buckets, Logger: s.log,
 		Strict2023: s.opts.edge.quotas == quotas2023,

@@ -64,6 +64,9 @@ func OpenAuthority(dir string, names []string) (*Authority, error) {
 // trust (AWS_CA_BUNDLE).
 func (a *Authority) File() string { return a.issuer.File() }
 
+// Issuer returns the authority itself.
+func (a *Authority) Issuer() *authority.Authority { return a.issuer }
+
 // TLS returns a server's configuration with the authority's certificates.
 func (a *Authority) TLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: a.certificate}

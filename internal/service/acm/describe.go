@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
-	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/acm"
@@ -37,15 +36,22 @@ var extendedKeyUsages = map[x509.ExtKeyUsage]struct {
 	x509.ExtKeyUsageAny:        {api.ExtendedKeyUsageNameAny, "2.5.29.37.0"},
 }
 
-func status(c *x509.Certificate, now time.Time) api.CertificateStatus {
-	if now.After(c.NotAfter) {
+// status is that of a certificate; leaf is nil where none has been issued.
+func (s *Service) status(r *record, leaf *x509.Certificate) api.CertificateStatus {
+	switch {
+	case leaf == nil:
+		return r.Request.Status
+	case s.opts.Now().After(leaf.NotAfter):
 		return api.CertificateStatusExpired
 	}
 	return api.CertificateStatusIssued
 }
 
 // domainName is the name that a certificate is known by.
-func domainName(c *x509.Certificate) *string {
+func domainName(r *record, c *x509.Certificate) *string {
+	if r.Request != nil {
+		return &r.Request.Names[0]
+	}
 	n := names(c)
 	if c.Subject.CommonName != "" || len(n) == 0 {
 		return &c.Subject.CommonName
@@ -72,36 +78,93 @@ func signature(c *x509.Certificate) *string {
 	return aws.Ptr(a + "WITH" + b)
 }
 
+// leaf returns the certificate of a record; nil: it has not been issued.
+func leaf(r *record) (*x509.Certificate, error) {
+	if r.Certificate == "" {
+		return nil, nil
+	}
+	return parseCertificate(r.Certificate)
+}
+
 // DescribeCertificate implements api.API.
 func (s *Service) DescribeCertificate(_ context.Context, in *api.DescribeCertificateInput) (*api.DescribeCertificateOutput, error) {
 	r, err := s.get(in.CertificateArn)
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseCertificate(r.Certificate)
+	c, err := leaf(&r)
 	if err != nil {
 		return nil, err
 	}
 	d := &api.CertificateDetail{
-		CertificateArn: &r.ARN, DomainName: domainName(c), SubjectAlternativeNames: names(c),
-		Serial: serial(c), Subject: aws.Ptr(c.Subject.String()), Issuer: aws.Ptr(cmp.Or(c.Issuer.CommonName, c.Issuer.String())),
-		CreatedAt: &r.Created, ImportedAt: &r.Imported, Status: status(c, s.opts.Now()), NotBefore: &c.NotBefore, NotAfter: &c.NotAfter,
-		KeyAlgorithm: algorithm(c.PublicKey), SignatureAlgorithm: signature(c),
-		InUseBy: s.users(r.ARN), Type: api.CertificateTypeImported, RenewalEligibility: api.RenewalEligibilityIneligible,
-		KeyUsages: []*api.KeyUsage{}, ExtendedKeyUsages: []*api.ExtendedKeyUsage{},
-		Options: &api.CertificateOptions{CertificateTransparencyLoggingPreference: api.CertificateTransparencyLoggingPreferenceDisabled},
+		CertificateArn: &r.ARN, DomainName: domainName(&r, c), CreatedAt: &r.Created, Status: s.status(&r, c), InUseBy: s.users(r.ARN),
+		KeyUsages: []*api.KeyUsage{}, ExtendedKeyUsages: []*api.ExtendedKeyUsage{}, RenewalEligibility: api.RenewalEligibilityIneligible,
 	}
-	for _, u := range keyUsages {
-		if c.KeyUsage&u.bit != 0 {
-			d.KeyUsages = append(d.KeyUsages, &api.KeyUsage{Name: u.name})
+	if r.Request != nil {
+		s.describeRequest(d, &r)
+	} else {
+		d.Type, d.ImportedAt = api.CertificateTypeImported, &r.Imported
+		d.Options = &api.CertificateOptions{CertificateTransparencyLoggingPreference: api.CertificateTransparencyLoggingPreferenceDisabled}
+	}
+	if c != nil {
+		describeLeaf(d, c)
+	}
+	return &api.DescribeCertificateOutput{Certificate: d}, nil
+}
+
+// describeRequest adds what only a requested certificate has.
+func (s *Service) describeRequest(d *api.CertificateDetail, r *record) {
+	q := r.Request
+	d.Type, d.SubjectAlternativeNames, d.KeyAlgorithm, d.FailureReason = api.CertificateTypeAmazonIssued, q.Names, q.Algorithm, q.Failure
+	d.Options = &api.CertificateOptions{CertificateTransparencyLoggingPreference: api.CertificateTransparencyLoggingPreferenceEnabled}
+	validated := api.DomainStatusSuccess
+	switch q.Status {
+	case api.CertificateStatusPendingValidation:
+		validated = api.DomainStatusPendingValidation
+	case api.CertificateStatusFailed, api.CertificateStatusValidationTimedOut:
+		validated = api.DomainStatusFailed
+	}
+	d.DomainValidationOptions = s.validations(q, validated)
+	if r.Certificate == "" {
+		return
+	}
+	d.IssuedAt = &r.Imported
+	if len(d.InUseBy) > 0 {
+		d.RenewalEligibility = api.RenewalEligibilityEligible
+	}
+	if v := q.Renewal; v != nil {
+		renewed := map[api.RenewalStatus]api.DomainStatus{
+			api.RenewalStatusSuccess: api.DomainStatusSuccess, api.RenewalStatusFailed: api.DomainStatusFailed,
+		}[v.Status]
+		d.RenewalSummary = &api.RenewalSummary{
+			RenewalStatus: v.Status, RenewalStatusReason: v.Reason, UpdatedAt: &v.At,
+			DomainValidationOptions: s.validations(q, cmp.Or(renewed, api.DomainStatusPendingValidation)),
 		}
+	}
+}
+
+// describeLeaf adds what the certificate itself says.
+func describeLeaf(d *api.CertificateDetail, c *x509.Certificate) {
+	d.SubjectAlternativeNames, d.Serial, d.Subject = names(c), serial(c), aws.Ptr(c.Subject.String())
+	d.Issuer = aws.Ptr(cmp.Or(c.Issuer.CommonName, c.Issuer.String()))
+	d.NotBefore, d.NotAfter, d.KeyAlgorithm, d.SignatureAlgorithm = &c.NotBefore, &c.NotAfter, algorithm(c.PublicKey), signature(c)
+	for _, u := range usages(c) {
+		d.KeyUsages = append(d.KeyUsages, &api.KeyUsage{Name: u})
 	}
 	for _, u := range c.ExtKeyUsage {
 		if e, ok := extendedKeyUsages[u]; ok {
 			d.ExtendedKeyUsages = append(d.ExtendedKeyUsages, &api.ExtendedKeyUsage{Name: e.name, OID: aws.Ptr(e.oid)})
 		}
 	}
-	return &api.DescribeCertificateOutput{Certificate: d}, nil
+}
+
+func usages(c *x509.Certificate) (names []api.KeyUsageName) {
+	for _, u := range keyUsages {
+		if c.KeyUsage&u.bit != 0 {
+			names = append(names, u.name)
+		}
+	}
+	return names
 }
 
 // ListCertificates implements api.API. Unless the request names key types,
@@ -122,7 +185,7 @@ func (s *Service) ListCertificates(_ context.Context, in *api.ListCertificatesIn
 	}
 	var all []*api.CertificateSummary
 	for item := range s.certificates.Scan("", "") {
-		c, err := parseCertificate(item.Value.Certificate)
+		c, err := leaf(&item.Value)
 		if err != nil {
 			return nil, err
 		}
@@ -144,15 +207,25 @@ func (s *Service) ListCertificates(_ context.Context, in *api.ListCertificatesIn
 
 func (s *Service) summarise(r *record, c *x509.Certificate) *api.CertificateSummary {
 	sum := &api.CertificateSummary{
-		CertificateArn: &r.ARN, DomainName: domainName(c), SubjectAlternativeNameSummaries: names(c), HasAdditionalSubjectAlternativeNames: aws.Ptr(false),
-		Status: status(c, s.opts.Now()), Type: api.CertificateTypeImported, KeyAlgorithm: algorithm(c.PublicKey), InUse: aws.Ptr(len(s.users(r.ARN)) > 0),
-		RenewalEligibility: api.RenewalEligibilityIneligible, NotBefore: &c.NotBefore, NotAfter: &c.NotAfter, CreatedAt: &r.Created, ImportedAt: &r.Imported,
+		CertificateArn: &r.ARN, DomainName: domainName(r, c), HasAdditionalSubjectAlternativeNames: aws.Ptr(false), Status: s.status(r, c),
+		InUse: aws.Ptr(len(s.users(r.ARN)) > 0), RenewalEligibility: api.RenewalEligibilityIneligible, CreatedAt: &r.Created,
 	}
-	for _, u := range keyUsages {
-		if c.KeyUsage&u.bit != 0 {
-			sum.KeyUsages = append(sum.KeyUsages, u.name)
+	if q := r.Request; q != nil {
+		sum.Type, sum.KeyAlgorithm, sum.SubjectAlternativeNameSummaries = api.CertificateTypeAmazonIssued, q.Algorithm, q.Names
+	} else {
+		sum.Type, sum.ImportedAt = api.CertificateTypeImported, &r.Imported
+	}
+	if c == nil {
+		return sum
+	}
+	if r.Request != nil {
+		sum.IssuedAt = &r.Imported
+		if *sum.InUse {
+			sum.RenewalEligibility = api.RenewalEligibilityEligible
 		}
 	}
+	sum.SubjectAlternativeNameSummaries, sum.KeyAlgorithm, sum.NotBefore, sum.NotAfter = names(c), algorithm(c.PublicKey), &c.NotBefore, &c.NotAfter
+	sum.KeyUsages = usages(c)
 	for _, u := range c.ExtKeyUsage {
 		if e, ok := extendedKeyUsages[u]; ok {
 			sum.ExtendedKeyUsages = append(sum.ExtendedKeyUsages, e.name)

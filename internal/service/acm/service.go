@@ -1,15 +1,21 @@
 // Package acm is the part of the Certificate Manager API that distributions need:
-// certificates that were made elsewhere are imported, described, tagged and
-// deleted. What edge locations show to viewers is a copy of each in the
-// collection of package distribution: the API's record is durable first, and
-// the copies are made anew at the start.
+// certificates are imported or requested, described, tagged and deleted. What edge
+// locations show to viewers is a copy of each in the collection of package
+// distribution: the API's record is durable first, and the copies are made anew at
+// the start.
+//
+// Who issues requested certificates is the authority of this installation. They
+// are renewed in time for as long as distributions show them.
 //
 // Facts on the API are from its model, version 2015-12-08, and the ACM user guide.
 package acm
 
 import (
 	"context"
+	"crypto"
+	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -24,8 +30,8 @@ import (
 	"lapwing.dev/lapwing/internal/state"
 )
 
-// format is the version of the records.
-const format = 1
+// format is the version of the records. With 2 some are requested.
+const format = 2
 
 // Quotas (ACM user guide).
 const (
@@ -33,12 +39,20 @@ const (
 	maxTags         = 50
 )
 
+// Local is a certificate authority of this installation.
+type Local interface {
+	Sign(template *x509.Certificate, public crypto.PublicKey) (der []byte, err error)
+	Certificate() *x509.Certificate
+}
+
 // Options configures a Service. All fields above the blank line are required.
 type Options struct {
 	Store     *state.Store
 	Records   *distribution.Records
 	AccountID string
 	Region    string
+	Local     Local
+	Logger    *slog.Logger
 
 	// Now tells the time; time.Now when nil.
 	Now func() time.Time
@@ -50,18 +64,25 @@ type Service struct {
 	certificates *state.Collection[record] // by ARN
 	edge         *distribution.Records
 
-	writing sync.Mutex // held by whatever changes something
+	writing sync.Mutex // held by whatever the API changes
+
+	stop   context.CancelFunc
+	issuer sync.WaitGroup // see issue.go
+	woken  chan struct{}
 }
 
 // record is a certificate as it is kept. Key is a secret: no log has it.
 type record struct {
-	Format            int
-	ARN               string
-	Created, Imported time.Time
-	Certificate       string // PEM, one
-	Chain             string // PEM, of the issuers; empty: self-signed
-	Key               string // PEM
-	Tags              map[string]string
+	Format   int
+	ARN      string
+	Created  time.Time
+	Imported time.Time // or issued
+	// Certificate is PEM, one; empty for one that was requested and is not issued.
+	Certificate string
+	Chain       string // PEM, of the issuers; empty: self-signed
+	Key         string // PEM
+	Tags        map[string]string
+	Request     *request // nil: it was imported
 }
 
 // New opens the service.
@@ -69,7 +90,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{opts: o, edge: o.Records}
+	s := &Service{opts: o, edge: o.Records, woken: make(chan struct{}, 1)}
 	var err error
 	if s.certificates, err = state.Collect[record](ctx, o.Store, "acm-certificates"); err != nil {
 		return nil, fmt.Errorf("acm: %w", err)
@@ -89,11 +110,23 @@ func New(ctx context.Context, o Options) (*Service, error) {
 			}
 		}
 	}
+	ctx, s.stop = context.WithCancel(context.Background())
+	s.issuer.Go(func() { s.issueAll(ctx) })
 	return s, nil
 }
 
-// publish gives edge locations their copy of a certificate.
+// Close ends what the service does in the background. What is under way goes on
+// with the next start.
+func (s *Service) Close() {
+	s.stop()
+	s.issuer.Wait()
+}
+
+// publish gives edge locations their copy of a certificate, if it is issued.
 func (s *Service) publish(ctx context.Context, c *record) error {
+	if c.Certificate == "" {
+		return nil
+	}
 	leaf, err := parseCertificate(c.Certificate)
 	if err != nil {
 		return err
@@ -143,7 +176,7 @@ func (s *Service) ImportCertificate(ctx context.Context, in *api.ImportCertifica
 	if err := checkImport(string(in.Certificate), string(in.CertificateChain), string(in.PrivateKey), now); err != nil {
 		return nil, err
 	}
-	c := record{Created: now}
+	var c record
 	if in.CertificateArn != nil {
 		if len(in.Tags) > 0 {
 			return nil, api.NewInvalidParameterException("Tags cannot be given when a certificate is imported again.")
@@ -152,15 +185,14 @@ func (s *Service) ImportCertificate(ctx context.Context, in *api.ImportCertifica
 		if c, err = s.get(in.CertificateArn); err != nil {
 			return nil, err
 		}
-	} else {
-		if s.certificates.Len() >= maxCertificates {
-			return nil, api.NewLimitExceededException("Cannot import certificate: the maximum number of %d certificates is reached.", maxCertificates)
+		if c.Request != nil {
+			return nil, api.NewValidationException("Certificate %s was requested: only an imported certificate can be imported again.", c.ARN)
 		}
-		tags, err := addTags(nil, in.Tags)
-		if err != nil {
+	} else {
+		var err error
+		if c, err = s.newRecord(in.Tags, now); err != nil {
 			return nil, err
 		}
-		c.ARN, c.Tags = fmt.Sprintf("arn:aws:acm:%s:%s:certificate/%s", s.opts.Region, s.opts.AccountID, uuid.NewString()), tags
 	}
 	c.Format, c.Imported = format, now
 	c.Certificate, c.Chain, c.Key = string(in.Certificate), string(in.CertificateChain), string(in.PrivateKey)
@@ -170,9 +202,17 @@ func (s *Service) ImportCertificate(ctx context.Context, in *api.ImportCertifica
 	return &api.ImportCertificateOutput{CertificateArn: &c.ARN}, s.publish(ctx, &c)
 }
 
-// RequestCertificate implements api.API.
-func (s *Service) RequestCertificate(context.Context, *api.RequestCertificateInput) (*api.RequestCertificateOutput, error) {
-	return nil, api.NewInvalidParameterException("Lapwing issues no certificates (RequestCertificate): import one with ImportCertificate.")
+// newRecord returns the record of a certificate to be, with its ARN.
+func (s *Service) newRecord(tags []*api.Tag, now time.Time) (record, error) {
+	if s.certificates.Len() >= maxCertificates {
+		return record{}, api.NewLimitExceededException("The maximum number of %d certificates is reached.", maxCertificates)
+	}
+	all, err := addTags(nil, tags)
+	if err != nil {
+		return record{}, err
+	}
+	arn := fmt.Sprintf("arn:aws:acm:%s:%s:certificate/%s", s.opts.Region, s.opts.AccountID, uuid.NewString())
+	return record{Format: format, ARN: arn, Created: now, Tags: all}, nil
 }
 
 // GetCertificate implements api.API.
@@ -180,6 +220,9 @@ func (s *Service) GetCertificate(_ context.Context, in *api.GetCertificateInput)
 	c, err := s.get(in.CertificateArn)
 	if err != nil {
 		return nil, err
+	}
+	if c.Certificate == "" {
+		return nil, api.NewRequestInProgressException("Certificate %s is not issued: its status is %s.", c.ARN, c.Request.Status)
 	}
 	out := &api.GetCertificateOutput{Certificate: &c.Certificate}
 	if c.Chain != "" {
