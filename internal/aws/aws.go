@@ -82,6 +82,9 @@ type Request struct {
 	// Response are the headers of the response, for those that no output shape
 	// has. They may be set before behaviour returns; nil: none can be.
 	Response http.Header
+	// After, where it is not nil, takes what is to be done once the answer has been
+	// handed to the system.
+	After func(f func())
 }
 
 type requestKey struct{}

@@ -257,7 +257,17 @@ func (g *Gateway) serve(w *response, r *http.Request, x *exchange) error {
 		}
 	}
 
+	var after []func()
+	defer func() {
+		if len(after) > 0 && w.status != 0 {
+			w.Flush()
+		}
+		for _, f := range after {
+			f()
+		}
+	}()
 	request := g.request(w, r, x)
+	request.After = func(f func()) { after = append(after, f) }
 	ctx := aws.WithRequest(r.Context(), request)
 	if err := g.options.Authorizer.Authorize(ctx, request); err != nil {
 		return err

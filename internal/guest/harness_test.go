@@ -103,6 +103,15 @@ func startSandbox(t testing.TB, opt string) *sandbox {
 	return s
 }
 
+// Invoke runs a whole invocation.
+func (s *sandbox) Invoke(ctx context.Context, inv proto.Invocation, payload []byte, w host.ResponseWriter) (host.Outcome, error) {
+	running, err := s.Conn.Invoke(ctx, inv, payload, w)
+	if err != nil {
+		return host.Outcome{}, err
+	}
+	return running.Wait(ctx)
+}
+
 // bootSandbox is startSandbox without the host's end of the connection, which
 // the test makes of what is returned.
 func bootSandbox(t testing.TB, opt string) (*sandbox, net.Conn) {

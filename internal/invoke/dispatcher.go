@@ -105,6 +105,9 @@ func New(opts Options) *Dispatcher {
 // returns its error and does not touch w any more, while the function runs on.
 // Throttles and other refusals are *aws.Error.
 func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Result, error) {
+	if req.After != nil && !req.Streaming {
+		return d.attend(req, w)
+	}
 	call := newCall()
 	if !d.spawn(func() { d.run(req, call) }) {
 		return nil, errClosing()
@@ -116,10 +119,7 @@ func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Re
 				w = io.Discard // a broken caller must not disturb the function
 			}
 		case <-call.done:
-			if len(call.last) > 0 {
-				_, _ = w.Write(call.last) // a caller that is broken knows
-			}
-			return call.result, call.err
+			return call.answer(w)
 		case <-ctx.Done():
 			close(call.left)
 			return nil, ctx.Err()
@@ -129,28 +129,80 @@ func (d *Dispatcher) Invoke(ctx context.Context, req *Request, w io.Writer) (*Re
 
 // run drives one invocation to its end, whether or not the caller still waits.
 func (d *Dispatcher) run(req *Request, call *Call) {
-	var (
-		env      *environment
-		err      error
-		reusable bool
-	)
-	defer func() {
-		// A fault of the platform must neither leave the caller hanging nor
-		// hand a broken environment to the next invocation.
-		if r := recover(); r != nil {
-			d.log.Error("invocation panicked", "requestId", req.RequestID, "panic", r, "stack", string(debug.Stack()))
-		}
-		call.Fail(errService(errors.New("the invocation ended without an answer"))) // no effect once answered
-		if env != nil {
-			env.home.release(env, reusable)
-		}
-	}()
-	if env, err = d.queue(req); err != nil {
-		call.Fail(err)
+	i := &invocation{d: d, req: req, call: call}
+	i.begin()
+	i.end()
+}
+
+// smallAnswer is the largest response, in bytes, that surely leaves at once, so
+// that what is left of its invocation can wait for that.
+const smallAnswer = 16 << 10
+
+// attend is Invoke in the caller's goroutine.
+func (d *Dispatcher) attend(req *Request, w io.Writer) (*Result, error) {
+	if !d.enter() {
+		return nil, errClosing()
+	}
+	i := &invocation{d: d, req: req, call: new(Call)}
+	i.begin()
+	end := func() {
+		defer d.wg.Done()
+		i.end()
+	}
+	switch {
+	case i.ending.Waits && i.call.ended:
+		go end()
+	case i.call.ended && len(i.call.last) <= smallAnswer:
+		req.After(end)
+	default:
+		end()
+	}
+	return i.call.answer(w)
+}
+
+// invocation is one on its way.
+type invocation struct {
+	d      *Dispatcher
+	req    *Request
+	call   *Call
+	env    *environment // nil: it never had one, or has given it back
+	ending Ending
+}
+
+// begin runs it until its response is complete.
+func (i *invocation) begin() {
+	defer i.recover()
+	env, err := i.d.queue(i.req)
+	if err != nil {
+		i.call.Fail(err)
 		return
 	}
-	call.onEnd = func() { env.home.answered(env) }
-	reusable = env.Invoke(d.ctx, req, call)
+	i.env = env
+	i.call.onEnd = func() { env.home.answered(env) }
+	i.ending = env.Invoke(i.d.ctx, i.req, i.call)
+}
+
+// end runs what is left of it, and gives its environment back.
+func (i *invocation) end() {
+	reusable := false
+	defer func() {
+		i.call.Fail(errService(errors.New("the invocation ended without an answer"))) // no effect once answered
+		if i.env != nil {
+			i.env.home.release(i.env, reusable)
+		}
+	}()
+	defer i.recover()
+	if i.ending.Run != nil {
+		reusable = i.ending.Run()
+	}
+}
+
+// recover sees to it that a fault of the platform neither leaves the caller
+// hanging nor hands a broken environment to the next invocation.
+func (i *invocation) recover() {
+	if r := recover(); r != nil {
+		i.d.log.Error("invocation panicked", "requestId", i.req.RequestID, "panic", r, "stack", string(debug.Stack()))
+	}
 }
 
 // queue is acquire, and makes a span of it.
@@ -270,6 +322,18 @@ func (d *Dispatcher) spawn(f func()) bool {
 	d.life.RLock()
 	defer d.life.RUnlock()
 	return d.fork(f)
+}
+
+// enter makes Close wait for the caller, until that calls d.wg.Done, unless the
+// dispatcher is past its end.
+func (d *Dispatcher) enter() bool {
+	d.life.RLock()
+	defer d.life.RUnlock()
+	if d.ctx.Err() != nil {
+		return false
+	}
+	d.wg.Add(1)
+	return true
 }
 
 // fork is spawn for those who are in a goroutine of the dispatcher, or hold

@@ -80,7 +80,7 @@ func (f starterFunc) Start(ctx context.Context, s Spec) (Environment, error) {
 	return f(ctx, s)
 }
 
-func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
+func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) Ending {
 	if !e.busy.CompareAndSwap(false, true) {
 		e.t.Error("two invocations in one environment")
 	}
@@ -99,10 +99,12 @@ func (e *fakeEnv) Invoke(ctx context.Context, req *Request, call *Call) bool {
 		time.Sleep(e.s.runTime)
 	}
 	call.Finish(&Result{}, fmt.Appendf(nil, "env %d", e.n))
-	time.Sleep(e.s.tail)
-	e.served.Add(1)
-	e.busy.Store(false)
-	return !e.dead.Load()
+	return Ending{Waits: e.s.tail > 0, Run: func() bool {
+		time.Sleep(e.s.tail)
+		e.served.Add(1)
+		e.busy.Store(false)
+		return !e.dead.Load()
+	}}
 }
 
 func (e *fakeEnv) CPUTime() time.Duration { return time.Duration(e.served.Load()) * e.s.cpuTime }

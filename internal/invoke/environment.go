@@ -43,14 +43,23 @@ type Starter interface {
 	Start(ctx context.Context, s Spec) (Environment, error)
 }
 
+// Ending is what is left of an invocation when its response is complete.
+type Ending struct {
+	// Run runs it, finishes the call if that has yet to be, and tells whether the
+	// environment can be used again.
+	Run func() (reusable bool)
+	// Waits tells that the runtime, or an extension, is not done yet.
+	Waits bool
+}
+
 // Environment is one execution environment. The dispatcher calls Invoke for one
 // invocation at a time.
 type Environment interface {
-	// Invoke runs one invocation to its end, writing the response to call and
-	// finishing call when the caller may have its answer, which can be before
-	// Invoke returns. It tells whether the environment can be used again. ctx
-	// ends when the dispatcher is closed, not when the caller leaves.
-	Invoke(ctx context.Context, req *Request, call *Call) (reusable bool)
+	// Invoke runs one invocation until its response is complete, and finishes
+	// call with that, unless the caller wants the log, too. What is left of the
+	// invocation is returned, and is always run. ctx ends when the dispatcher is
+	// closed, not when the caller leaves.
+	Invoke(ctx context.Context, req *Request, call *Call) Ending
 	// CPUTime returns how much CPU time it has used so far; 0 where that is not
 	// known.
 	CPUTime() time.Duration

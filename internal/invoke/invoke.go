@@ -27,6 +27,12 @@ type Request struct {
 	Streaming     bool   // InvokeWithResponseStream: the response may exceed 6 MB
 	Asynchronous  bool   // comes from the event queue: no limit of requests a second
 	TenantID      string // X-Amz-Tenant-Id; only for functions with tenant isolation
+	// After, where it is not nil, has the invocation run in its caller's goroutine,
+	// whatever becomes of ctx, which saves a hand-over: for callers who can wait, as
+	// the function runs on anyway. It is given what is left to do when the answer is
+	// small and there, if that does not wait for anything, and must call it soon,
+	// once. Not for streamed responses.
+	After func(rest func())
 	// Start, where it is not nil, asks for an environment that is started for this
 	// invocation and serves no other, and takes the steps of that.
 	Start *timeline.Line

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 )
 
 // ErrNoCapacity reports that the host lacks the resources for one more sandbox.
@@ -130,6 +131,8 @@ type Sandbox interface {
 	Thaw() error
 	// EndBoost makes CPUMillis hold from now on, where Spec.BoostMillis held.
 	EndBoost() error
+	// CPUTime returns the CPU time used so far; it costs less than Stats.
+	CPUTime() (time.Duration, error)
 	// Stats returns the present resource use.
 	Stats() (Stats, error)
 	// PeakMemoryMB returns the highest use of memory so far, in MiB and without

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -16,7 +15,6 @@ import (
 	"lapwing.dev/lapwing/internal/guest/host"
 	"lapwing.dev/lapwing/internal/guest/proto"
 	"lapwing.dev/lapwing/internal/invoke"
-	"lapwing.dev/lapwing/internal/meter"
 	"lapwing.dev/lapwing/internal/runtimes"
 	"lapwing.dev/lapwing/internal/sandbox"
 	"lapwing.dev/lapwing/internal/trace/timeline"
@@ -71,7 +69,11 @@ type environment struct {
 	frozen bool
 	closed bool
 	broken bool // failed, or cannot be frozen or thawed: killed without ceremony
+	// timer goes off when it may be time to freeze, and is set anew then if it is
+	// not: setting it for each invocation would cost more.
 	timer  *time.Timer
+	timed  bool      // timer is set
+	idleAt time.Time // since when it is not busy
 }
 
 func (w *Worker) newEnvironment(s invoke.Spec) (*environment, error) {
@@ -281,111 +283,6 @@ func (e *environment) ranOutOfMemory() bool {
 	}
 }
 
-// Invoke implements invoke.Environment.
-func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *invoke.Call) bool {
-	if !e.unpark() {
-		e.discard()
-	}
-	began := time.Now()
-	ictx, cancel := context.WithDeadlineCause(ctx, began.Add(e.v.Timeout), errTimeout)
-	defer cancel()
-
-	e.stream.begin(req.RequestID, req.Tail)
-	tr := e.beginTrace(req, began)
-	e.steps = nil // what follows is another invocation's
-	e.log.join(tr)
-	r := &response{ctx: ictx, req: req, call: call, trace: tr, began: began}
-	fail, err := e.run(ictx, began, req, r)
-	if err != nil {
-		tr.end(time.Now(), "ServiceException")
-		call.Fail(fmt.Errorf("invocation of %s: %w", e.v.ARN(), err))
-		e.stream.end()
-		e.fail()
-		return false
-	}
-	ended := time.Now()
-	if fail != nil {
-		r.fail(fail)
-	} else {
-		fail = r.failure
-	}
-	e.log.end(ended, &report{failure: fail, Usage: meter.Usage{
-		RequestID: req.RequestID, Qualifier: meter.Qualifier(req.InvokedARN), Began: began, Duration: ended.Sub(began),
-		Init: e.initDuration, Restore: e.restored.took, BilledRestore: e.restored.billed, MaxMemoryMB: e.maxMemory(fail), StreamedBytes: r.streamed,
-	}})
-	tr.end(ended, fail.typeOf())
-	e.initDuration, e.restored = 0, restoredIn{}
-	r.answer(e.stream.end())
-	if fail != nil && fail.platform {
-		e.reset(fail)
-	}
-	if e.in == nil {
-		e.fail() // what it was ended with its sandbox
-		return false
-	}
-	e.park()
-	return true
-}
-
-// run hands the event to the runtime and waits until the runtime is ready for
-// the next one. A failure is the function's, an error the platform's.
-func (e *environment) run(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
-	told := false // of the start: once, however many runtimes it takes
-	if e.ready && e.in.conn.Exited() == nil {
-		e.log.start(began, req.RequestID)
-		told = true
-		fail, err := e.deliver(ctx, began, req, r)
-		if !errors.Is(err, host.ErrExited) {
-			return fail, err
-		}
-	}
-	if e.ready {
-		// The runtime ended after its last invocation and has not seen this
-		// one, which a new runtime gets.
-		e.reset(crashFailure())
-	}
-	fail, err := e.suppressedInit(ctx)
-	if !told {
-		e.log.start(time.Now(), req.RequestID)
-	}
-	if fail != nil || err != nil {
-		return fail, err
-	}
-	fail, err = e.deliver(ctx, began, req, r)
-	if !errors.Is(err, host.ErrExited) {
-		return fail, err
-	}
-	if exit := e.in.conn.Exited(); exit != nil {
-		return runtimeFailure(&host.RuntimeError{Type: cmp.Or(exit.ErrorType, typeExit), Exit: exit}), nil
-	}
-	return e.fault(ctx, err)
-}
-
-// deliver is run with a runtime that has been initialised. The error is
-// host.ErrExited where that has ended before it got the event.
-func (e *environment) deliver(ctx context.Context, began time.Time, req *invoke.Request, r *response) (*failure, error) {
-	out, err := e.in.conn.Invoke(ctx, proto.Invocation{
-		RequestID:          req.RequestID,
-		DeadlineMs:         began.Add(e.v.Timeout).UnixMilli(),
-		InvokedFunctionARN: req.InvokedARN,
-		TraceID:            r.trace.header.String(),
-		ClientContext:      req.ClientContext,
-		TenantID:           e.tenant,
-		Streaming:          req.Streaming,
-	}, req.Payload, r)
-	switch {
-	case errors.Is(err, host.ErrExited):
-		return nil, err
-	case err != nil:
-		return e.fault(ctx, err)
-	case out.Exit != nil && out.Error != nil:
-		return runtimeFailure(out.Error), nil
-	case out.Exit != nil:
-		return runtimeFailure(&host.RuntimeError{Type: cmp.Or(out.Exit.ErrorType, typeExit), Exit: out.Exit}), nil
-	}
-	return nil, nil
-}
-
 // maxMemory returns the highest use of memory so far, in MiB: all of it after
 // an overrun, as Lambda reports it.
 func (e *environment) maxMemory(f *failure) int {
@@ -413,11 +310,11 @@ func (e *environment) CPUTime() time.Duration {
 	if e.in == nil {
 		return 0
 	}
-	st, err := e.in.sandbox.Stats()
+	used, err := e.in.sandbox.CPUTime()
 	if err != nil {
 		return 0
 	}
-	return time.Duration(st.CPUNanos)
+	return used
 }
 
 // Alive implements invoke.Environment.
@@ -449,18 +346,31 @@ func (e *environment) Close() {
 func (e *environment) park() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.busy = false
-	if e.timer == nil {
-		e.timer = time.AfterFunc(freezeAfter, e.freeze)
-	} else {
-		e.timer.Reset(freezeAfter)
+	e.busy, e.idleAt = false, time.Now()
+	e.freezeIn(freezeAfter)
+}
+
+// freezeIn has freeze called, unless it will be already. e.mu is held.
+func (e *environment) freezeIn(d time.Duration) {
+	switch {
+	case e.timed:
+	case e.timer == nil:
+		e.timer = time.AfterFunc(d, e.freeze)
+	default:
+		e.timer.Reset(d)
 	}
+	e.timed = true
 }
 
 func (e *environment) freeze() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.timed = false
 	if e.busy || e.closed || e.frozen || e.in == nil || !e.in.alive() {
+		return
+	}
+	if left := freezeAfter - time.Since(e.idleAt); left > 0 {
+		e.freezeIn(left)
 		return
 	}
 	if err := e.in.sandbox.Freeze(); err != nil {
@@ -476,9 +386,6 @@ func (e *environment) unpark() (thawed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.busy = true
-	if e.timer != nil {
-		e.timer.Stop()
-	}
 	if !e.frozen {
 		return true
 	}

@@ -99,6 +99,9 @@ func (s *fakeSandbox) PeakMemoryMB() (int, error)    { return 10, nil }
 func (s *fakeSandbox) Done() <-chan struct{}         { return s.done }
 func (s *fakeSandbox) Exit() sandbox.Exit            { return sandbox.Exit{} }
 func (s *fakeSandbox) Destroy(context.Context) error { return s.conn.Close() }
+func (s *fakeSandbox) CPUTime() (time.Duration, error) {
+	return 0, errors.ErrUnsupported
+}
 func (s *fakeSandbox) Stats() (sandbox.Stats, error) {
 	if s.driver.stats == nil {
 		return sandbox.Stats{}, errors.ErrUnsupported

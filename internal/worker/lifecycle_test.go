@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -183,11 +184,13 @@ func TestWhatEndedBetweenInvocationsIsReplacedWithinTheNext(t *testing.T) {
 		runs++
 		req := &invoke.Request{Version: v, RequestID: requestID, Payload: []byte(payload), Tail: true}
 		r := &response{req: req, call: new(invoke.Call)}
-		fail, err := e.run(t.Context(), time.Now(), req, r)
-		if err != nil {
-			t.Fatalf("%s: %v", payload, err)
+		i := &invocation{e: e, ctx: t.Context(), req: req, r: r, began: time.Now()}
+		i.run()
+		i.settle()
+		if i.err != nil {
+			t.Fatalf("%s: %v", payload, i.err)
 		}
-		return r.held.String(), fail
+		return r.held.String(), cmp.Or(i.fail, r.failure)
 	}
 	counts := func() {
 		t.Helper()

@@ -94,10 +94,11 @@ func (f starts) Start(context.Context, invoke.Spec) (invoke.Environment, error) 
 
 type responding func(*response)
 
-func (f responding) Invoke(ctx context.Context, req *invoke.Request, call *invoke.Call) bool {
+func (f responding) Invoke(ctx context.Context, req *invoke.Request, call *invoke.Call) invoke.Ending {
 	f(&response{ctx: ctx, req: req, call: call})
-	return true
+	return invoke.Ending{Run: func() bool { return true }}
 }
+
 func (f responding) CPUTime() time.Duration { return 0 }
 
 func (f responding) Alive() bool { return true }

@@ -44,19 +44,19 @@ func watchTurn(sbx sandbox.Sandbox, end func()) (stop func()) {
 	wg.Go(func() {
 		tick := time.NewTicker(turnCheck)
 		defer tick.Stop()
-		var last int64
+		var last time.Duration
 		for {
 			select {
 			case <-stopped:
 				return
 			case <-tick.C:
 			}
-			st, err := sbx.Stats()
-			if err != nil || st.CPUNanos-last < int64(turnLeast) {
+			used, err := sbx.CPUTime()
+			if err != nil || used-last < turnLeast {
 				end() // an error: it has ended, as whoever started it will find
 				return
 			}
-			last = st.CPUNanos
+			last = used
 		}
 	})
 	return func() { close(stopped); wg.Wait() }

@@ -17,9 +17,9 @@ type busy struct {
 	looks, until int64
 }
 
-func (b *busy) Stats() (sandbox.Stats, error) {
+func (b *busy) CPUTime() (time.Duration, error) {
 	b.looks++
-	return sandbox.Stats{CPUNanos: int64(2*turnLeast) * min(b.looks, b.until)}, nil
+	return 2 * turnLeast * time.Duration(min(b.looks, b.until)), nil
 }
 
 func TestTurnsComeOneAfterTheOtherAndEndWhenASandboxWaits(t *testing.T) {

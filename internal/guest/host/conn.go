@@ -317,33 +317,68 @@ func (c *Conn) await(ctx context.Context, l *life, parked <-chan struct{}) (Init
 }
 
 // Invoke hands one event to the runtime and passes its response to w. It
-// returns when the runtime is ready for the next event or has ended. It may be
+// returns when that is complete. It may be
 // called as soon as Start was: the event then waits until initialisation is
 // over. After an error other than ErrExited and ErrBusy the invocation may still
 // be running: only Reset makes the connection fit for another.
-func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte, w ResponseWriter) (Outcome, error) {
+func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte, w ResponseWriter) (*Running, error) {
 	if len(payload) > proto.MaxPayload {
-		return Outcome{}, fmt.Errorf("host: event of %d bytes exceeds the limit of %d", len(payload), proto.MaxPayload)
+		return nil, fmt.Errorf("host: event of %d bytes exceeds the limit of %d", len(payload), proto.MaxPayload)
 	}
 	l := c.current()
 	select {
 	case <-l.started:
 	case <-c.done:
-		return Outcome{}, fmt.Errorf("%w: %w", ErrExited, c.Err())
+		return nil, fmt.Errorf("%w: %w", ErrExited, c.Err())
 	case <-ctx.Done():
-		return Outcome{}, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	iv := newInvocation(inv)
 	if err := c.begin(l, iv); err != nil {
-		return Outcome{}, err
+		return nil, err
 	}
 	if err := c.write(ctx, proto.AppendMeta(nil, proto.TypeInvoke, inv, len(payload)), payload); err != nil {
 		if ctx.Err() == nil {
-			return Outcome{}, fmt.Errorf("%w: %w", ErrExited, err) // of half a frame nothing is passed on
+			return nil, fmt.Errorf("%w: %w", ErrExited, err) // of half a frame nothing is passed on
 		}
-		return Outcome{}, err
+		return nil, err
 	}
-	return c.pump(ctx, iv, w)
+	if err := c.pump(ctx, iv, w); err != nil {
+		return nil, err
+	}
+	return &Running{c, iv}, nil
+}
+
+// Running is an invocation whose response is complete.
+type Running struct {
+	c  *Conn
+	iv *invocation
+}
+
+// Over tells whether Wait returns at once.
+func (r *Running) Over() bool {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	return r.iv.over || r.c.err != nil
+}
+
+// Wait waits until the runtime is ready for the next event or has ended. After
+// an error only Reset makes the connection fit for another invocation.
+func (r *Running) Wait(ctx context.Context) (Outcome, error) {
+	for !r.Over() {
+		select {
+		case <-r.iv.notify:
+		case <-r.c.done:
+		case <-ctx.Done():
+			return Outcome{}, context.Cause(ctx)
+		}
+	}
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	if !r.iv.over {
+		return Outcome{}, r.c.err
+	}
+	return Outcome{Error: r.iv.end.err, Exit: r.iv.exit, Timing: r.iv.timing}, nil
 }
 
 // begin makes iv the invocation under way.
@@ -360,33 +395,30 @@ func (c *Conn) begin(l *life, iv *invocation) error {
 	return nil
 }
 
-// pump moves the response from iv to w until the invocation is over.
-func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) (Outcome, error) {
+// pump moves the response from iv to w until that is complete.
+func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) error {
 	var (
 		spare   []byte // swapped with iv.data: no copy, no allocation per chunk
 		ungrant int    // consumed but not granted back yet
 		began   bool
-		ended   bool
 		gone    bool // w failed
-		out     Outcome
 	)
 	for {
 		select {
 		case <-iv.notify:
 		case <-ctx.Done():
-			return out, context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-c.done:
 			// The reader notifies before it ends, so look once more.
 		}
 		c.mu.Lock()
 		data := iv.data
 		iv.data = spare[:0]
-		start, end, over, exit, err := iv.start, iv.end, iv.over, iv.exit, c.err
-		undelivered, timing := iv.undelivered, iv.timing
+		start, end, undelivered, err := iv.start, iv.end, iv.undelivered, c.err
 		c.mu.Unlock()
 
 		if undelivered {
-			return out, ErrExited
+			return ErrExited
 		}
 		if start != nil && !began {
 			began = true
@@ -399,23 +431,18 @@ func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) (Outc
 			}
 			if ungrant += len(data); ungrant >= proto.Window/2 && end == nil {
 				if err := c.grant(ctx, iv, ungrant); err != nil {
-					return out, err
+					return err
 				}
 				ungrant = 0
 			}
 		}
 		spare = data
-		if end != nil && !ended {
-			ended = true
-			out.Error = end.err
+		if end != nil {
 			w.End(end.err)
-		}
-		if over {
-			out.Exit, out.Timing = exit, timing
-			return out, nil
+			return nil
 		}
 		if err != nil {
-			return out, err
+			return err
 		}
 	}
 }

@@ -63,7 +63,16 @@ var (
 	invokeDone  = proto.AppendJSON(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})
 )
 
-// begun returns a Conn with an invocation under way, and what Invoke returns.
+// invoke runs a whole invocation.
+func invoke(ctx context.Context, c *Conn, inv proto.Invocation, w ResponseWriter) (Outcome, error) {
+	running, err := c.Invoke(ctx, inv, nil, w)
+	if err != nil {
+		return Outcome{}, err
+	}
+	return running.Wait(ctx)
+}
+
+// begun returns a Conn with an invocation under way, and what invoke returns.
 func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, chan error) {
 	t.Helper()
 	c, g := pair(t)
@@ -73,7 +82,7 @@ func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, cha
 	}
 	result := make(chan error, 1)
 	go func() {
-		_, err := c.Invoke(t.Context(), proto.Invocation{RequestID: id, Streaming: streaming}, nil, w)
+		_, err := invoke(t.Context(), c, proto.Invocation{RequestID: id, Streaming: streaming}, w)
 		result <- err
 	}()
 	for busy := false; !busy; time.Sleep(100 * time.Microsecond) {
@@ -277,7 +286,7 @@ func FuzzGuest(f *testing.F) {
 		w := new(discard)
 		go func() {
 			defer close(done)
-			c.Invoke(ctx, proto.Invocation{RequestID: id}, nil, w)
+			invoke(ctx, c, proto.Invocation{RequestID: id}, w)
 		}()
 		go c.Start(ctx, proto.Start{})
 		if reset {

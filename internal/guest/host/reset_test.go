@@ -30,7 +30,7 @@ func TestNothingOfTheOldRuntimeCountsAfterAReset(t *testing.T) {
 	gone := make(chan error)
 	w := &under{way: make(chan struct{})}
 	go func() {
-		_, err := c.Invoke(ctx, proto.Invocation{RequestID: id}, nil, w)
+		_, err := invoke(ctx, c, proto.Invocation{RequestID: id}, w)
 		gone <- err
 	}()
 	for busy := false; !busy; time.Sleep(100 * time.Microsecond) {

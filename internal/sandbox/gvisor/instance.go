@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -485,10 +486,13 @@ func (s *instance) EndBoost() error {
 	return s.group.SetCPU(s.spec.CPUMillis)
 }
 
+// CPUTime implements sandbox.Sandbox.
+func (s *instance) CPUTime() (time.Duration, error) { return s.group.CPU() }
+
 // Stats implements sandbox.Sandbox.
 func (s *instance) Stats() (sandbox.Stats, error) {
 	var st sandbox.Stats
-	cpu, err := s.group.CPU()
+	cpu, err := s.CPUTime()
 	if err != nil {
 		return st, err
 	}

@@ -58,6 +58,7 @@ func (s *Service) Invoke(ctx context.Context, in *api.InvokeInput) (*api.InvokeO
 	var payload bytes.Buffer
 	tellTrace(ctx, req)
 	traceStart(ctx, req)
+	req.After = aws.RequestFrom(ctx).After
 	result, err := s.opts.Invoker.Invoke(ctx, req, &payload)
 	if err == nil {
 		err = tellStart(ctx, req)
