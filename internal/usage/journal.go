@@ -70,7 +70,8 @@ type Journal struct {
 	// The writer's alone.
 	file    *os.File // nil: the next write begins a segment
 	size    int64
-	number  int // of the newest segment
+	sums    segmentSums // of the segment
+	number  int         // of the newest segment
 	backlog []*batch
 	failing bool // the last write failed; it has been told
 
@@ -85,19 +86,21 @@ type Journal struct {
 // segment is one that nothing is written to any more.
 type segment struct {
 	path string
-	last uint64 // of its records
+	last uint64      // of its records
+	sums segmentSums // nil where an earlier process has written it
 }
 
 // batch is records that are written together.
 type batch struct {
 	frames   []byte
+	sums     segmentSums
 	last     uint64 // of its records
 	receipts []*Receipt
 	written  chan struct{} // closed when err is set
 	err      error
 }
 
-func newBatch() *batch { return &batch{written: make(chan struct{})} }
+func newBatch() *batch { return &batch{sums: segmentSums{}, written: make(chan struct{})} }
 
 // Open opens the journal in dir, which is made where it is missing. What a
 // crash left is made good first: lines that the log lacks are appended to it.
@@ -180,6 +183,8 @@ func (j *Journal) add(rec record, line meter.Report) *Receipt {
 	r.seq, r.batch = j.nextSeq, j.batch
 	j.nextSeq++
 	j.batch.frames = appendFrame(j.batch.frames, r.seq, body)
+	rec.Seq = r.seq
+	j.batch.sums.add(&rec)
 	j.batch.last = r.seq
 	j.batch.receipts = append(j.batch.receipts, r)
 	j.kick()
@@ -354,6 +359,9 @@ func (j *Journal) write(batches []*batch) error {
 		return fmt.Errorf("usage: %w", err)
 	}
 	j.size = size
+	for _, b := range batches {
+		j.sums.merge(b.sums)
+	}
 	if j.size >= j.opts.SegmentBytes {
 		j.endSegment(batches[len(batches)-1].last)
 	}
@@ -372,7 +380,7 @@ func (j *Journal) startSegment() error {
 	if err = errors.Join(err, f.Sync(), syncDir(j.dir)); err != nil {
 		return fmt.Errorf("usage: %w", errors.Join(err, f.Close(), os.Remove(path)))
 	}
-	j.file, j.size, j.number = f, int64(len(segmentHeader)), n
+	j.file, j.size, j.number, j.sums = f, int64(len(segmentHeader)), n, segmentSums{}
 	return nil
 }
 
@@ -383,6 +391,6 @@ func (j *Journal) endSegment(last uint64) {
 	}
 	j.file = nil
 	j.mu.Lock()
-	j.segments = append(j.segments, segment{segmentPath(j.dir, j.number), last})
+	j.segments = append(j.segments, segment{segmentPath(j.dir, j.number), last, j.sums})
 	j.mu.Unlock()
 }

@@ -127,40 +127,79 @@ func (s sums) rows() []Row {
 	return all
 }
 
-// fold adds the records of a segment to their months. Done again, after a crash
-// or in part, it changes nothing.
-func fold(dir, segment string) error {
-	fresh := map[string][]record{}
-	if _, _, err := readSegment(segment, func(r record) {
-		if row, ok := r.row(); ok {
-			fresh[row.Month()] = append(fresh[row.Month()], r)
+// segmentSums is what the records of a segment add to each month. Who writes a
+// segment keeps them, so that it need not be read again.
+type segmentSums map[string]*monthSums
+
+type monthSums struct {
+	last uint64 // of the records
+	sums sums
+}
+
+func (s segmentSums) month(name string) *monthSums {
+	m := s[name]
+	if m == nil {
+		m = &monthSums{sums: sums{}}
+		s[name] = m
+	}
+	return m
+}
+
+// add adds a record.
+func (s segmentSums) add(r *record) {
+	if row, ok := r.row(); ok {
+		m := s.month(row.Month())
+		m.sums.add(row)
+		m.last = max(m.last, r.Seq)
+	}
+}
+
+// merge adds what o has.
+func (s segmentSums) merge(o segmentSums) {
+	for name, from := range o {
+		m := s.month(name)
+		for _, r := range from.sums {
+			m.sums.add(*r)
 		}
-	}); err != nil {
+		m.last = max(m.last, from.last)
+	}
+}
+
+// fold adds the records of a segment to their months. Done again, after a crash
+// or in part, it changes nothing: a month has all of a segment or nothing.
+func (s *segment) fold(dir string) error {
+	months, err := readMonths(dir)
+	if err != nil {
 		return err
 	}
-	for name, records := range fresh {
-		path := monthPath(dir, name)
-		m, err := readMonth(path)
-		if err != nil {
+	fresh := s.sums
+	if fresh == nil {
+		// An earlier process may have written some of it to the segment before as
+		// well, where its disk was full.
+		fresh = segmentSums{}
+		if _, _, err := readSegment(s.path, func(r record) {
+			row, ok := r.row()
+			if ok && r.Seq > max(months[row.Month()].Folded, fresh.month(row.Month()).last) {
+				fresh.add(&r)
+			}
+		}); err != nil {
 			return err
 		}
-		s := sums{}
-		for _, r := range m.Rows {
-			s.add(r)
-		}
-		before := m.Folded
-		for _, r := range records {
-			if r.Seq > m.Folded {
-				row, _ := r.row()
-				s.add(row)
-				m.Folded = r.Seq
-			}
-		}
-		if m.Folded == before {
+	}
+	for name, sum := range fresh {
+		m := months[name]
+		if sum.last <= m.Folded {
 			continue
 		}
-		m.Rows = s.rows()
-		if err := m.write(path); err != nil {
+		all := sums{}
+		for _, r := range m.Rows {
+			all.add(r)
+		}
+		for _, r := range sum.sums {
+			all.add(*r)
+		}
+		m.Folded, m.Rows = sum.last, all.rows()
+		if err := m.write(monthPath(dir, name)); err != nil {
 			return err
 		}
 	}

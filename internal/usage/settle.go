@@ -199,7 +199,7 @@ func (j *Journal) foldSettled() error {
 		}
 		s := j.segments[0]
 		j.mu.Unlock()
-		if err := fold(j.dir, s.path); err != nil {
+		if err := s.fold(j.dir); err != nil {
 			return err
 		}
 		if err := os.Remove(s.path); err != nil {
@@ -243,7 +243,7 @@ func (j *Journal) recover() error {
 		if end < size {
 			j.log.Warn("usage journal: torn end of a segment left out", "file", path, "bytes", size-end)
 		}
-		j.segments = append(j.segments, segment{path, last})
+		j.segments = append(j.segments, segment{path: path, last: last})
 	}
 	j.written = max(j.nextSeq, last)
 	j.nextSeq = j.written + 1

@@ -321,7 +321,7 @@ func TestRecordsThatWereWrittenAgainCountOnce(t *testing.T) {
 		t.Errorf("%d requests, want 4", got)
 	}
 	for range 2 { // a crash between the month's file and the removal of the segment
-		if err := fold(dir, segmentPath(dir, 1)); err != nil {
+		if err := (&segment{path: segmentPath(dir, 1)}).fold(dir); err != nil {
 			t.Fatal(err)
 		}
 		if got := total(t, dir).Requests; got != 4 {
