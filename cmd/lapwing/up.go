@@ -132,6 +132,7 @@ func up(ctx context.Context, o upOptions) error {
 	if err := forgetStart(); err != nil {
 		logger.Warn("memory of the start was not given back", "error", err)
 	}
+	collectSeldom()
 	err = s.wait(ctx)
 	logger.Info("stopping: waiting for the requests and invocations under way")
 	return s.close(err)

@@ -178,7 +178,7 @@ func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 		g.options.Edge.ServeHTTP(writer, r)
 		return
 	}
-	w := newResponse(writer, g.stall)
+	w := newResponse(writer, r, g.stall)
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = newPatientBody(r.Body, w)
 	}

@@ -34,7 +34,7 @@ func TestTheRegistryIsAtV2OfEveryHostButForWhatIsSigned(t *testing.T) {
 			r.Header.Set("Authorization", tt.authorization)
 		}
 		w := httptest.NewRecorder()
-		if got := g.serveRegistry(newResponse(w, time.Minute), r, &exchange{}); got != tt.want || got != (w.Code == http.StatusTeapot) {
+		if got := g.serveRegistry(newResponse(w, r, time.Minute), r, &exchange{}); got != tt.want || got != (w.Code == http.StatusTeapot) {
 			t.Errorf("%s at %s: %t, status %d", tt.path, tt.host, got, w.Code)
 		}
 	}

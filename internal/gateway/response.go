@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
+	"lapwing.dev/lapwing/internal/edge/http1"
 )
 
 // defaultStall is how long a client may keep us waiting: for the next bytes of
@@ -21,12 +22,13 @@ type response struct {
 	http.ResponseWriter
 	control *http.ResponseController
 	stall   time.Duration
-	status  int // 0 until the header has been written
+	limited bool // the server limits how long a client may stall by itself
+	status  int  // 0 until the header has been written
 	bytes   int64
 }
 
-func newResponse(w http.ResponseWriter, stall time.Duration) *response {
-	res := &response{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
+func newResponse(w http.ResponseWriter, r *http.Request, stall time.Duration) *response {
+	res := &response{ResponseWriter: w, control: http.NewResponseController(w), stall: stall, limited: http1.HeadOf(r) != nil}
 	// The limit of the connection's previous request has no say here.
 	res.limitWrites(time.Time{})
 	return res
@@ -34,7 +36,11 @@ func newResponse(w http.ResponseWriter, stall time.Duration) *response {
 
 // limitWrites sets the time by which what was written must have left. Writers
 // without deadlines (those of tests) have no slow client either.
-func (w *response) limitWrites(t time.Time) { _ = w.control.SetWriteDeadline(t) }
+func (w *response) limitWrites(t time.Time) {
+	if !w.limited {
+		_ = w.control.SetWriteDeadline(t)
+	}
+}
 
 // Unwrap serves http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
@@ -77,20 +83,23 @@ func (w *response) FlushError() error {
 // some of it, the server reads that before it answers.
 type patientBody struct {
 	io.ReadCloser
-	control *http.ResponseController
-	stall   time.Duration
+	w *response
 }
 
 func newPatientBody(body io.ReadCloser, w *response) *patientBody {
-	b := &patientBody{body, w.control, w.stall}
+	b := &patientBody{body, w}
 	b.limitReads(time.Now().Add(w.stall))
 	return b
 }
 
-func (b *patientBody) limitReads(t time.Time) { _ = b.control.SetReadDeadline(t) } // see limitWrites
+func (b *patientBody) limitReads(t time.Time) { // see limitWrites
+	if !b.w.limited {
+		_ = b.w.control.SetReadDeadline(t)
+	}
+}
 
 func (b *patientBody) Read(p []byte) (int, error) {
-	b.limitReads(time.Now().Add(b.stall))
+	b.limitReads(time.Now().Add(b.w.stall))
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case err == nil:

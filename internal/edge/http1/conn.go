@@ -51,6 +51,7 @@ type Conn struct {
 	// state tells Shutdown what the connection does.
 	state    atomic.Int32
 	hijacked bool
+	served   bool // a request has come
 
 	// Value is for the Fast handler to keep what it knows of the connection.
 	Value any
@@ -96,7 +97,7 @@ func (c *Conn) endIfIdle() {
 func (c *Conn) serve() {
 	defer func() {
 		if p := recover(); p != nil {
-			c.s.log().Error("edge: a request made the server panic", "panic", p, "stack", string(debug.Stack()))
+			c.s.log().Error("a request made the server panic", "panic", p, "stack", string(debug.Stack()))
 		}
 		if !c.hijacked {
 			c.nc.Close()
@@ -110,7 +111,21 @@ func (c *Conn) serve() {
 			}
 			return
 		}
-		if refused := c.head.parse(raw); refused != nil {
+		if !c.served && c.tls == nil && c.s.PriorKnowledge != nil && string(raw) == preface {
+			c.hijacked = true
+			c.nc.SetReadDeadline(time.Time{})
+			c.s.PriorKnowledge(&begun{c.nc, append([]byte(preface+"\r\n\r\n"), c.buf[c.r:c.w]...)})
+			return
+		}
+		c.served = true
+		if c.s.Fast == nil {
+			raw = bytes.Clone(raw) // what the handler has of the head outlives the buffer
+		}
+		refused := c.head.parse(raw)
+		if refused == nil && len(c.head.Target) > orDefault(c.s.MaxTarget, MaxTarget) {
+			refused = errTarget
+		}
+		if refused != nil {
 			c.refuse(refused)
 			return
 		}
@@ -122,6 +137,25 @@ func (c *Conn) serve() {
 			return
 		}
 	}
+}
+
+// preface is the head with which HTTP/2 begins.
+const preface = "PRI * HTTP/2.0"
+
+// begun is a connection of which something has been read already.
+type begun struct {
+	net.Conn
+	read []byte
+}
+
+// Read implements net.Conn.
+func (b *begun) Read(p []byte) (int, error) {
+	if len(b.read) > 0 {
+		n := copy(p, b.read)
+		b.read = b.read[n:]
+		return n, nil
+	}
+	return b.Conn.Read(p)
 }
 
 // answer answers the request whose head has been parsed, and tells whether the
@@ -137,8 +171,7 @@ func (c *Conn) answer(raw []byte) bool {
 	if c.flush() != nil {
 		return false
 	}
-	// What the handler has of the head outlives the buffer.
-	if !h.own(raw) {
+	if c.s.Fast != nil && !h.own(raw) {
 		return false
 	}
 	return c.serveHandler()
@@ -174,7 +207,7 @@ func (c *Conn) hasHead() bool {
 // readHead reads the next head, and returns it without its last line end. It is
 // valid until the next read.
 func (c *Conn) readHead() ([]byte, error) {
-	searched := 0
+	searched, limit := 0, orDefault(c.s.MaxHead, MaxHead)
 	started := false
 	for {
 		// An empty line before a request is to be ignored (RFC 9112, 2.2).
@@ -184,7 +217,7 @@ func (c *Conn) readHead() ([]byte, error) {
 		b := c.buf[c.r:c.w]
 		if i := bytes.Index(b[searched:], []byte("\r\n\r\n")); i >= 0 {
 			end := searched + i
-			if end > MaxHead {
+			if end > limit {
 				return nil, errLong
 			}
 			c.r += end + 4
@@ -192,7 +225,7 @@ func (c *Conn) readHead() ([]byte, error) {
 			return b[:end], nil
 		}
 		searched = max(len(b)-3, 0)
-		if len(b) > MaxHead {
+		if len(b) > limit {
 			return nil, errLong
 		}
 		if len(b) > 0 && !started {
@@ -207,7 +240,11 @@ func (c *Conn) readHead() ([]byte, error) {
 			if c.state.Swap(idle) == ending || c.s.isClosing() {
 				return nil, io.EOF
 			}
-			c.setReadDeadline(orDefault(c.s.IdleTimeout, time.Minute), time.Second)
+			idle := orDefault(c.s.IdleTimeout, time.Minute)
+			if !c.served {
+				idle = orDefault(c.s.FirstTimeout, idle)
+			}
+			c.setReadDeadline(idle, time.Second)
 		}
 		if err := c.fill(); err != nil {
 			return nil, err
@@ -215,7 +252,11 @@ func (c *Conn) readHead() ([]byte, error) {
 	}
 }
 
-var errLong = &badRequest{http.StatusRequestEntityTooLarge, "the header is too large"}
+var (
+	errLong   = &badRequest{0, "the header is too large"}
+	errFields = &badRequest{0, "too many header fields"}
+	errTarget = &badRequest{http.StatusRequestURITooLong, "the URL is too long"}
+)
 
 // fill reads more into the buffer.
 func (c *Conn) fill() error {
@@ -344,6 +385,9 @@ func (c *Conn) writev(a, b []byte) error {
 // refuse answers a request that was not understood, and gives the viewer a moment
 // to read the answer.
 func (c *Conn) refuse(refused *badRequest) {
+	if refused == errLong || refused == errFields {
+		refused = &badRequest{orDefault(c.s.LongHead, http.StatusRequestEntityTooLarge), refused.why}
+	}
 	contentType, body := "text/plain; charset=utf-8", []byte(refused.why+"\n")
 	if c.s.Refusal != nil {
 		contentType, body = c.s.Refusal(refused.status, refused.why)
@@ -374,7 +418,8 @@ func (c *Conn) linger() {
 	io.Copy(io.Discard, io.LimitReader(c.nc, maxDiscard))
 }
 
-// own copies what h holds out of the connection's buffer.
+// own copies what h holds out of the connection's buffer, which what the handler
+// has of it outlives.
 func (h *Head) own(raw []byte) bool {
 	fields := append(make([]Field, 0, len(h.Fields)), h.Fields...)
 	*h = Head{Fields: fields}

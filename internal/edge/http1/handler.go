@@ -16,8 +16,8 @@ func (c *Conn) serveHandler() bool {
 	h := new(Head)
 	*h = c.head
 	c.head.Fields = nil
-	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), headKey{}, h))
-	watch := &watcher{Context: ctx, c: c, cancel: cancel}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	watch := &watcher{Context: ctx, c: c, head: h, cancel: cancel}
 	defer cancel(context.Canceled)
 	req, refused := c.request(h, watch)
 	if refused != nil {
@@ -61,7 +61,7 @@ func (c *Conn) call(w *response, r *http.Request) (ok bool) {
 			c.flush() // what was sent so far, without its end
 			return
 		}
-		c.s.log().Error("edge: a handler panicked", "panic", p, "stack", string(debug.Stack()))
+		c.s.log().Error("a handler panicked", "panic", p, "stack", string(debug.Stack()))
 		if w.status == 0 && !w.hijacked {
 			w.header = http.Header{}
 			w.WriteHeader(http.StatusInternalServerError)
@@ -110,6 +110,7 @@ func (r *requestBody) Close() error {
 type watcher struct {
 	context.Context
 	c      *Conn
+	head   *Head
 	cancel context.CancelCauseFunc
 
 	mu       sync.Mutex
@@ -117,6 +118,17 @@ type watcher struct {
 	readable bool          // the request has been read
 	stopped  bool          // the answer is complete
 	reading  chan struct{} // closed when the reading has ended; nil: it has not begun
+}
+
+// Value implements context.Context.
+func (w *watcher) Value(key any) any {
+	switch key {
+	case headKey{}:
+		return w.head
+	case http.LocalAddrContextKey:
+		return w.c.LocalAddr()
+	}
+	return w.Context.Value(key)
 }
 
 // Done implements context.Context.
@@ -139,7 +151,7 @@ func (w *watcher) bodyEnded() {
 // start begins the reading. w.mu is held.
 func (w *watcher) start() {
 	c := w.c
-	if !w.wanted || !w.readable || w.stopped || w.reading != nil || c.w-c.r >= MaxHead {
+	if !w.wanted || !w.readable || w.stopped || w.reading != nil || c.w-c.r >= orDefault(c.s.MaxHead, MaxHead) {
 		return
 	}
 	w.reading = make(chan struct{})

@@ -78,7 +78,7 @@ func (h *Head) parse(b []byte) *badRequest {
 			return bad("malformed header value")
 		}
 		if len(h.Fields) == MaxFields {
-			return &badRequest{http.StatusRequestEntityTooLarge, "too many header fields"}
+			return errFields
 		}
 		h.Fields = append(h.Fields, f)
 		switch len(f.Name) {
@@ -130,9 +130,6 @@ func (h *Head) requestLine(line []byte) *badRequest {
 			return &badRequest{http.StatusHTTPVersionNotSupported, "unsupported version"}
 		}
 		return bad("malformed version")
-	}
-	if len(h.Target) > MaxTarget {
-		return &badRequest{http.StatusRequestURITooLong, "the URL is too long"}
 	}
 	for _, c := range h.Target {
 		if c <= ' ' || c == 0x7f {

@@ -55,7 +55,7 @@ func (w *response) Header() http.Header { return w.header }
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
 	if w.hijacked || w.status != 0 {
-		w.c.s.log().Error("edge: a second status", "status", status)
+		w.c.s.log().Error("a second status", "status", status)
 		return
 	}
 	if status < 100 || status > 999 {

@@ -35,9 +35,10 @@ import (
 )
 
 const (
-	// MaxHead is the largest request line and header together, in bytes.
+	// MaxHead is the largest request line and header together, in bytes, where a
+	// Server says nothing else.
 	MaxHead = 32 << 10
-	// MaxTarget is the longest URL, in bytes.
+	// MaxTarget is the longest URL, in bytes, where a Server says nothing else.
 	MaxTarget = 8 << 10
 	// MaxFields is the largest number of header fields.
 	MaxFields = 512
@@ -70,11 +71,19 @@ type Server struct {
 	// Refusal makes the body of an answer to a request that is not understood, and
 	// its Content-Type; nil: a line of text.
 	Refusal func(status int, why string) (contentType string, body []byte)
-	// HeaderTimeout is how long a head may take from its first byte on, IdleTimeout
-	// how long the next one may be in coming, BodyTimeout how long the next bytes of
+	// MaxHead and MaxTarget are limits of this server; 0 stands for the constants. A
+	// head that is longer, or has more fields, is answered with the status LongHead; 0
+	// stands for 413.
+	MaxHead, MaxTarget, LongHead int
+	// PriorKnowledge takes over a connection in clear text whose client begins to
+	// speak HTTP/2 (RFC 9113, 3.3), as it came; nil: such a client is refused.
+	PriorKnowledge func(net.Conn)
+	// HeaderTimeout is how long a head may take from its first byte on, FirstTimeout
+	// how long the first one of a connection may be in coming (0: as the next),
+	// IdleTimeout how long the next one may be in coming, BodyTimeout how long the next bytes of
 	// a body may be, and WriteTimeout how long a viewer may take none of an answer.
-	// 0 stands for 30 s, 60 s, 60 s and 60 s.
-	HeaderTimeout, IdleTimeout, BodyTimeout, WriteTimeout time.Duration
+	// 0 stands for 30 s, and for 60 s.
+	HeaderTimeout, FirstTimeout, IdleTimeout, BodyTimeout, WriteTimeout time.Duration
 	// MaxConns is the largest number of connections; 0: any.
 	MaxConns int
 	Logger   *slog.Logger
@@ -217,7 +226,7 @@ func (s *Server) log() *slog.Logger {
 	return slog.Default()
 }
 
-func orDefault(d, standard time.Duration) time.Duration {
+func orDefault[T int | time.Duration](d, standard T) T {
 	if d > 0 {
 		return d
 	}
