@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"lapwing.dev/lapwing/internal/aws"
 )
 
 // start serves a handler on a new port.
@@ -176,6 +178,48 @@ func TestServerLimitsHeaders(t *testing.T) {
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("status %d", res.StatusCode)
+	}
+}
+
+func TestServerLetsGoOfClientsThatKeepItWaiting(t *testing.T) {
+	read := make(chan error, 1)
+	s := NewServer(ServerOptions{Logger: slog.New(slog.DiscardHandler), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		res := newResponse(w, r, time.Hour)
+		_, err := io.ReadAll(newPatientBody(r.Body, res))
+		read <- err
+	})})
+	for _, limit := range []*time.Duration{&s.http1.HeaderTimeout, &s.http1.FirstTimeout, &s.http1.BodyTimeout} {
+		if *limit == 0 || *limit > time.Minute {
+			t.Errorf("a client may take %v", *limit)
+		}
+		*limit = 20 * time.Millisecond
+	}
+	addr := serveOn(t, s, nil)
+	for name, send := range map[string]string{
+		"nothing":         "",
+		"half a header":   "GET / HTTP/1.1\r\nHost: a\r\nX-A: ",
+		"half a body":     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc",
+		"half of a chunk": "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+	} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, send); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(c); err != nil { // until the server closes it
+			t.Errorf("%s: %v", name, err)
+		}
+		if strings.HasPrefix(send, "POST") {
+			if e, ok := errors.AsType[*aws.Error](<-read); !ok || e.Code != "RequestTimeout" {
+				t.Errorf("%s: the body ended with %v", name, e)
+			}
+		}
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
