@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/edge/cache"
+	"lapwing.dev/lapwing/internal/edge/tier"
 )
 
 // answer is a response on its way to the viewer.
@@ -21,6 +22,8 @@ type answer struct {
 
 	result string // Hit, Miss …: X-Cache and x-edge-result-type
 	detail string // more of errors; empty: result
+	// layer is that of another location whose cache had a hit; Edge: none had.
+	layer tier.Level
 	// age is the object's, from the cache; negative: it does not come from there.
 	age time.Duration
 	// own tells that the edge made the answer itself, and bare that it is the last
@@ -31,6 +34,9 @@ type answer struct {
 	// failure is the detail of a stored failure of an origin, which has no body of
 	// its own.
 	failure string
+
+	// cut tells that the end of the body cannot be told from a broken connection.
+	cut bool
 
 	firstByte time.Duration // of the origin's answer; 0: it was not asked
 }

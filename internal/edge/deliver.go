@@ -133,7 +133,7 @@ func (x *exchange) send(a *answer) {
 		x.plan.Respond(h, &x.request)
 	}
 	x.ownResponseHeaders(a, h)
-	x.out.status, x.out.result, x.out.detail = a.status, a.result, a.detail
+	x.out.status, x.out.result, x.out.detail = a.status, a.result, detailOf(a)
 	x.out.fromOrigin.first = a.firstByte
 	if !bodyAllowed(a.status) {
 		delete(h, "Content-Length")

@@ -71,20 +71,6 @@ func newLocation(t *testing.T, handler http.Handler, options ...option) *locatio
 	if l.record, err = distribution.Open(t.Context(), l.store); err != nil {
 		t.Fatal(err)
 	}
-	objects, err := cache.Open(cache.Options{Memory: 64 << 20, Logger: quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = objects.Close() })
-	o := Options{
-		Records: l.record, Cache: objects, Logger: quiet(), Location: "TST50-P1",
-		Origins: origin.New(origin.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
-		Log: func(r *accesslog.Record) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.logs = append(l.logs, r)
-		},
-	}
 	l.d = &distribution.Distribution{
 		Format: distribution.Format, ID: "E1LAPWING00001", ARN: "arn:aws:cloudfront::123456789012:distribution/E1LAPWING00001",
 		DomainName: host, Enabled: true, Aliases: []string{"www.example.net", "*.example.org"}, HTTP2: true,
@@ -96,15 +82,35 @@ func newLocation(t *testing.T, handler http.Handler, options ...option) *locatio
 		}},
 		Geo: distribution.GeoRestriction{Mode: "none"},
 	}
+	l.serve(l.d, options...)
+	return l
+}
+
+// serve starts the location's server, with a distribution that options change.
+func (l *location) serve(d *distribution.Distribution, options ...option) {
+	l.t.Helper()
+	objects, err := cache.Open(cache.Options{Memory: 64 << 20, Logger: quiet()})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = objects.Close() })
+	o := Options{
+		Records: l.record, Cache: objects, Logger: quiet(), Location: "TST50-P1",
+		Origins: origin.New(origin.Options{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
+		Log: func(r *accesslog.Record) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.logs = append(l.logs, r)
+		},
+	}
 	for _, f := range options {
-		f(&o, l.d)
+		f(&o, d)
 	}
 	l.put(*l.d)
 	l.server = New(o)
-	t.Cleanup(l.server.Close)
+	l.t.Cleanup(l.server.Close)
 	l.front = httptest.NewServer(l.server)
-	t.Cleanup(l.front.Close)
-	return l
+	l.t.Cleanup(l.front.Close)
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

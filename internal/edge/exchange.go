@@ -10,6 +10,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
 	"lapwing.dev/lapwing/internal/edge/policy"
+	"lapwing.dev/lapwing/internal/edge/tier"
 )
 
 // Limits of a viewer's request, in bytes ("Quotas").
@@ -38,6 +39,11 @@ type exchange struct {
 	// body is nil for none, length -1 where it is not known.
 	body   io.Reader
 	length int64
+
+	// level is not that of viewers where another location asks; origin is then the
+	// member of an origin group that it wants asked.
+	level  tier.Level
+	origin string
 
 	out sent // what the viewer got, for the log
 }

@@ -13,6 +13,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/compress"
 	"lapwing.dev/lapwing/internal/edge/freshness"
 	"lapwing.dev/lapwing/internal/edge/origin"
+	"lapwing.dev/lapwing/internal/edge/tier"
 )
 
 // Short names for what an object may be used for.
@@ -35,6 +36,7 @@ const noteFailure = "failure"
 type lead struct {
 	// result and firstByte are set before the fill has an object.
 	result    string
+	layer     tier.Level // of the cache that had a hit
 	firstByte time.Duration
 	// own has the answer where it turned out to be for this viewer only.
 	own chan ownAnswer
@@ -106,13 +108,14 @@ func (x *exchange) lead(key cache.Key, part string, f *cache.Fill) *lead {
 // refresh fetches a stale object, or part, anew in the background, unless that is
 // under way.
 func (x *exchange) refresh(key cache.Key, part string) {
-	if f := x.s.cache.Lead(key); f != nil {
+	if f := x.s.cache.Lead(key, int(x.depth())); f != nil {
 		x.fill(key, part, f, &lead{gone: true})
 	}
 }
 
 func (x *exchange) fill(key cache.Key, part string, f *cache.Fill, l *lead) {
 	w := &filler{s: x.s, j: x.job(), f: f, key: key, part: part, lead: l, path: x.invalidationPath()}
+	w.j.level = tier.Level(f.Depth())
 	w.j.dropConditions()
 	if part != "" {
 		w.j.header["Range"] = []string{part}
@@ -163,6 +166,9 @@ func (w *filler) run() {
 	w.lead.firstByte = a.received.Sub(a.requested)
 	if a.result != "" {
 		w.lead.result = a.result
+	}
+	if a.from != nil {
+		w.lead.layer = a.from.Layer
 	}
 	switch {
 	case w.stale != nil && a.status == http.StatusNotModified:
@@ -215,7 +221,7 @@ func (w *filler) store(f *cache.Fill, a *fetched, life freshness.Lifetime) {
 // the viewer and the object are of that kind ("Serving compressed files").
 func (w *filler) compress(a *fetched) {
 	c := w.j.coding
-	if c == "" || a.body == nil || a.length < 0 {
+	if c == "" || a.from != nil || a.body == nil || a.length < 0 {
 		return
 	}
 	a.header["Content-Length"] = []string{strconv.FormatInt(a.length, 10)}
@@ -239,6 +245,11 @@ func copyBuffered(w io.Writer, r io.Reader) (int64, error) {
 
 // lifetime is how long an answer may be used. A part may as long as the whole.
 func (w *filler) lifetime(a *fetched) freshness.Lifetime {
+	if a.from != nil && a.from.Lifetime != nil {
+		life := *a.from.Lifetime // as the location that asked the origin found
+		life.Received = a.received
+		return life
+	}
 	status := a.status
 	if status == http.StatusPartialContent && w.part != "" {
 		status = http.StatusOK
@@ -318,7 +329,7 @@ func (w *filler) failed(err error) {
 // was asked for, and has those who wait for the part take it from there.
 func (w *filler) switchToWhole(a *fetched, life freshness.Lifetime) {
 	w.unlink()
-	whole := w.s.cache.Lead(w.whole)
+	whole := w.s.cache.Lead(w.whole, w.f.Depth())
 	w.f.Abort(errWhole)
 	if whole != nil { // else somebody fetches it already
 		w.store(whole, a, life)

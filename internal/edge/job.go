@@ -11,11 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"lapwing.dev/lapwing/internal/edge/cache"
 	"lapwing.dev/lapwing/internal/edge/compress"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/freshness"
 	"lapwing.dev/lapwing/internal/edge/origin"
 	"lapwing.dev/lapwing/internal/edge/policy"
+	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/edge/trigger"
 )
 
@@ -30,6 +32,7 @@ type job struct {
 	secure bool
 
 	method, path, query string
+	asked               string // the host that the viewer asked for
 	host                string // forwarded; empty: the origin's own
 	header              http.Header
 	body                io.Reader // nil: none
@@ -38,6 +41,13 @@ type job struct {
 	// coding is what an object is compressed by for those who will share it; empty:
 	// nothing.
 	coding compress.Coding
+
+	// key is the object's. Locations above level are asked for it before an origin is.
+	key   cache.Key
+	level tier.Level
+	// origin is the id of the one origin that is asked, of a group; empty: the
+	// behaviour's.
+	origin string
 }
 
 // job makes the request to the origin for a viewer's.
@@ -45,14 +55,21 @@ func (x *exchange) job() *job {
 	f := x.plan.Forward(&x.request)
 	j := &job{
 		s: x.s, site: x.site, plan: x.plan, id: x.id, client: x.client.Addr(), secure: x.secure,
-		method: x.request.Method, path: x.request.Path, query: f.Query, host: f.Host, header: f.Header,
-		body: x.body, length: x.length,
+		method: x.request.Method, path: x.request.Path, query: f.Query, asked: x.request.Host, host: f.Host, header: f.Header,
+		body: x.body, length: x.length, level: tier.Shield, origin: x.origin,
+	}
+	if x.tiered() {
+		j.level, j.key = x.level, x.key("")
 	}
 	if isGRPC(x.r) && x.plan.Behaviour.GRPC {
 		j.passGRPC(x.request.Header)
 	}
 	if x.plan.Behaviour.Compress {
 		j.coding = coding(x.plan.Encodings(&x.request))
+	}
+	if x.level > tier.Edge { // the location that the viewer came to has added its own
+		j.header["Via"], j.header["X-Forwarded-For"] = x.request.Header["Via"], x.request.Header["X-Forwarded-For"]
+		return j
 	}
 	via := x.request.Header["Via"]
 	j.header["Via"] = append(slices.Clone(via), viaVersion(x.r)+" "+x.s.viaOrigin)
@@ -123,6 +140,8 @@ type fetched struct {
 	requested, received time.Time
 	// cut tells that the end of the body cannot be told from a broken connection.
 	cut bool
+	// from tells of an answer that another location gave; nil: none did.
+	from *tier.Reply
 	// trailer returns what has come after the body, once that has been read.
 	trailer func() http.Header
 }
@@ -134,10 +153,17 @@ func (f *fetched) close() {
 	}
 }
 
-// ask asks the behaviour's origin, or the members of its origin group in turn. An
-// error is an *origin.Error, a *trigger.Error, or the end of ctx.
+// ask asks the regional edge cache, where there is one, or else the behaviour's
+// origin, or the members of its origin group in turn. An error is an *origin.Error, a
+// *trigger.Error, or the end of ctx.
 func (j *job) ask(ctx context.Context) (*fetched, error) {
+	if f, err := j.askRegional(ctx); f != nil || err != nil {
+		return f, err
+	}
 	id := j.plan.Behaviour.Origin
+	if j.origin != "" {
+		id = j.origin
+	}
 	group := j.site.groups[id]
 	if group == nil {
 		return j.askOne(ctx, j.site.origins[id])
@@ -166,10 +192,14 @@ func failsOver(g *distribution.OriginGroup, f *fetched, err error) bool {
 
 var errNoOrigin = errors.New("the behaviour names no origin of the distribution")
 
-// askOne asks one origin, with its functions before and after.
+// askOne asks one origin: its shield, where it has one, or else itself, with its
+// functions before and after.
 func (j *job) askOne(ctx context.Context, o *distribution.Origin) (*fetched, error) {
 	if o == nil {
 		return nil, &origin.Error{Detail: origin.OriginFailure, Err: errNoOrigin}
+	}
+	if f, err := j.askShield(ctx, o); f != nil || err != nil {
+		return f, err
 	}
 	r := &origin.Request{
 		Origin: o, Secure: j.secure, Method: j.method, Path: j.path, Query: j.query, Host: j.host,

@@ -57,6 +57,7 @@ func (x *exchange) key(part string) cache.Key {
 	b = append(b, 0)
 	b = x.plan.AppendKey(b, &x.request)
 	b = append(b, part...)
+	b = append(b, x.origin...) // what one member of a group says is not the group's answer
 	return sha256.Sum256(b)
 }
 
@@ -119,17 +120,20 @@ func (x *exchange) alone() (*answer, error) {
 func (f *fetched) answer() *answer {
 	a := &answer{
 		status: f.status, header: f.header, body: f.body, length: f.length, result: resultMiss, age: -1, trailer: f.trailer,
-		firstByte: f.received.Sub(f.requested),
+		firstByte: f.received.Sub(f.requested), cut: f.cut,
 	}
 	if f.result != "" {
 		a.result = f.result
+	}
+	if f.from != nil {
+		a.layer = f.from.Layer
 	}
 	return a
 }
 
 // shared has one request to the origin answer all who want the object by now.
 func (x *exchange) shared(key cache.Key, part string) (*answer, error) {
-	f, leads := x.s.cache.Fill(key)
+	f, leads := x.s.cache.Fill(key, int(x.depth()))
 	if f == nil {
 		return x.alone()
 	}
@@ -170,7 +174,7 @@ func (x *exchange) filled(o *cache.Object, l *lead) *answer {
 		return hit(o, now, resultHit)
 	}
 	a := hit(o, now, l.result)
-	a.firstByte = l.firstByte
+	a.firstByte, a.layer = l.firstByte, l.layer
 	if l.result == resultMiss && a.age == 0 {
 		a.age = -1
 	}

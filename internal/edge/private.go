@@ -14,7 +14,7 @@ import (
 // be revalidated at each use, as CloudFront does with what has no lifetime but a
 // validator. One that sets cookies is its viewer's alone.
 func keeps(a *fetched, life freshness.Lifetime) bool {
-	return life.Store && life.TTL == 0 && a.status == http.StatusOK && a.result == "" && a.body != nil && !a.cut &&
+	return life.Store && life.TTL == 0 && a.status == http.StatusOK && a.result != resultOf(true) && a.body != nil && !a.cut &&
 		freshness.ValidatorsOf(a.header).Any() && a.header["Set-Cookie"] == nil && a.header["Vary"] == nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
 	"lapwing.dev/lapwing/internal/edge/origin"
+	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/edge/trigger"
 )
 
@@ -38,6 +39,8 @@ type Options struct {
 	// AltSvc is the Alt-Svc header of distributions with HTTP/3, e.g.
 	// `h3=":443"; ma=86400`; empty: there is no HTTP/3 here.
 	AltSvc string
+	// Tiers are the locations that are asked before origins are; nil: none.
+	Tiers *tier.Network
 	// Log takes a record of each request, which it owns; nil: nobody does.
 	Log func(*accesslog.Record)
 	// Count is told of each hit of which there is no record, with the bytes of answer
@@ -84,6 +87,9 @@ func (s *Server) Close() {
 	s.fetches.Wait()
 	s.follow.watches.Wait()
 	s.options.Origins.Close()
+	if s.options.Tiers != nil {
+		s.options.Tiers.Close()
+	}
 }
 
 // Serves tells whether a host name, as a Host header or TLS has it, is that of a

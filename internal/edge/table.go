@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/policy"
@@ -153,6 +154,8 @@ type follower struct {
 	table   atomic.Pointer[table]
 	mu      sync.Mutex
 	applied distribution.Revisions
+	begins  distribution.Revisions // what is being applied, or has been
+	changed chan struct{}          // closed when applied changes, if anybody waits
 	watches sync.WaitGroup
 }
 
@@ -163,21 +166,60 @@ func (s *Server) Applied() distribution.Revisions {
 	return s.follow.applied
 }
 
+// begun returns the revisions of distributions and invalidations of which something
+// may have been applied.
+func (f *follower) begun() (distributions, invalidations uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.begins.Distributions, f.begins.Invalidations
+}
+
+// await waits until the server has applied these revisions, for as long as that may
+// take, and tells whether it has.
+func (f *follower) await(ctx context.Context, patience time.Duration, distributions, invalidations uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		f.mu.Lock()
+		if f.applied.Distributions >= distributions && f.applied.Invalidations >= invalidations {
+			f.mu.Unlock()
+			return true
+		}
+		if f.changed == nil {
+			f.changed = make(chan struct{})
+		}
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // start loads what is there and watches the collections until ctx ends.
 func (f *follower) start(ctx context.Context) {
 	r := f.s.options.Records
 	f.table.Store(newTable(map[string]*site{}))
-	follow(ctx, f, r.Distributions, &f.applied.Distributions, f.distribution)
-	follow(ctx, f, r.Invalidations, &f.applied.Invalidations, f.invalidation)
+	follow(ctx, f, r.Distributions, &f.begins.Distributions, &f.applied.Distributions, f.distribution)
+	follow(ctx, f, r.Invalidations, &f.begins.Invalidations, &f.applied.Invalidations, f.invalidation)
 }
 
 // follow applies the changes of one collection, in order. What is there now is
 // applied before it returns, so that no viewer meets an edge that knows nothing.
-func follow[T any](ctx context.Context, f *follower, c *state.Collection[T], applied *uint64, apply func(state.Change[T])) {
+func follow[T any](ctx context.Context, f *follower, c *state.Collection[T], begun, applied *uint64, apply func(state.Change[T])) {
 	one := func(change state.Change[T]) {
+		f.mu.Lock()
+		*begun = max(*begun, change.Revision)
+		f.mu.Unlock()
 		apply(change)
 		f.mu.Lock()
 		*applied = max(*applied, change.Revision)
+		if f.changed != nil {
+			close(f.changed)
+			f.changed = nil
+		}
 		f.mu.Unlock()
 	}
 	for _, item := range c.List("") {

@@ -7,7 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"lapwing.dev/lapwing/internal/edge/tier"
 )
+
+// layers are the names of caches ("Server-Timing header").
+var layers = map[tier.Level]string{tier.Edge: "EDGE", tier.Regional: "REC", tier.Shield: "Origin Shield"}
 
 // timing adds the Server-Timing header, to as many answers as the response headers
 // policy says, and to those of viewers who ask for it ("Server-Timing header").
@@ -29,7 +34,7 @@ func (x *exchange) timing(a *answer, h http.Header) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s,cdn-pop;desc=%q,cdn-rid;desc=%q", cache, x.s.options.Location, x.id)
 	if a.result == resultHit {
-		b.WriteString(`,cdn-hit-layer;desc="EDGE"`)
+		fmt.Fprintf(&b, ",cdn-hit-layer;desc=%q", layers[a.layer])
 	}
 	if a.firstByte > 0 {
 		b.WriteString(",cdn-upstream-fbl;dur=" + milliseconds(a.firstByte))

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lapwing.dev/lapwing/internal/edge/tier"
 )
 
 // idleWebSocket is how long a WebSocket connection may be silent ("Using
@@ -36,6 +38,7 @@ func hasToken(lines []string, token string) bool {
 // bytes until one of them ends or neither says anything.
 func (x *exchange) upgrade() {
 	j := x.job()
+	j.level = tier.Shield // a connection goes straight to the origin
 	j.header["Connection"], j.header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
 	for name, v := range x.request.Header {
 		if strings.HasPrefix(name, "Sec-Websocket-") {

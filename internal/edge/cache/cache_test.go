@@ -41,7 +41,7 @@ func head(path string) Head {
 
 func store(t *testing.T, s *Store, k Key, h Head, body string) {
 	t.Helper()
-	f, leader := s.Fill(k)
+	f, leader := s.Fill(k, 0)
 	if !leader {
 		t.Fatal("somebody else fills")
 	}
@@ -93,8 +93,8 @@ func TestStoredObjectIsFoundUntilItIsInvalidated(t *testing.T) {
 
 func TestWaitersReadWhatTheLeaderWritesWhileItArrives(t *testing.T) {
 	s := open(t, Options{})
-	f, _ := s.Fill(key("a"))
-	w, leader := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, leader := s.Fill(key("a"), 0)
 	if leader || w != f {
 		t.Fatal("the second request does not wait")
 	}
@@ -125,8 +125,8 @@ func TestWaitersReadWhatTheLeaderWritesWhileItArrives(t *testing.T) {
 
 func TestFetchEndsWhenNobodyWaits(t *testing.T) {
 	s := open(t, Options{})
-	f, _ := s.Fill(key("a"))
-	w, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, _ := s.Fill(key("a"), 0)
 	f.Leave()
 	if f.Context().Err() != nil {
 		t.Fatal("the fetch ended though somebody waits")
@@ -139,13 +139,13 @@ func TestFetchEndsWhenNobodyWaits(t *testing.T) {
 
 func TestUnsharedAnswerFreesTheWaitersAndThoseWhoCome(t *testing.T) {
 	s := open(t, Options{})
-	f, _ := s.Fill(key("a"))
-	w, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, _ := s.Fill(key("a"), 0)
 	f.Unshared()
 	if _, err := w.Object(t.Context()); !errors.Is(err, ErrUnshared) {
 		t.Errorf("a waiter got %v", err)
 	}
-	if f, leader := s.Fill(key("a")); f != nil || leader {
+	if f, leader := s.Fill(key("a"), 0); f != nil || leader {
 		t.Error("the next request waits or leads")
 	}
 }

@@ -253,7 +253,7 @@ func TestTiersStayWithinTheirBounds(t *testing.T) {
 				if i%50 == 0 {
 					n = 2 << 20
 				}
-				f, _ := s.Fill(key(name))
+				f, _ := s.Fill(key(name), 0)
 				f.Begin(head(name))
 				f.Write(bodyOf(name, n))
 				f.Commit()
@@ -360,7 +360,7 @@ func TestManyInvalidationsAreForgottenOnceObjectsWereLookedThrough(t *testing.T)
 	s := openOnDisk(t, Options{})
 	store(t, s, key("a"), head("/p/1"), "a")
 	store(t, s, key("b"), head("/b"), "b")
-	f, _ := s.Fill(key("c"))
+	f, _ := s.Fill(key("c"), 0)
 	var all []string
 	for i := range maxPaths + 1 {
 		all = append(all, fmt.Sprintf("/p/%d", i))

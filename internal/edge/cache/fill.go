@@ -28,6 +28,7 @@ type Fill struct {
 	store *Store
 	key   Key
 	epoch uint64
+	depth int
 	ctx   context.Context
 	stop  context.CancelCauseFunc
 
@@ -56,12 +57,14 @@ type Fill struct {
 	readers map[*Body]int64 // the offsets that they have come to
 }
 
-// Fill joins the fetch of a key, or begins one, which the caller then leads. It is
+// Fill joins the fetch of a key, or begins one, which the caller then leads. A fetch
+// of some depth asks only others that are deeper, so that it joins none that is less
+// deep: these may be waiting for it. It is
 // nil where the answers of a key are known not to be for sharing: then the caller
 // asks the origin for itself. Who has got a Fill calls Object once, or Leave. Who
 // leads calls Get once more before it asks the origin: the fill before this one may
 // have ended since it missed.
-func (s *Store) Fill(k Key) (f *Fill, leader bool) {
+func (s *Store) Fill(k Key, depth int) (f *Fill, leader bool) {
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -72,18 +75,18 @@ func (s *Store) Fill(k Key) (f *Fill, leader bool) {
 		delete(sh.unshared, k)
 	}
 	// Who comes after an invalidation must not get what was fetched before it.
-	if f = sh.fills[k]; f != nil && f.epoch == s.epochs.now.Load() && f.join() {
+	if f = sh.fills[k]; f != nil && f.epoch == s.epochs.now.Load() && f.depth >= depth && f.join() {
 		return f, false
 	}
 	f = s.newFill(k)
-	f.claims = 1
+	f.depth, f.claims = depth, 1
 	sh.fills[k] = f
 	return f, true
 }
 
-// Lead begins the fetch of a key for no viewer, which goes on until its end. It is
-// nil if one is under way, or nothing is shared under the key.
-func (s *Store) Lead(k Key) *Fill {
+// Lead begins the fetch of a key for no viewer, which goes on until its end; its
+// depth is as in Fill. It is nil if one is under way, or nothing is shared under the key.
+func (s *Store) Lead(k Key, depth int) *Fill {
 	sh := s.shard(k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -91,7 +94,7 @@ func (s *Store) Lead(k Key) *Fill {
 		return nil
 	}
 	f := s.newFill(k)
-	f.detached = true
+	f.depth, f.detached = depth, true
 	sh.fills[k] = f
 	return f
 }
@@ -115,6 +118,9 @@ func (s *Store) newFill(k Key) *Fill {
 	f.ctx, f.stop = context.WithCancelCause(s.ctx)
 	return f
 }
+
+// Depth is what the fetch was begun with.
+func (f *Fill) Depth() int { return f.depth }
 
 // join counts one more viewer, unless the fill has ended or cannot be read from
 // its beginning any more.

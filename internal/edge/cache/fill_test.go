@@ -38,10 +38,10 @@ func TestManyReadersOfAFillGetTheirRanges(t *testing.T) {
 		for _, known := range []bool{true, false} {
 			s := openOnDisk(t, Options{})
 			body := bodyOf("a", n)
-			f, _ := s.Fill(key("a"))
+			f, _ := s.Fill(key("a"), 0)
 			var g sync.WaitGroup
 			for i := range 20 {
-				w, leader := s.Fill(key("a"))
+				w, leader := s.Fill(key("a"), 0)
 				if leader {
 					t.Fatal("two lead")
 				}
@@ -88,7 +88,7 @@ func TestManyReadersOfAFillGetTheirRanges(t *testing.T) {
 func TestCutBodyIsNotStoredAndItsReadersFail(t *testing.T) {
 	for _, n := range []int{100, large} {
 		s := openOnDisk(t, Options{})
-		f, _ := s.Fill(key("a"))
+		f, _ := s.Fill(key("a"), 0)
 		h := head("/a")
 		h.Length = int64(n)
 		f.Begin(h)
@@ -164,12 +164,12 @@ func TestFullDiskServesOn(t *testing.T) {
 func serveWhole(t *testing.T, s *Store, n int) {
 	t.Helper()
 	body := bodyOf("whole", n)
-	f, _ := s.Fill(key("whole"))
+	f, _ := s.Fill(key("whole"), 0)
 	var g sync.WaitGroup
 	for i := range 2 {
 		w := f
 		if i > 0 {
-			w, _ = s.Fill(key("whole"))
+			w, _ = s.Fill(key("whole"), 0)
 		}
 		g.Go(func() {
 			o, err := w.Object(t.Context())
@@ -202,7 +202,7 @@ func serveWhole(t *testing.T, s *Store, n int) {
 func TestLateViewerOfAPassingBodyAsksForItself(t *testing.T) {
 	s := openOnDisk(t, Options{Disk: 1 << 20})
 	defer s.Close()
-	f, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
 	f.Begin(head("/a"))
 	o, err := f.Object(t.Context())
 	if err != nil {
@@ -218,7 +218,7 @@ func TestLateViewerOfAPassingBodyAsksForItself(t *testing.T) {
 	if _, err := io.CopyN(io.Discard, b, 8<<20); err != nil {
 		t.Fatal(err)
 	}
-	if w, leader := s.Fill(key("a")); !leader {
+	if w, leader := s.Fill(key("a"), 0); !leader {
 		t.Error("a late viewer joins a fill whose beginning is gone")
 	} else {
 		w.Leave()
@@ -233,8 +233,8 @@ func TestLateViewerOfAPassingBodyAsksForItself(t *testing.T) {
 func TestReaderThatLeavesDoesNotHoldUpAPassingBody(t *testing.T) {
 	s := openOnDisk(t, Options{Disk: 1 << 20})
 	defer s.Close()
-	f, _ := s.Fill(key("a"))
-	w, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, _ := s.Fill(key("a"), 0)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -264,13 +264,13 @@ func TestReaderThatLeavesDoesNotHoldUpAPassingBody(t *testing.T) {
 func TestAbortReachesWaitersAndReaders(t *testing.T) {
 	s := open(t, Options{})
 	boom := errors.New("boom")
-	f, _ := s.Fill(key("a"))
-	w, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, _ := s.Fill(key("a"), 0)
 	f.Abort(boom)
 	if _, err := w.Object(t.Context()); !errors.Is(err, boom) {
 		t.Errorf("the waiter got %v", err)
 	}
-	if f2, leader := s.Fill(key("a")); !leader || f2 == f {
+	if f2, leader := s.Fill(key("a"), 0); !leader || f2 == f {
 		t.Error("the next request joins a fetch that failed")
 	}
 }
@@ -281,8 +281,8 @@ func TestResolveAnswersAllWithAnObject(t *testing.T) {
 	body := bodyOf("a", large)
 	store(t, s, key("a"), head("/a"), string(body))
 	o, _ := s.Get(key("a"))
-	f, _ := s.Fill(key("a"))
-	w, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, _ := s.Fill(key("a"), 0)
 	fresh := s.Refresh(key("a"), o, *o.Head)
 	f.Resolve(fresh)
 	o.Release()
@@ -302,9 +302,9 @@ func TestResolveAnswersAllWithAnObject(t *testing.T) {
 
 func TestInvalidationSplitsAFetchUnderWay(t *testing.T) {
 	s := open(t, Options{})
-	f, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
 	invalidate(t, s, "/a")
-	g, leader := s.Fill(key("a"))
+	g, leader := s.Fill(key("a"), 0)
 	if !leader {
 		t.Fatal("a request after an invalidation joins a fetch from before it")
 	}
@@ -324,15 +324,15 @@ func TestUnsharedIsForgottenAfterAWhile(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer s.Close()
-		f, _ := s.Fill(key("a"))
+		f, _ := s.Fill(key("a"), 0)
 		f.Unshared()
 		f.Leave()
 		time.Sleep(unsharedFor - time.Millisecond)
-		if f, _ := s.Fill(key("a")); f != nil {
+		if f, _ := s.Fill(key("a"), 0); f != nil {
 			t.Error("forgotten too early")
 		}
 		time.Sleep(2 * time.Millisecond)
-		f, leader := s.Fill(key("a"))
+		f, leader := s.Fill(key("a"), 0)
 		if !leader {
 			t.Fatal("still remembered")
 		}
@@ -342,8 +342,8 @@ func TestUnsharedIsForgottenAfterAWhile(t *testing.T) {
 
 func TestWaiterThatGivesUpGetsItsOwnCause(t *testing.T) {
 	s := open(t, Options{})
-	f, _ := s.Fill(key("a"))
-	w, _ := s.Fill(key("a"))
+	f, _ := s.Fill(key("a"), 0)
+	w, _ := s.Fill(key("a"), 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := w.Object(ctx); !errors.Is(err, context.Canceled) {
@@ -354,11 +354,11 @@ func TestWaiterThatGivesUpGetsItsOwnCause(t *testing.T) {
 
 func TestLeadIsForOneAndGoesOnWithoutViewers(t *testing.T) {
 	s := open(t, Options{})
-	f := s.Lead(key("a"))
-	if f == nil || s.Lead(key("a")) != nil {
+	f := s.Lead(key("a"), 0)
+	if f == nil || s.Lead(key("a"), 0) != nil {
 		t.Fatal("none leads, or two")
 	}
-	w, leader := s.Fill(key("a"))
+	w, leader := s.Fill(key("a"), 0)
 	if leader {
 		t.Fatal("a viewer leads too")
 	}

@@ -25,7 +25,7 @@ func workUntilKilled(dir string) error {
 	for i := 0; ; i++ {
 		n := []int{10, 5000, 200_000, 3 << 20}[i%4]
 		name := fmt.Sprintf("%d-%d", i, n)
-		f, leader := s.Fill(key(name))
+		f, leader := s.Fill(key(name), 0)
 		if !leader {
 			return fmt.Errorf("%s is there", name)
 		}

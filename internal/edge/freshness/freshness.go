@@ -90,6 +90,21 @@ func (l Lifetime) Age(now time.Time) time.Duration {
 	return (l.InitialAge + max(now.Sub(l.Received), 0)).Truncate(time.Second)
 }
 
+// At returns the lifetime as of a later time, for another cache that has the answer
+// from this one: what is left of each span. The two together keep the answer for no
+// longer than one of them would.
+func (l Lifetime) At(now time.Time) Lifetime {
+	since := max(now.Sub(l.Received), 0)
+	over := max(since-l.TTL, 0)
+	l.Received, l.InitialAge = now, l.InitialAge+since
+	l.TTL = max(l.TTL-since, 0)
+	l.WhileRevalidate = max(l.WhileRevalidate-over, 0)
+	if l.IfError > 0 {
+		l.IfError = max(l.IfError-over, 0)
+	}
+	return l
+}
+
 // Collapses tells whether the answer may go to others who wait for it, as
 // CloudFront shares nothing that it would not serve again.
 func (l Lifetime) Collapses() bool { return l.Store && l.TTL > 0 }

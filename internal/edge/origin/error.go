@@ -35,6 +35,14 @@ type Error struct {
 	unsent  bool // no connection was made
 }
 
+// errElsewhere is the cause of an error that another location has met.
+var errElsewhere = errors.New("as another edge location says")
+
+// Elsewhere returns the error of an origin that another location has asked.
+func Elsewhere(d Detail, timeout bool) *Error {
+	return &Error{Detail: d, Err: errElsewhere, timeout: timeout}
+}
+
 // Error implements error.
 func (e *Error) Error() string { return string(e.Detail) + ": " + e.Err.Error() }
 
