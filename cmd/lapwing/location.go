@@ -94,7 +94,7 @@ func (s *server) openHub() (*state.Hub, error) {
 	if s.nodes, err = cluster.OpenAuthority(filepath.Join(s.opts.data, nodesDir)); err != nil {
 		return nil, err
 	}
-	if s.node, err = s.nodes.Node(cluster.Identity{Role: cluster.Core, Name: "core"}); err != nil {
+	if s.node, err = s.nodes.Node(cluster.Identity{Role: cluster.Core, Name: location.CoreName}); err != nil {
 		return nil, err
 	}
 	return &state.Hub{Listen: leaves, TLS: s.node.Server(false), Leaf: func(c *x509.Certificate) (string, error) {
@@ -112,6 +112,7 @@ func (s *server) openLocations(ctx context.Context) error {
 	core, err := location.OpenCore(ctx, location.CoreOptions{
 		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: packages{s}, Credentials: s.credentials,
 		Logs: metricLogs{s.events, s.metrics}, AWS: awsFrom{s},
+		Self: s.place(), Tier: http.HandlerFunc(s.edge.server.ServeTier),
 		AccountID: s.credentials.AccountID(), Region: s.opts.region, Away: s.opts.locations.away, Logger: s.log,
 	})
 	if err != nil {

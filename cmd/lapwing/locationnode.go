@@ -186,7 +186,11 @@ func (s *server) serveNode(listener net.Listener) error {
 	if err := s.serveEdge(aws); err != nil {
 		return err
 	}
-	s.member.Start(location.StartOptions{Applied: s.edge.Applied})
+	address, err := s.servePeers()
+	if err != nil {
+		return err
+	}
+	s.member.Start(location.StartOptions{Applied: s.edge.Applied, Address: address, Regional: s.opts.tiers.regional})
 	s.onClose(func(context.Context) error { s.member.Stop(); return nil })
 	s.endpoint = endpoint{URL: "http://" + reachable(listener.Addr()), Region: s.region()}
 	return nil

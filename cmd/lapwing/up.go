@@ -37,6 +37,7 @@ type upOptions struct {
 	edge        edgeOptions
 	locations   locationOptions
 	node        nodeOptions
+	tiers       tierOptions
 }
 
 func upCommand(data *string) *cobra.Command {
@@ -78,6 +79,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	o.edge.flags(f)
 	o.locations.flags(f)
 	o.node.flags(f)
+	o.tiers.flags(f)
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
 	return cmd
 }
@@ -107,7 +109,7 @@ func (o *upOptions) check() error {
 	if o.idle <= 0 {
 		return usageError{fmt.Errorf("--idle-timeout %v: want more than 0", o.idle)}
 	}
-	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.node.check(o), o.checkSnapshots()); err != nil {
+	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.node.check(o), o.tiers.check(o), o.checkSnapshots()); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {

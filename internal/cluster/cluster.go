@@ -188,10 +188,23 @@ func (n *Node) Server(joining bool) *tls.Config {
 
 // Client returns the TLS configuration of a connection to a node of a role. The
 // address that is dialled means nothing: the certificate tells who answers.
-func (n *Node) Client(role Role) *tls.Config {
-	c := clientConfig(func(leaf *x509.Certificate, _ []*x509.Certificate) error { return verify(leaf, n.roots, role) })
+func (n *Node) Client(role Role) *tls.Config { return n.client(hasRole(role)) }
+
+// client is Client to a node that right says is the right one.
+func (n *Node) client(right func(Identity) error) *tls.Config {
+	c := clientConfig(func(leaf *x509.Certificate, _ []*x509.Certificate) error { return verify(leaf, n.roots, right) })
 	c.Certificates = []tls.Certificate{*n.certificate}
 	return c
+}
+
+// hasRole wants a node of a role.
+func hasRole(role Role) func(Identity) error {
+	return func(i Identity) error {
+		if i.Role != role {
+			return fmt.Errorf("cluster: %s answers where a node with the role %s should", i, role)
+		}
+		return nil
+	}
 }
 
 // clientConfig leaves the verification to check, which gets the server's
@@ -211,16 +224,17 @@ func clientConfig(check func(*x509.Certificate, []*x509.Certificate) error) *tls
 	}
 }
 
-// verify checks that a server's certificate is one of the authority, for a role.
-func verify(leaf *x509.Certificate, roots *x509.CertPool, role Role) error {
+// verify checks that a server's certificate is one of the authority, for the right
+// node.
+func verify(leaf *x509.Certificate, roots *x509.CertPool, right func(Identity) error) error {
 	if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
 		return fmt.Errorf("cluster: %w", err)
 	}
 	i, err := IdentityOf(leaf)
-	if err == nil && i.Role != role {
-		err = fmt.Errorf("cluster: %s answers where a node with the role %s should", i, role)
+	if err != nil {
+		return err
 	}
-	return err
+	return right(i)
 }
 
 // Joining returns the TLS configuration of a connection by which a node joins: the
@@ -231,7 +245,7 @@ func Joining(fingerprint string) *tls.Config {
 			if Fingerprint(ca.Raw) == fingerprint {
 				roots := x509.NewCertPool()
 				roots.AddCert(ca)
-				return verify(leaf, roots, Core)
+				return verify(leaf, roots, hasRole(Core))
 			}
 		}
 		return errors.New("cluster: the server is not the core that the token is of")

@@ -27,6 +27,19 @@ func (n *Node) Transport(role Role) *http.Transport {
 	return transport(&http.Transport{TLSClientConfig: n.Client(role)})
 }
 
+// TransportTo returns what makes requests to one node and no other. Answers may be
+// long in coming: who asks bounds the wait.
+func (n *Node) TransportTo(i Identity) *http.Transport {
+	t := transport(&http.Transport{TLSClientConfig: n.client(func(other Identity) error {
+		if other != i {
+			return fmt.Errorf("cluster: %s answers where %s should", other, i)
+		}
+		return nil
+	})})
+	t.ResponseHeaderTimeout = 0
+	return t
+}
+
 // JoiningTransport is Transport to the core for a node that has yet to join.
 func JoiningTransport(fingerprint string) *http.Transport {
 	return transport(&http.Transport{TLSClientConfig: Joining(fingerprint)})

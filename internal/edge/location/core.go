@@ -10,8 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +17,7 @@ import (
 	"lapwing.dev/lapwing/internal/cluster"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/state"
 )
@@ -79,6 +78,11 @@ type CoreOptions struct {
 	AccountID   string
 	Region      string
 	Logger      *slog.Logger
+
+	// Self is the core's own location, without an address. Tier answers other locations
+	// that ask it; nil: they cannot.
+	Self tier.Place
+	Tier http.Handler
 
 	// Away is how long a location may be silent before nobody waits for it any
 	// more: DefaultAway where zero.
@@ -267,8 +271,13 @@ func (c *Core) Remove(ctx context.Context, name string) error {
 	return c.opts.Store.Revoke(ctx, name, mirrored...)
 }
 
-// report takes a location's report.
-func (c *Core) report(name string, r report) answer {
+// report takes a location's report, which comes from a host.
+func (c *Core) report(name, host string, r report) answer {
+	if h, port, err := net.SplitHostPort(r.Address); err == nil {
+		if ip := net.ParseIP(h); h == "" || ip != nil && ip.IsUnspecified() {
+			r.Address = net.JoinHostPort(host, port) // it listens everywhere
+		}
+	}
 	a := answer{LeafPort: c.leafPort(), Marks: c.marks(), Peers: c.peers()}
 	now := time.Now()
 	c.mu.Lock()
@@ -314,18 +323,28 @@ func (c *Core) regionOf(name string) string {
 	return cmp.Or(p.Value.Region, c.opts.Region)
 }
 
-// peers returns the locations that others can reach.
-func (c *Core) peers() []Peer {
+// peers returns all locations. Those that do not report have no address.
+func (c *Core) peers() []peer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var peers []Peer
-	for name, s := range c.seen {
-		if s.Address != "" && time.Since(s.at) < silentAfter {
-			peers = append(peers, Peer{Name: name, Region: s.Region, Address: s.Address})
+	peers := []peer{{Place: c.opts.Self}}
+	for item := range c.places.Scan("", "") {
+		p := peer{Place: tier.Place{Name: item.Value.Name, Region: item.Value.Region}, Key: item.Value.Key}
+		if s := c.seen[item.Key]; s != nil && time.Since(s.at) < silentAfter {
+			p.Region, p.Address, p.Regional = s.Region, s.Address, s.Regional
 		}
+		peers = append(peers, p)
 	}
-	slices.SortFunc(peers, func(a, b Peer) int { return strings.Compare(a.Name, b.Name) })
 	return peers
+}
+
+// Others returns the locations in other processes, for the core's own.
+func (c *Core) Others() []tier.Place {
+	var places []tier.Place
+	for _, p := range c.peers()[1:] {
+		places = append(places, p.Place)
+	}
+	return places
 }
 
 // away tells whether nobody waits for a location: it has been silent for long. One
@@ -398,7 +417,7 @@ func (c *Core) Locations() []Status {
 			st.Behind = behind(nil, marks)
 			st.LagSeconds = now.Sub(c.began).Seconds()
 		} else {
-			st.Region, st.Version, st.Address, st.LastSeen, st.Applied, st.Spooled = s.Region, s.Version, s.Address, s.at, s.Applied, s.Spooled
+			st.Region, st.Version, st.Address, st.Regional, st.LastSeen, st.Applied, st.Spooled = s.Region, s.Version, s.Address, s.Regional, s.at, s.Applied, s.Spooled
 			st.Behind = behind(s.Marks, marks)
 			st.State = StateCurrent
 			if st.Behind > 0 {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/cluster"
+	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -27,7 +29,10 @@ func (c *Core) Handler() http.Handler {
 	}))
 	mux.HandleFunc("POST "+pathReport, c.member(func(name string, w http.ResponseWriter, r *http.Request) {
 		var req report
-		serve(c, w, r, maxBody, &req, func() (any, error) { return c.report(name, req), nil })
+		serve(c, w, r, maxBody, &req, func() (any, error) {
+			host, _, _ := net.SplitHostPort(r.RemoteAddr) // as the listener says
+			return c.report(name, host, req), nil
+		})
 	}))
 	mux.HandleFunc("POST "+pathCredentials, c.member(func(_ string, w http.ResponseWriter, r *http.Request) {
 		var req credentialsRequest
@@ -38,6 +43,9 @@ func (c *Core) Handler() http.Handler {
 		serve(c, w, r, maxLogs, &req, func() (any, error) { return struct{}{}, c.takeLogs(req) })
 	}))
 	mux.HandleFunc("GET "+pathPackage+"{digest}", c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.sendPackage(w, r) }))
+	if c.opts.Tier != nil {
+		mux.HandleFunc(tier.ObjectPath, c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.opts.Tier.ServeHTTP(w, r) }))
+	}
 	mux.HandleFunc("POST "+pathTokens, c.operator(func(w http.ResponseWriter, r *http.Request) {
 		var req tokenRequest
 		serve(c, w, r, maxBody, &req, func() (any, error) {

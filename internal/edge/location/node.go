@@ -84,11 +84,11 @@ type Node struct {
 	fetching chan struct{} // bounds the packages that are fetched at once
 	applied  func() distribution.Revisions
 	address  string // for other locations; empty: none
+	regional bool
 
 	health  atomic.Pointer[Health]
 	peersMu sync.Mutex
-	peers   []Peer
-	onPeers func([]Peer)
+	peers   []peer
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -228,9 +228,10 @@ type StartOptions struct {
 	// Applied returns how far the location serves them.
 	Applied func() distribution.Revisions
 	// Address is the HOST:PORT at which other locations reach this one; empty: they
-	// do not. Peers is told of the others whenever they change; nil: nobody asks.
+	// do not. Where it has no host, that is the one from which the core is reached.
 	Address string
-	Peers   func([]Peer)
+	// Regional tells that it is a regional edge cache.
+	Regional bool
 }
 
 // Prepare gives the node its store: packages can be opened from then on.
@@ -243,7 +244,7 @@ func (n *Node) Prepare(store *state.Store, records *distribution.Records) (err e
 // Start begins to report to the core and to fetch from it, until Stop. Prepare
 // goes before.
 func (n *Node) Start(o StartOptions) {
-	n.applied, n.address, n.onPeers = o.Applied, o.Address, o.Peers
+	n.applied, n.address, n.regional = o.Applied, o.Address, o.Regional
 	var ctx context.Context
 	ctx, n.cancel = context.WithCancel(context.Background())
 	n.wg.Go(func() { n.run(ctx) })

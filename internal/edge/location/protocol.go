@@ -5,6 +5,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/state"
 )
@@ -55,7 +56,9 @@ type report struct {
 	Started time.Time
 	// Address is the HOST:PORT at which other locations reach it; empty: nowhere.
 	Address string
-	Applied distribution.Revisions
+	// Regional tells that it is a regional edge cache.
+	Regional bool
+	Applied  distribution.Revisions
 	// Marks are of its mirrors.
 	Marks map[string]state.Mark
 	// Spooled is how many bytes of logs it has yet to hand on.
@@ -67,12 +70,14 @@ type answer struct {
 	LeafPort int
 	// Marks are of the core's records.
 	Marks map[string]state.Mark
-	Peers []Peer
+	Peers []peer
 }
 
-// Peer is another location.
-type Peer struct {
-	Name, Region, Address string
+// peer is a location of the installation, as the others are told. The core's own has
+// no address: it is where the core is.
+type peer struct {
+	tier.Place
+	Key string // the fingerprint of its public key; empty: the core's own
 }
 
 // credentialsRequest asks for credentials of a role.
@@ -105,6 +110,8 @@ type Status struct {
 	State   string `json:"state"`
 	Version string `json:"version,omitempty"`
 	Address string `json:"address,omitempty"`
+	// Regional tells that it is a regional edge cache.
+	Regional bool `json:"regional,omitempty"`
 	// LastSeen is when it last reported; zero: not since the core started.
 	LastSeen time.Time `json:"lastSeen,omitzero"`
 	// LagSeconds is how long it has not had all that the core has; Behind how many

@@ -76,7 +76,7 @@ func (n *Node) Health() Health {
 // report is what the node has to say now.
 func (n *Node) report() report {
 	return report{
-		Version: n.opts.Version, Region: n.opts.Region, Started: started, Address: n.address,
+		Version: n.opts.Version, Region: n.opts.Region, Started: started, Address: n.address, Regional: n.regional,
 		Applied: n.applied(), Marks: n.store.Marks(), Spooled: n.spool.Size(),
 	}
 }
@@ -119,12 +119,8 @@ func (n *Node) take(ctx context.Context, a answer) {
 		}
 	}
 	n.peersMu.Lock()
-	changed := !slices.Equal(n.peers, a.Peers)
 	n.peers = a.Peers
 	n.peersMu.Unlock()
-	if changed && n.onPeers != nil {
-		n.onPeers(a.Peers)
-	}
 }
 
 func (n *Node) save() {

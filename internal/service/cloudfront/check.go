@@ -185,8 +185,8 @@ func (s *Service) checkOrigin(o *api.Origin) error {
 	if n := *o.ConnectionTimeout; n < 1 || n > 10 {
 		return api.NewInvalidArgument("The parameter ConnectionTimeout is not valid: it is 1 to 10 seconds.")
 	}
-	if *o.OriginShield.Enabled {
-		return unsupported("An origin shield (OriginShield)")
+	if err := checkShield(o.OriginShield); err != nil {
+		return err
 	}
 	if err := checkOriginHeaders(o.CustomHeaders.Items); err != nil {
 		return err
@@ -207,6 +207,24 @@ func (s *Service) checkOrigin(o *api.Origin) error {
 	default:
 		return checkCustomOrigin(o, custom)
 	}
+}
+
+// shieldRegions are the Regions that an origin shield can be in ("Choosing the AWS
+// Region for Origin Shield").
+var shieldRegions = []string{
+	"us-east-2", "us-east-1", "us-west-2", "ap-south-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2", "ap-northeast-1",
+	"eu-central-1", "eu-west-1", "eu-west-2", "sa-east-1", "me-central-1",
+}
+
+// checkShield checks an origin shield, which has a Region where it is enabled.
+func checkShield(s *api.OriginShield) error {
+	switch region := aws.Value(s.OriginShieldRegion); {
+	case *s.Enabled && region == "":
+		return api.NewInvalidArgument("The parameter OriginShieldRegion is required when OriginShield is enabled.")
+	case region != "" && !slices.Contains(shieldRegions, region):
+		return api.NewInvalidArgument("The parameter OriginShieldRegion is not valid: there is no Origin Shield in %s.", region)
+	}
+	return nil
 }
 
 func checkCustomOrigin(o *api.Origin, c *api.CustomOriginConfig) error {

@@ -95,6 +95,12 @@ func TestConfigurationsAreRefusedInTheWordsOfCloudFront(t *testing.T) {
 		"connection timeout":            {func(x c) { origin(x).ConnectionTimeout = aws.Ptr[int32](11) }, "InvalidArgument"},
 		"completion below read timeout": {func(x c) { origin(x).ResponseCompletionTimeout = aws.Ptr[int32](10) }, "InvalidArgument"},
 		"shield without a region":       {func(x c) { origin(x).OriginShield = &api.OriginShield{Enabled: aws.Ptr(true)} }, "InvalidArgument"},
+		"shield": {func(x c) {
+			origin(x).OriginShield = &api.OriginShield{Enabled: aws.Ptr(true), OriginShieldRegion: aws.Ptr("eu-central-1")}
+		}, ""},
+		"shield in a region that has none": {func(x c) {
+			origin(x).OriginShield = &api.OriginShield{Enabled: aws.Ptr(true), OriginShieldRegion: aws.Ptr("eu-north-1")}
+		}, "InvalidArgument"},
 		"SSLv3 at the origin": {func(x c) {
 			origin(x).CustomOriginConfig.OriginSslProtocols = &api.OriginSslProtocols{Quantity: aws.Ptr[int32](1), Items: []api.SslProtocol{api.SslProtocolSSLv3}}
 		}, "InvalidArgument"},

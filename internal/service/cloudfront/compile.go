@@ -58,7 +58,10 @@ func (s *Service) compileOrigin(o *api.Origin) distribution.Origin {
 	out := distribution.Origin{
 		ID: *o.Id, DomainName: *o.DomainName, Path: *o.OriginPath,
 		ConnectionAttempts: int(*o.ConnectionAttempts), ConnectionTimeout: seconds(o.ConnectionTimeout),
-		ResponseCompletionTimeout: seconds(o.ResponseCompletionTimeout), ShieldRegion: aws.Value(o.OriginShield.OriginShieldRegion),
+		ResponseCompletionTimeout: seconds(o.ResponseCompletionTimeout),
+	}
+	if *o.OriginShield.Enabled {
+		out.ShieldRegion = aws.Value(o.OriginShield.OriginShieldRegion)
 	}
 	for _, h := range o.CustomHeaders.Items {
 		out.Header = append(out.Header, distribution.HeaderValue{Name: *h.HeaderName, Value: *h.HeaderValue, Override: true})

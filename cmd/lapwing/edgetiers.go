@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+
+	"github.com/spf13/pflag"
+
+	"lapwing.dev/lapwing/internal/cluster"
+	"lapwing.dev/lapwing/internal/edge/location"
+	"lapwing.dev/lapwing/internal/edge/tier"
+)
+
+// tierOptions are the flags of `lapwing up` that are about what edge locations ask of
+// one another.
+type tierOptions struct {
+	regional bool
+	listen   string
+}
+
+func (o *tierOptions) flags(f *pflag.FlagSet) {
+	f.BoolVar(&o.regional, "regional", false, "make this edge location a regional edge cache: those of its Region ask it before they ask origins, and all ask it for origins whose shield is in its Region")
+	f.StringVar(&o.listen, "node-listen", "", "`HOST:PORT` where other edge locations reach this one (role edge; the core is reached at --edge-join)")
+}
+
+func (o *tierOptions) check(up *upOptions) error {
+	if up.node.roles != roleEdge {
+		if o.listen != "" {
+			return usageError{errors.New("--node-listen is for --roles edge")}
+		}
+		if o.regional && up.locations.join == "" {
+			return usageError{errors.New("--regional: other edge locations reach this one at --edge-join, which is not given")}
+		}
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(o.listen); o.listen != "" && err != nil {
+		return usageError{fmt.Errorf("--node-listen %q: want HOST:PORT, e.g. 0.0.0.0:7424", o.listen)}
+	}
+	if o.regional && o.listen == "" {
+		return usageError{errors.New("--regional: other edge locations reach this one at --node-listen, which is not given")}
+	}
+	return nil
+}
+
+// place is the edge location of this process, as the others are told.
+func (s *server) place() tier.Place {
+	return tier.Place{Name: s.location(), Region: s.region(), Regional: s.opts.tiers.regional, Core: s.member == nil}
+}
+
+// tiers returns what asks other edge locations; nil: there are none.
+func (s *server) tiers() *tier.Network {
+	o := tier.Options{Self: s.place(), Logger: s.log}
+	switch {
+	case s.member != nil:
+		o.Others = s.member.Others
+		o.Transport = func(p tier.Place) http.RoundTripper { return s.member.Identity().TransportTo(location.IdentityOf(p)) }
+	case s.node != nil:
+		o.Others = func() []tier.Place {
+			if core := s.locations.Load(); core != nil {
+				return core.Others()
+			}
+			return nil // it opens later
+		}
+		o.Transport = func(p tier.Place) http.RoundTripper { return s.node.TransportTo(location.IdentityOf(p)) }
+	default:
+		return nil
+	}
+	return tier.New(o)
+}
+
+// servePeers lets other edge locations reach this one, which is not the core's; it
+// returns where.
+func (s *server) servePeers() (address string, err error) {
+	if s.opts.tiers.listen == "" {
+		return "", nil
+	}
+	l, err := net.Listen("tcp", s.opts.tiers.listen)
+	if err != nil {
+		return "", fmt.Errorf("%w: choose another address with --node-listen", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc(tier.ObjectPath, s.edge.server.ServeTier)
+	s.run(func(ctx context.Context) error {
+		return s.member.Identity().Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.member.Members(mux), Drain: drainTimeout, Logger: s.log})
+	})
+	return l.Addr().String(), nil
+}
