@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/sandbox"},
 	{"internal/guest"},
 	{"internal/registry"},
-	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics"},
+	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics", "internal/stream"},
 	{"internal/cluster", "internal/state", "internal/function", "internal/meter", "internal/trace"},
 	{"internal/aws", "internal/authority", "internal/killtest", "internal/quiet"},
 }

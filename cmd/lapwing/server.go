@@ -18,6 +18,7 @@ import (
 	cloudwatchapi "lapwing.dev/lapwing/internal/aws/cloudwatch"
 	ecrapi "lapwing.dev/lapwing/internal/aws/ecr"
 	iamapi "lapwing.dev/lapwing/internal/aws/iam"
+	kinesisapi "lapwing.dev/lapwing/internal/aws/kinesis"
 	lambdaapi "lapwing.dev/lapwing/internal/aws/lambda"
 	logsapi "lapwing.dev/lapwing/internal/aws/logs"
 	s3api "lapwing.dev/lapwing/internal/aws/s3"
@@ -41,12 +42,14 @@ import (
 	"lapwing.dev/lapwing/internal/service/cloudwatch"
 	"lapwing.dev/lapwing/internal/service/ecr"
 	"lapwing.dev/lapwing/internal/service/iam"
+	"lapwing.dev/lapwing/internal/service/kinesis"
 	"lapwing.dev/lapwing/internal/service/lambda"
 	"lapwing.dev/lapwing/internal/service/logs"
 	"lapwing.dev/lapwing/internal/service/s3"
 	"lapwing.dev/lapwing/internal/service/sts"
 	"lapwing.dev/lapwing/internal/snapshot"
 	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/internal/stream"
 	"lapwing.dev/lapwing/internal/trace"
 	"lapwing.dev/lapwing/internal/trace/otlp"
 	"lapwing.dev/lapwing/internal/usage"
@@ -327,7 +330,26 @@ func (s *server) openServices(ctx context.Context) error {
 		ecrapi.NewService(ecr.New(s.registry, s.credentials, nil)),
 		stsapi.NewService(sts.New(s.credentials, principals)),
 	}
+	if err := s.openStreams(ctx); err != nil {
+		return err
+	}
 	return s.openCDN(ctx, objects)
+}
+
+// openStreams opens data streams, whose shards are logs of their own on the disk.
+func (s *server) openStreams(ctx context.Context) error {
+	logs, err := stream.Open(filepath.Join(s.opts.data, "streams"), stream.Options{Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { return logs.Close() })
+	streams, err := kinesis.New(ctx, kinesis.Options{Store: s.store, Streams: logs, AccountID: s.credentials.AccountID(), Region: s.opts.region, Logger: s.log})
+	if err != nil {
+		return err
+	}
+	s.onClose(func(context.Context) error { streams.Close(); return nil })
+	s.services = append(s.services, kinesisapi.NewService(streams))
+	return nil
 }
 
 // runtimeVersion tells the Lambda service what serves a runtime id here.

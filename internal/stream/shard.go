@@ -30,6 +30,7 @@ const (
 type Shard struct {
 	dir string
 	log *slog.Logger
+	now func() time.Time
 
 	// writing is held by whoever writes to the files; it guards the next three.
 	writing sync.Mutex
@@ -54,11 +55,11 @@ type batch struct {
 }
 
 // openShard opens a shard, and makes it where it is missing.
-func openShard(dir string, log *slog.Logger) (*Shard, error) {
+func openShard(dir string, o Options) (*Shard, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	s := &Shard{dir: dir, log: log}
+	s := &Shard{dir: dir, log: o.Logger, now: o.Now}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func (s *Shard) recover() error {
 		if after.empty() { // nothing that says how old this one is
 			if err := s.index(g); err != nil {
 				s.log.Error("a segment of a shard is damaged", "error", err)
-				g.note(time.Now().UnixMilli()) // to be trimmed in due time
+				g.note(s.now().UnixMilli()) // to be trimmed in due time
 			}
 			s.last = max(s.last, g.ended)
 			continue
@@ -214,7 +215,7 @@ func (s *Shard) Append(records []Record) (first uint64, err error) {
 // write writes records and syncs, with s.writing held.
 func (s *Shard) write(records []Record) (uint64, error) {
 	s.mu.Lock()
-	closed, active, end, arrived := s.closed, s.segments[len(s.segments)-1], s.end, max(time.Now().UnixMilli(), s.last)
+	closed, active, end, arrived := s.closed, s.segments[len(s.segments)-1], s.end, max(s.now().UnixMilli(), s.last)
 	s.mu.Unlock()
 	switch {
 	case closed:

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -21,7 +20,7 @@ func TestMain(m *testing.M) { killtest.Main(m, appendForever) }
 
 func open(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir, slog.New(slog.DiscardHandler))
+	s, err := Open(dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +353,7 @@ func TestARemovedStreamIsGone(t *testing.T) {
 
 // appendForever is the work of the process that is killed.
 func appendForever(dir string) error {
-	s, err := Open(dir, slog.New(slog.DiscardHandler))
+	s, err := Open(dir, Options{})
 	if err != nil {
 		return err
 	}

@@ -32,16 +32,25 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // ErrClosed says that the shard was removed, or the store closed.
 var ErrClosed = errors.New("the shard is closed")
 
+// Options configures a Store. The zero value of a field means its default.
+type Options struct {
+	// Logger is told of what is damaged. Default: nobody is.
+	Logger *slog.Logger
+	// Now tells the time at which records arrive. Default time.Now.
+	Now func() time.Time
+}
+
 // Store is a directory of streams. All its methods may be called from any
 // goroutine.
 type Store struct {
-	dir string
-	log *slog.Logger
+	dir  string
+	opts Options
 
 	mu     sync.Mutex
 	shards map[string]map[int]*Shard // by stream and number
@@ -49,11 +58,17 @@ type Store struct {
 }
 
 // Open opens the store in dir, which is made where it is missing.
-func Open(dir string, log *slog.Logger) (*Store, error) {
+func Open(dir string, o Options) (*Store, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("streams: %w", err)
 	}
-	return &Store{dir: dir, log: log, shards: map[string]map[int]*Shard{}}, nil
+	return &Store{dir: dir, opts: o, shards: map[string]map[int]*Shard{}}, nil
 }
 
 // Streams returns the names of the streams that have shards, or had before they
@@ -83,11 +98,10 @@ func (s *Store) Shard(stream string, number int) (*Shard, error) {
 	if sh := s.shards[stream][number]; sh != nil {
 		return sh, nil
 	}
-	dir := filepath.Join(s.dir, stream)
-	if err := makeDir(dir); err != nil {
+	if err := makeDir(filepath.Join(s.dir, stream)); err != nil {
 		return nil, fmt.Errorf("streams: %w", err)
 	}
-	sh, err := openShard(filepath.Join(dir, fmt.Sprintf("%06d", number)), s.log)
+	sh, err := openShard(s.shardDir(stream, number), s.opts)
 	if err != nil {
 		return nil, fmt.Errorf("shard %d of stream %s: %w", number, stream, err)
 	}
@@ -96,6 +110,22 @@ func (s *Store) Shard(stream string, number int) (*Shard, error) {
 	}
 	s.shards[stream][number] = sh
 	return sh, nil
+}
+
+func (s *Store) shardDir(stream string, number int) string {
+	return filepath.Join(s.dir, stream, fmt.Sprintf("%06d", number))
+}
+
+// RemoveShard closes a shard and deletes it. It can be repeated.
+func (s *Store) RemoveShard(stream string, number int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var err error
+	if sh := s.shards[stream][number]; sh != nil {
+		err = sh.close()
+		delete(s.shards[stream], number)
+	}
+	return errors.Join(err, os.RemoveAll(s.shardDir(stream, number)))
 }
 
 // Remove closes the shards of a stream and deletes them. It can be repeated.
