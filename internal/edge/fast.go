@@ -9,29 +9,33 @@ import (
 
 	"lapwing.dev/lapwing/internal/edge/cache"
 	"lapwing.dev/lapwing/internal/edge/http1"
+	"lapwing.dev/lapwing/internal/edge/http2"
 	"lapwing.dev/lapwing/internal/edge/policy"
 )
 
-// ServeFast implements http1.Fast: it answers what a behaviour without functions,
-// signers and the like has fresh in memory, and leaves everything else to
-// ServeHTTP, which would answer the same.
-func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
-	head := string(h.Method) == http.MethodHead
-	if !head && string(h.Method) != http.MethodGet {
-		return false
-	}
-	t := s.follow.table.Load().find(string(h.Host))
+// plain is a request that may be for a plain hit: a GET or HEAD without a body, and
+// without fields that ask for something special.
+type plain struct {
+	host, target string
+	head, secure bool
+	encodings    policy.Encodings
+}
+
+// hit returns what a behaviour without functions, signers and the like has fresh in
+// memory, or no object. Who gets one releases it.
+func (s *Server) hit(r *plain, now time.Time) (*site, *cache.Object) {
+	t := s.follow.table.Load().find(r.host)
 	if t == nil || t.blocked != nil || t.logs {
-		return false
+		return nil, nil
 	}
-	encodings, plain := scan(h)
-	if !plain {
-		return false
-	}
-	path, query, _ := strings.Cut(string(h.Target), "?")
+	path, query, _ := strings.Cut(r.target, "?")
 	p := t.plan(path)
-	if p == nil || !t.quick[p] || !p.Caches(string(h.Method)) || c.TLS() == nil && p.Behaviour.ViewerProtocol != "allow-all" {
-		return false
+	method := http.MethodGet
+	if r.head {
+		method = http.MethodHead
+	}
+	if p == nil || !t.quick[p] || !p.Caches(method) || !r.secure && p.Behaviour.ViewerProtocol != "allow-all" {
+		return nil, nil
 	}
 	if path == "/" && t.d.DefaultRootObject != "" {
 		path = "/" + t.d.DefaultRootObject
@@ -39,31 +43,92 @@ func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 	var buffer [512]byte
 	b := append(buffer[:0], t.d.ID...)
 	b = append(b, 0)
-	b = p.AppendPlainKey(b, path, query, p.Takes(encodings))
+	b = p.AppendPlainKey(b, path, query, p.Takes(r.encodings))
 	o, ok := s.cache.Get(sha256.Sum256(b))
 	if !ok {
-		return false
+		return nil, nil
 	}
-	now := time.Now()
 	if o.Head.Lifetime.State(now) != fresh || o.Head.Status >= 400 || o.Bytes() == nil || len(o.Head.Note) > 0 {
 		o.Release()
+		return nil, nil
+	}
+	return t, o
+}
+
+// ServeFast implements http1.Fast: it answers plain hits, and leaves everything else
+// to ServeHTTP, which would answer the same.
+func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
+	q := plain{head: string(h.Method) == http.MethodHead, secure: c.TLS() != nil}
+	if !q.head && string(h.Method) != http.MethodGet {
+		return false
+	}
+	for i := range h.Fields {
+		if !takes(&q, h.Fields[i].Name, h.Fields[i].Value) {
+			return false
+		}
+	}
+	q.host, q.target = string(h.Host), string(h.Target)
+	now := time.Now()
+	t, o := s.hit(&q, now)
+	if o == nil {
+		return false
+	}
+	defer o.Release()
+	if q.secure && t.d.HTTP3 { // the head that is kept does not tell of it
 		return false
 	}
 	held := len(r.Buffer) // of answers before this one
-	r.Buffer = append(r.Buffer, s.prebuilt(t, o)...)
+	r.Buffer = append(r.Buffer, s.heads(t, o).http1...)
 	r.Buffer = append(r.Buffer, "Age: "...)
-	r.Buffer = strconv.AppendInt(r.Buffer, int64(o.Head.Lifetime.Age(now)/time.Second), 10)
+	r.Buffer = strconv.AppendInt(r.Buffer, age(o, now), 10)
 	r.Buffer = append(r.Buffer, "\r\nX-Amz-Cf-Id: "...)
 	r.Buffer = appendID(r.Buffer)
 	r.Buffer = append(r.Buffer, "\r\n\r\n"...)
-	if !head {
+	if !q.head {
 		r.Body = o.Bytes() // which outlives the object's place in memory
 	}
 	if s.options.Count != nil {
 		s.options.Count(t.d, o.Head.Status, int64(len(r.Buffer)-held+len(r.Body)), requestSize(h))
 	}
-	o.Release()
 	return true
+}
+
+// ServeHit implements http2.Fast, as ServeFast does http1.Fast.
+func (s *Server) ServeHit(h *http2.Head, r *http2.Reply) bool {
+	q := plain{host: h.Authority, target: h.Path, head: h.Method == http.MethodHead, secure: h.Secure}
+	if !q.head && h.Method != http.MethodGet {
+		return false
+	}
+	size := len(h.Method) + len(h.Path) + len(h.Authority) + len(h.Scheme)
+	for i := range h.Fields {
+		f := &h.Fields[i]
+		if !takes(&q, f.Name, f.Value) {
+			return false
+		}
+		size += len(f.Name) + len(f.Value)
+	}
+	now := time.Now()
+	t, o := s.hit(&q, now)
+	if o == nil {
+		return false
+	}
+	defer o.Release()
+	r.Block = append(r.Block, s.heads(t, o).http2...)
+	var text [64]byte
+	r.Block = http2.AppendPlainField(r.Block, "Age", strconv.AppendInt(text[:0], age(o, now), 10))
+	r.Block = http2.AppendPlainField(r.Block, "x-amz-cf-id", appendID(text[:0]))
+	if !q.head {
+		r.Body = o.Bytes()
+	}
+	if s.options.Count != nil {
+		s.options.Count(t.d, o.Head.Status, int64(len(r.Block)+len(r.Body)), int64(size))
+	}
+	return true
+}
+
+// age is the Age of an object in seconds.
+func age(o *cache.Object, now time.Time) int64 {
+	return int64(o.Head.Lifetime.Age(now) / time.Second)
 }
 
 // requestSize is the size of a request without a body.
@@ -75,45 +140,44 @@ func requestSize(h *http1.Head) int64 {
 	return int64(n)
 }
 
-// scan reads of a request's fields what a fast answer depends on: which codings
-// the viewer accepts, and that it is no request of an unusual kind.
-func scan(h *http1.Head) (e policy.Encodings, plain bool) {
-	for i := range h.Fields {
-		f := &h.Fields[i]
-		switch f.Name[0] | 0x20 {
-		case 'a':
-			if len(f.Name) == len("accept-encoding") && strings.EqualFold(string(f.Name), "accept-encoding") {
-				e |= policy.Accepted(string(f.Value))
-			}
-		case 'i', 'r', 'v':
-			switch strings.ToLower(string(f.Name)) {
-			case "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range", "via":
-				return 0, false
-			}
+// takes takes note of a field, and tells whether the request is plain still.
+func takes[T []byte | string](r *plain, name, value T) bool {
+	switch name[0] | 0x20 {
+	case 'a':
+		if len(name) == len("accept-encoding") && strings.EqualFold(string(name), "accept-encoding") {
+			r.encodings |= policy.Accepted(string(value))
+		}
+	case 'i', 'r', 'v':
+		switch strings.ToLower(string(name)) {
+		case "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range", "via":
+			return false
 		}
 	}
-	return e, true
+	return true
 }
 
-// headBytes are the first bytes of an answer with an object, for a distribution.
-type headBytes struct {
-	site *site
-	b    []byte
+// heads are an object's answers as they begin, for a distribution: all of the head
+// but what differs each time.
+type heads struct {
+	site         *site
+	http1, http2 []byte
 }
 
-// prebuilt returns all of an answer's head but what differs each time, made once
-// for an object in memory.
-func (s *Server) prebuilt(t *site, o *cache.Object) []byte {
-	if known, ok := o.Memo.Load().(*headBytes); ok && known.site == t {
-		return known.b
+// heads returns an object's heads, made once for an object in memory.
+func (s *Server) heads(t *site, o *cache.Object) *heads {
+	if known, ok := o.Memo.Load().(*heads); ok && known.site == t {
+		return known
 	}
-	b := append([]byte(nil), "HTTP/1.1 "...)
-	b = strconv.AppendInt(b, int64(o.Head.Status), 10)
-	b = append(b, ' ')
-	b = append(b, http.StatusText(o.Head.Status)...)
-	b = append(b, "\r\n"...)
+	h := &heads{site: t}
+	h.http1 = append(h.http1, "HTTP/1.1 "...)
+	h.http1 = strconv.AppendInt(h.http1, int64(o.Head.Status), 10)
+	h.http1 = append(h.http1, ' ')
+	h.http1 = append(h.http1, http.StatusText(o.Head.Status)...)
+	h.http1 = append(h.http1, "\r\n"...)
+	h.http2 = http2.AppendStatus(h.http2, o.Head.Status)
 	field := func(name, value string) {
-		b = http1.AppendField(b, name, value)
+		h.http1 = http1.AppendField(h.http1, name, value)
+		h.http2 = http2.AppendField(h.http2, name, value)
 	}
 	for name, values := range o.Head.Header {
 		for _, v := range values {
@@ -127,6 +191,9 @@ func (s *Server) prebuilt(t *site, o *cache.Object) []byte {
 	field("X-Cache", xCache(resultHit)[0])
 	field("Via", s.via[0])
 	field("X-Amz-Cf-Pop", s.pop[0])
-	o.Memo.Store(&headBytes{t, b})
-	return b
+	if t.d.HTTP3 && s.options.AltSvc != "" {
+		h.http2 = http2.AppendField(h.http2, "Alt-Svc", s.options.AltSvc) // it is over TLS
+	}
+	o.Memo.Store(h)
+	return h
 }

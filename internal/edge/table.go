@@ -52,7 +52,7 @@ func prepare(d *distribution.Distribution, log *slog.Logger) *site {
 		b := &d.Behaviours[i]
 		p := policy.Compile(b)
 		t.plans = append(t.plans, p)
-		t.quick[p] = p.Plain() && len(b.Signers) == 0 && !p.ChangesResponse() && b.RealtimeLog == "" && !d.HTTP3 &&
+		t.quick[p] = p.Plain() && len(b.Signers) == 0 && !p.ChangesResponse() && b.RealtimeLog == "" &&
 			!p.Has(distribution.ViewerRequest) && !p.Has(distribution.ViewerResponse)
 		if signers := b.Signers; len(signers) > 0 {
 			keys, err := signed.ParseKeys(signers)

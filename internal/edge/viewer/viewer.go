@@ -1,6 +1,6 @@
 // Package viewer is how viewers reach an edge location: listeners for HTTP/1.1,
 // HTTP/2 and HTTP/3, with TLS by the name that the viewer asks for. HTTP/1.1 is
-// served by package http1, HTTP/2 by net/http, and HTTP/3 by quic-go.
+// served by package http1, HTTP/2 by package http2, and HTTP/3 by quic-go.
 package viewer
 
 import (
@@ -12,13 +12,14 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
-	"golang.org/x/net/netutil"
 
 	"lapwing.dev/lapwing/internal/edge/http1"
+	"lapwing.dev/lapwing/internal/edge/http2"
 	"lapwing.dev/lapwing/internal/quiet"
 )
 
@@ -31,14 +32,20 @@ const (
 	writeTimeout   = time.Minute
 	maxHeaderBytes = 64 << 10 // the pipeline refuses less than that, in CloudFront's words
 	maxStreams     = 128      // concurrent requests on one connection
-	maxConnections = 16384    // a listener's
+	maxConnections = 16384    // with TLS, and as many without
 )
+
+// Fast answers requests from their heads.
+type Fast interface {
+	http1.Fast
+	http2.Fast
+}
 
 // Options configures a Server. Fast may be nil, Certificates where nothing is
 // served over TLS.
 type Options struct {
 	Handler      http.Handler
-	Fast         http1.Fast
+	Fast         Fast
 	Certificates *Certificates
 	Logger       *slog.Logger
 	// Refusal makes the page of a request that is not understood; nil: a line.
@@ -49,9 +56,9 @@ type Options struct {
 type Server struct {
 	options Options
 	http1   *http1.Server
-	http2   *http.Server
-	streams *handover // of the connections that speak HTTP/2
+	http2   *http2.Server
 	serving sync.WaitGroup
+	secure  atomic.Int32 // connections with TLS
 
 	mu        sync.Mutex
 	closed    bool
@@ -61,33 +68,26 @@ type Server struct {
 
 // New returns a Server. Shutdown ends it.
 func New(o Options) *Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP2(true)
-	s := &Server{
-		options: o, streams: &handover{conns: make(chan net.Conn), closed: make(chan struct{})},
+	return &Server{
+		options: o,
 		http1: &http1.Server{
 			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger, MaxConns: maxConnections,
 			HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BodyTimeout: bodyTimeout, WriteTimeout: writeTimeout,
 		},
-		http2: &http.Server{
-			Handler: o.Handler, Protocols: protocols,
-			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: writeTimeout, SendPingTimeout: idleTimeout},
-			ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-			ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		http2: &http2.Server{
+			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger, MaxStreams: maxStreams,
+			HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BodyTimeout: bodyTimeout, WriteTimeout: writeTimeout,
 		},
 	}
-	s.serving.Go(func() { _ = s.http2.Serve(s.streams) }) // ends with Shutdown
-	return s
 }
 
 // Serve serves the connections of a listener in clear text, or over TLS where
 // secure says so, until Shutdown or an error of the listener. After Shutdown it
 // returns nil. It takes the listener over and closes it.
 func (s *Server) Serve(l net.Listener, secure bool) error {
-	// In clear text the server counts, since it needs the socket itself.
 	served, serve := quiet.Listen(l), s.http1.Serve
 	if secure {
-		served, serve = netutil.LimitListener(served, maxConnections), s.serveTLS
+		serve = s.serveTLS
 	}
 	if !s.add(served) {
 		return l.Close()
@@ -122,7 +122,12 @@ func (s *Server) isClosed() bool {
 func (s *Server) serveTLS(l net.Listener) error {
 	config := s.options.Certificates.TLS()
 	return s.accept(l, func(raw net.Conn) {
-		c := tls.Server(raw, config)
+		defer s.secure.Add(-1)
+		if s.secure.Add(1) > maxConnections {
+			_ = raw.Close()
+			return
+		}
+		c := tls.Server(http2.NewLink(raw), config)
 		ctx, cancel := context.WithTimeout(context.Background(), headerTimeout)
 		err := c.HandshakeContext(ctx)
 		cancel()
@@ -132,7 +137,7 @@ func (s *Server) serveTLS(l net.Listener) error {
 			return
 		}
 		if c.ConnectionState().NegotiatedProtocol == "h2" {
-			s.streams.give(c)
+			s.http2.ServeConn(c)
 		} else {
 			s.http1.ServeConn(c)
 		}
@@ -191,50 +196,19 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, l := range listeners {
 		_ = l.Close() // nothing is accepted any more, whatever it says
 	}
-	var errs []error
-	for _, q := range quic {
-		if err := q.Shutdown(ctx); err != nil {
-			errs = append(errs, err, q.Close())
-		}
+	// All at once: each has the time that is left.
+	var ending sync.WaitGroup
+	errs := make([]error, len(quic)+2)
+	ending.Go(func() { errs[0] = s.http1.Shutdown(ctx) })
+	ending.Go(func() { errs[1] = s.http2.Shutdown(ctx) })
+	for i, q := range quic {
+		ending.Go(func() {
+			if err := q.Shutdown(ctx); err != nil {
+				errs[i+2] = errors.Join(err, q.Close())
+			}
+		})
 	}
-	errs = append(errs, s.http1.Shutdown(ctx))
-	if err := s.http2.Shutdown(ctx); err != nil {
-		errs = append(errs, err, s.http2.Close())
-	}
+	ending.Wait()
 	s.serving.Wait()
 	return errors.Join(errs...)
 }
-
-// handover is a listener of connections that somebody else has accepted.
-type handover struct {
-	conns  chan net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (h *handover) give(c net.Conn) {
-	select {
-	case h.conns <- c:
-	case <-h.closed:
-		_ = c.Close()
-	}
-}
-
-// Accept implements net.Listener.
-func (h *handover) Accept() (net.Conn, error) {
-	select {
-	case c := <-h.conns:
-		return c, nil
-	case <-h.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-// Close implements net.Listener.
-func (h *handover) Close() error {
-	h.once.Do(func() { close(h.closed) })
-	return nil
-}
-
-// Addr implements net.Listener.
-func (h *handover) Addr() net.Addr { return &net.TCPAddr{} }
