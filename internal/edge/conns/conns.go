@@ -20,21 +20,18 @@ type Conn interface {
 
 // Set is the connections that a server has open. Its zero value is empty.
 type Set[C Conn] struct {
-	// Max is the largest number of connections; 0: any.
-	Max int
-
 	draining atomic.Bool
 	mu       sync.Mutex
 	members  map[C]struct{}
 	empty    chan struct{} // closed when draining and no connection is left; nil: nobody waits
 }
 
-// Add takes a connection in. It fails where there are as many as there may be, and
-// once the server drains.
-func (s *Set[C]) Add(c C) bool {
+// Add takes a connection in. It fails where there are max already, unless that is 0,
+// and once the server drains.
+func (s *Set[C]) Add(c C, max int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Draining() || s.Max > 0 && len(s.members) >= s.Max {
+	if s.Draining() || max > 0 && len(s.members) >= max {
 		return false
 	}
 	if s.members == nil {
@@ -57,6 +54,9 @@ func (s *Set[C]) Remove(c C) {
 
 // Draining tells whether the server ends.
 func (s *Set[C]) Draining() bool { return s.draining.Load() }
+
+// Close lets no connection in any more.
+func (s *Set[C]) Close() { s.draining.Store(true) }
 
 // Drain lets no connection in any more and waits until all have drained. When ctx
 // ends first it aborts them and returns ctx's cause.

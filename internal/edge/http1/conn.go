@@ -86,12 +86,15 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // TLS is the state of the TLS connection, nil without one.
 func (c *Conn) TLS() *tls.ConnectionState { return c.tls }
 
-// endIfIdle ends a connection that waits for a request.
-func (c *Conn) endIfIdle() {
+// Drain implements conns.Conn: a connection that waits for a request ends.
+func (c *Conn) Drain() {
 	if c.state.CompareAndSwap(idle, ending) {
 		c.nc.Close()
 	}
 }
+
+// Abort implements conns.Conn.
+func (c *Conn) Abort() { c.nc.Close() }
 
 // serve answers requests until the connection ends.
 func (c *Conn) serve() {

@@ -30,8 +30,9 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"lapwing.dev/lapwing/internal/edge/conns"
 )
 
 const (
@@ -88,11 +89,9 @@ type Server struct {
 	MaxConns int
 	Logger   *slog.Logger
 
-	closing   atomic.Bool
+	conns     conns.Set[*Conn]
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
-	conns     map[*Conn]struct{}
-	finished  chan struct{} // closed when closing and no connection is left
 }
 
 // ErrServerClosed is returned by Serve after Shutdown.
@@ -139,84 +138,39 @@ func (s *Server) Serve(l net.Listener) error {
 // ServeConn serves a connection until its end. A *tls.Conn has made its handshake.
 func (s *Server) ServeConn(nc net.Conn) {
 	c := newConn(s, nc)
-	if !s.add(c) {
+	if !s.conns.Add(c, s.MaxConns) {
 		nc.Close()
 		return
 	}
-	defer s.remove(c)
+	defer s.conns.Remove(c)
 	c.serve()
 }
 
-func (s *Server) add(c *Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.isClosing() || s.MaxConns > 0 && len(s.conns) >= s.MaxConns {
-		return false
-	}
-	if s.conns == nil {
-		s.conns = map[*Conn]struct{}{}
-	}
-	s.conns[c] = struct{}{}
-	return true
-}
-
-func (s *Server) remove(c *Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.conns, c)
-	if s.isClosing() && len(s.conns) == 0 && s.finished != nil {
-		close(s.finished)
-		s.finished = nil
-	}
-}
-
-func (s *Server) isClosing() bool { return s.closing.Load() }
+func (s *Server) isClosing() bool { return s.conns.Draining() }
 
 // Shutdown stops listening, ends the idle connections, waits for the others to
 // answer what they are at, and ends them all when ctx does. It does not wait for
 // connections that were hijacked.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.closing.Store(true)
+	s.conns.Close()
 	s.closeListeners()
-	for c := range s.conns {
-		c.endIfIdle()
-	}
-	var finished chan struct{}
-	if len(s.conns) > 0 {
-		finished = make(chan struct{})
-		s.finished = finished
-	}
-	s.mu.Unlock()
-	if finished == nil {
-		return nil
-	}
-	select {
-	case <-finished:
-		return nil
-	case <-ctx.Done():
-		s.Close()
-		return context.Cause(ctx)
-	}
-}
-
-// closeListeners makes Serve return. s.mu is held.
-func (s *Server) closeListeners() {
-	for l := range s.listeners {
-		l.Close()
-	}
+	return s.conns.Drain(ctx)
 }
 
 // Close stops listening and ends all connections at once.
 func (s *Server) Close() error {
+	s.conns.Abort()
+	s.closeListeners()
+	return nil
+}
+
+// closeListeners makes Serve return.
+func (s *Server) closeListeners() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closing.Store(true)
-	s.closeListeners()
-	for c := range s.conns {
-		c.nc.Close()
+	for l := range s.listeners {
+		l.Close()
 	}
-	return nil
 }
 
 func (s *Server) log() *slog.Logger {

@@ -108,7 +108,7 @@ func (s *Server) limits() limits {
 // and best has a Link below it.
 func (s *Server) ServeConn(nc net.Conn) {
 	c := newConn(s, nc)
-	if !s.conns.Add(c) {
+	if !s.conns.Add(c, 0) {
 		_ = nc.Close()
 		return
 	}
