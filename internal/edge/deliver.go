@@ -250,8 +250,8 @@ func (x *exchange) cut(a *answer, h http.Header) part {
 		}
 		return all
 	}
-	if a.length < 0 {
-		return all
+	if a.length < 0 || x.request.Method != http.MethodGet {
+		return all // ranges are GET's (RFC 9110, 14.2)
 	}
 	ranges, status := freshness.Select(request, validators, a.length)
 	switch {

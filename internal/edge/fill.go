@@ -29,15 +29,19 @@ const (
 	resultRefresh = "RefreshHit"
 )
 
-// noteFailure is the note of a stored failure of an origin: its detail.
-const noteFailure = "failure"
+// The notes of stored objects.
+const (
+	noteFailure = "failure" // of an origin: its detail
+	noteLength  = "length"  // of the body that a HEAD was not sent
+)
 
 // lead is a fetch, as the viewer sees it who caused it.
 type lead struct {
-	// result and firstByte are set before the fill has an object.
+	// These are set before the fill has an object.
 	result    string
 	layer     tier.Level // of the cache that had a hit
 	firstByte time.Duration
+	fields    http.Header // of the answer, that are for this viewer only
 	// own has the answer where it turned out to be for this viewer only.
 	own chan ownAnswer
 
@@ -117,7 +121,10 @@ func (x *exchange) fill(key cache.Key, part string, f *cache.Fill, l *lead) {
 	w := &filler{s: x.s, j: x.job(), f: f, key: key, part: part, lead: l, path: x.invalidationPath()}
 	w.j.level = tier.Level(f.Depth())
 	w.j.dropConditions()
-	if part != "" {
+	if part != headOnly && w.j.method == http.MethodHead {
+		w.j.method = http.MethodGet // the object that is refreshed has a body
+	}
+	if w.ranged() {
 		w.j.header["Range"] = []string{part}
 		w.whole = x.key("")
 	}
@@ -133,6 +140,9 @@ func (x *exchange) fill(key cache.Key, part string, f *cache.Fill, l *lead) {
 	}
 	x.s.fetches.Go(w.run)
 }
+
+// ranged tells whether a range of the object is fetched.
+func (w *filler) ranged() bool { return w.part != "" && w.part != headOnly }
 
 // invalidationPath is the path by which an invalidation names the object: with the
 // query where that is part of the key.
@@ -190,7 +200,7 @@ func (w *filler) run() {
 			w.f.Unshared()
 			return
 		}
-		if w.part != "" && a.status == http.StatusOK {
+		if w.ranged() && a.status == http.StatusOK {
 			w.switchToWhole(a, life)
 		} else {
 			w.store(w.f, a, life)
@@ -203,9 +213,14 @@ func (w *filler) run() {
 // store writes an answer into the cache and to all who wait.
 func (w *filler) store(f *cache.Fill, a *fetched, life freshness.Lifetime) {
 	w.compress(a)
-	f.Begin(cache.Head{
-		Status: a.status, Header: stored(a.header), Distribution: w.j.site.d.ID, Path: w.path, Lifetime: life, Length: a.length,
-	})
+	h := cache.Head{
+		Status: a.status, Distribution: w.j.site.d.ID, Path: w.path, Lifetime: life, Length: a.length,
+	}
+	if w.part == headOnly {
+		h.Length, h.Note = 0, map[string]string{noteLength: strconv.FormatInt(a.length, 10)}
+	}
+	h.Header, w.lead.fields = split(a.header)
+	f.Begin(h)
 	if a.body != nil {
 		if _, err := copyBuffered(f, a.body); err != nil {
 			f.Abort(err)
@@ -231,7 +246,10 @@ func (w *filler) compress(a *fetched) {
 		return
 	}
 	compress.Header(a.header, c)
-	a.body, a.length = compress.NewReader(c, a.body), -1
+	a.length = -1
+	if w.part != headOnly {
+		a.body = compress.NewReader(c, a.body)
+	}
 }
 
 // buffers are for copying bodies.
@@ -251,7 +269,7 @@ func (w *filler) lifetime(a *fetched) freshness.Lifetime {
 		return life
 	}
 	status := a.status
-	if status == http.StatusPartialContent && w.part != "" {
+	if status == http.StatusPartialContent && w.ranged() {
 		status = http.StatusOK
 	}
 	_, authorized := w.j.header["Authorization"]
@@ -261,14 +279,21 @@ func (w *filler) lifetime(a *fetched) freshness.Lifetime {
 	}, w.j.plan.Behaviour.TTL, freshness.ErrorTTL(w.j.site.d.ErrorPages, status))
 }
 
-// stored is a header without the fields that its Cache-Control keeps from shared
-// caches, and without its age, which the lifetime has taken in.
-func stored(h http.Header) http.Header {
+// split takes from an answer's header, which becomes what is stored, the fields that
+// its Cache-Control keeps from shared caches: they are for the viewer who caused it.
+// The age goes too, which the lifetime has taken in.
+func split(h http.Header) (stored, own http.Header) {
 	delete(h, "Age")
 	for _, name := range freshness.ParseCacheControl(h).Fields {
-		delete(h, name)
+		if v, ok := h[name]; ok {
+			if own == nil {
+				own = http.Header{}
+			}
+			own[name] = v
+			delete(h, name)
+		}
 	}
-	return h
+	return h, own
 }
 
 // validated takes a 304: what is there is good for another while.
@@ -277,7 +302,7 @@ func (w *filler) validated(a *fetched) {
 	h.Header = freshness.Refresh(h.Header, a.header)
 	a.status, a.header = h.Status, h.Header
 	h.Lifetime = w.lifetime(a)
-	delete(h.Header, "Age") // the lifetime has it
+	h.Header, w.lead.fields = split(a.header)
 	w.lead.result = resultRefresh
 	if !h.Lifetime.Store {
 		// From now on it is not to be stored: this is its last use.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"lapwing.dev/lapwing/internal/edge/cache"
+	"lapwing.dev/lapwing/internal/edge/freshness"
 )
 
 // errWhole tells those who wait for a part of an object that its origin has sent
@@ -25,21 +28,17 @@ func (x *exchange) answer() (*answer, error) {
 		return a, nil
 	}
 	if x.request.Method == http.MethodHead {
-		// What a HEAD finds out is not stored: it has no body.
-		return x.alone()
+		return x.some(headOnly)
 	}
 	if a, err := x.private(key); a != nil || err != nil {
 		return a, err
 	}
 	if part := x.part(); part != "" {
-		if x.r.Header["If-Range"] != nil {
-			return x.alone()
+		a, err := x.some(part)
+		if err == nil && x.unwanted(a) {
+			a.release()
+			return x.shared(key, "")
 		}
-		key := x.key(part)
-		if a := x.cached(key, part); a != nil {
-			return a, nil
-		}
-		a, err := x.shared(key, part)
 		if !errors.Is(err, errWhole) {
 			return a, err
 		}
@@ -49,6 +48,27 @@ func (x *exchange) answer() (*answer, error) {
 	}
 	return x.shared(key, "")
 }
+
+// some answers with a part of an object that is not there.
+func (x *exchange) some(part string) (*answer, error) {
+	key := x.key(part)
+	if a := x.cached(key, part); a != nil {
+		return a, nil
+	}
+	return x.shared(key, part)
+}
+
+// unwanted tells whether a part is none of the object that If-Range names: then the
+// viewer gets the whole.
+func (x *exchange) unwanted(a *answer) bool {
+	return (a.status == http.StatusPartialContent || a.status == http.StatusRequestedRangeNotSatisfiable) &&
+		!freshness.IfRange(x.r.Header, freshness.ValidatorsOf(a.header))
+}
+
+// headOnly is the part of an object that a HEAD asks for, which CloudFront keeps
+// like any other ("caches the response to GET and HEAD requests"). A stored GET
+// answers a HEAD, but not the other way round.
+const headOnly = "HEAD"
 
 // key is that of the object, or of a part of it.
 func (x *exchange) key(part string) cache.Key {
@@ -99,8 +119,9 @@ func hit(o *cache.Object, now time.Time, result string) *answer {
 		status: o.Head.Status, header: o.Head.Header, object: o, length: o.Head.Length,
 		result: result, age: o.Head.Lifetime.Age(now),
 	}
-	if detail := o.Head.Note[noteFailure]; detail != "" {
-		a.failure = detail
+	a.failure = o.Head.Note[noteFailure]
+	if n, err := strconv.ParseInt(o.Head.Note[noteLength], 10, 64); err == nil {
+		a.length = n
 	}
 	return a
 }
@@ -175,6 +196,10 @@ func (x *exchange) filled(o *cache.Object, l *lead) *answer {
 	}
 	a := hit(o, now, l.result)
 	a.firstByte, a.layer = l.firstByte, l.layer
+	if l.fields != nil {
+		a.header = maps.Clone(a.header)
+		maps.Copy(a.header, l.fields)
+	}
 	if l.result == resultMiss && a.age == 0 {
 		a.age = -1
 	}

@@ -21,8 +21,9 @@ func keeps(a *fetched, life freshness.Lifetime) bool {
 // keep stores an answer while its viewer reads it, by a fill that nobody joins.
 func (a *fetched) keep(f *cache.Fill, j *job, path string, life freshness.Lifetime) {
 	life.WhileRevalidate, life.IfError = 0, 0 // each use asks the origin
+	header, _ := split(a.header.Clone())
 	f.Begin(cache.Head{
-		Status: a.status, Header: stored(a.header.Clone()), Distribution: j.site.d.ID, Path: path, Lifetime: life, Length: a.length,
+		Status: a.status, Header: header, Distribution: j.site.d.ID, Path: path, Lifetime: life, Length: a.length,
 	})
 	a.body = &keeping{ReadCloser: a.body, f: f}
 }
@@ -102,7 +103,7 @@ func (x *exchange) private(key cache.Key) (*answer, error) {
 		a.status, a.header = h.Status, h.Header
 		switch h.Lifetime = w.lifetime(a); {
 		case h.Lifetime.Collapses(): // from now on it is for all
-			delete(h.Header, "Age")
+			h.Header, _ = split(h.Header.Clone())
 			shared := x.s.cache.Refresh(key, o, h)
 			o.Release()
 			o = shared
@@ -110,7 +111,7 @@ func (x *exchange) private(key cache.Key) (*answer, error) {
 			x.s.cache.Remove(key) // this is its last use
 		}
 		hit := hit(o, time.Now(), resultRefresh)
-		hit.header = h.Header
+		hit.header = a.header
 		hit.firstByte = a.received.Sub(a.requested)
 		return hit, nil
 	}

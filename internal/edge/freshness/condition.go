@@ -26,7 +26,7 @@ func Condition(request http.Header, v Validators) int {
 			return http.StatusPreconditionFailed
 		}
 	} else if t, ok := when(request, "If-Unmodified-Since"); ok {
-		if m, err := http.ParseTime(v.LastModified); err == nil && m.After(t) {
+		if m, ok := parseDate(v.LastModified); ok && m.After(t) {
 			return http.StatusPreconditionFailed
 		}
 	}
@@ -35,7 +35,7 @@ func Condition(request http.Header, v Validators) int {
 			return http.StatusNotModified
 		}
 	} else if t, ok := when(request, "If-Modified-Since"); ok {
-		if m, err := http.ParseTime(v.LastModified); err == nil && !m.After(t) {
+		if m, ok := parseDate(v.LastModified); ok && !m.After(t) {
 			return http.StatusNotModified
 		}
 	}
@@ -43,10 +43,7 @@ func Condition(request http.Header, v Validators) int {
 }
 
 // when is the time in a conditional field; one that is none is ignored.
-func when(h http.Header, name string) (time.Time, bool) {
-	t, err := http.ParseTime(h.Get(name))
-	return t, err == nil
-}
+func when(h http.Header, name string) (time.Time, bool) { return parseDate(h.Get(name)) }
 
 // anyTag tells whether one of the tags of a field is the object's. "*" is any tag.
 func anyTag(field []string, etag string, same func(a, b string) bool) bool {

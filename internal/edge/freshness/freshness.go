@@ -243,8 +243,8 @@ func explicitTTL(r Response, cc CacheControl) (time.Duration, bool) {
 	if len(v) == 0 {
 		return 0, false
 	}
-	expires, err := http.ParseTime(v[0])
-	if err != nil {
+	expires, ok := parseDate(v[0])
+	if !ok {
 		return 0, true // such as "0": it has expired
 	}
 	return max(expires.Sub(date(r)), 0), true
@@ -252,7 +252,7 @@ func explicitTTL(r Response, cc CacheControl) (time.Duration, bool) {
 
 // date is when the origin made the answer.
 func date(r Response) time.Time {
-	if d, err := http.ParseTime(r.Header.Get("Date")); err == nil {
+	if d, ok := parseDate(r.Header.Get("Date")); ok {
 		return d
 	}
 	return r.Received
@@ -264,10 +264,9 @@ func initialAge(r Response) time.Duration {
 	// one second old.
 	apparent := max(r.Received.Sub(date(r)), 0).Truncate(time.Second)
 	var age time.Duration
-	if v := r.Header.Values("Age"); len(v) > 0 {
-		if d := parseSeconds(v[0]); d.Set {
-			age = d.Value
-		}
+	for v := range list(r.Header.Values("Age")) {
+		age = parseSeconds(v).Value // 0 where it is no number
+		break                       // of several, the first counts (RFC 9111, 5.1)
 	}
 	delay := max(r.Received.Sub(r.Requested), 0)
 	if r.Requested.IsZero() {

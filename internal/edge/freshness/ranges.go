@@ -24,7 +24,7 @@ const maxRanges = 100
 // not hold, or the ranges do not ascend or overlap, which CloudFront answers so.
 func Select(request http.Header, v Validators, size int64) ([]Range, int) {
 	f := request.Values("Range")
-	if len(f) != 1 || !ifRange(request, v) {
+	if len(f) != 1 || !IfRange(request, v) {
 		return nil, http.StatusOK
 	}
 	unit, set, ok := strings.Cut(f[0], "=")
@@ -116,9 +116,9 @@ func parseOffset(s string) (int64, bool) {
 	return n, true
 }
 
-// ifRange tells whether If-Range, where there is one, lets a Range be answered: its
+// IfRange tells whether If-Range, where there is one, lets a Range be answered: its
 // tag must be the object's and strong, or its date Last-Modified to the letter.
-func ifRange(request http.Header, v Validators) bool {
+func IfRange(request http.Header, v Validators) bool {
 	f := request.Values("If-Range")
 	switch {
 	case len(f) == 0:

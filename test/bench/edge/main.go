@@ -5,7 +5,9 @@
 // not; and whether each keeps the rules of caching that the RFCs have for shared
 // caches. All have the same origin and the same load generators (wrk, h2load), and take
 // turns, so that whatever else this host does weighs on all alike. The figure that
-// holds on a busy machine is the CPU time.
+// holds on a busy machine is the CPU time. With -front it measures nothing, and has
+// the servers stand before somebody else's origin, for tests of caches that others
+// wrote.
 //
 // `make bench` runs it after the other benchmark, as root; peers and generators come
 // from Debian by `scripts/setup bench`, and those that are not there are said.
@@ -32,6 +34,7 @@ type options struct {
 	only     string
 	json     string
 	rules    string
+	front    int
 }
 
 func main() {
@@ -43,6 +46,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "measure some, separated by commas: "+strings.Join(partNames(), ", "))
 	flag.StringVar(&o.json, "json", "", "write all results to `FILE`")
 	flag.StringVar(&o.rules, "rules", "", "write what came of the rules of caching to `FILE`, as Markdown")
+	flag.IntVar(&o.front, "front", 0, "measure nothing: put all servers before the origin at this `PORT` of 127.0.0.1, which alone says how long its answers last, and wait for an interrupt")
 	flag.Parse()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -83,7 +87,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{options: o, dir: dir, report: report{Version: 1, Began: time.Now(), CPUs: runtime.NumCPU()}}
-	if b.origin, err = startOrigin(); err != nil {
+	if o.front != 0 {
+		b.origin = &origin{port: o.front}
+	} else if b.origin, err = startOrigin(); err != nil {
 		return err
 	}
 	defer b.origin.close()
@@ -108,6 +114,13 @@ func run(ctx context.Context, o options) (err error) {
 			continue
 		}
 		b.servers = append(b.servers, s)
+	}
+	if o.front != 0 {
+		for _, s := range b.servers {
+			fmt.Printf("%s\thttp://%s:%d\tat 127.0.0.1:%d\n", s.name, s.host, s.plain, s.plain)
+		}
+		<-ctx.Done()
+		return nil
 	}
 	fmt.Printf("%d CPUs, %d rounds of %v, medians; CPU is that of the server and its processes\n", runtime.NumCPU(), o.rounds, o.duration)
 	for _, p := range parts {

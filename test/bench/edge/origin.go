@@ -33,7 +33,12 @@ func startOrigin() (*origin, error) {
 	return o, nil
 }
 
-func (o *origin) close() { _ = o.server.Close() }
+// close ends the origin, unless it is somebody else's.
+func (o *origin) close() {
+	if o.server != nil {
+		_ = o.server.Close()
+	}
+}
 
 // ServeHTTP answers /size/N/… with N bytes for an hour, /slow/… with 1 KB after a
 // while, and /never/… likewise with what must not be stored.

@@ -118,6 +118,10 @@ var rules = []rule{
 	fresh("s-maxage=0 is stronger than max-age", "Cache-Control: max-age=3600, s-maxage=0", not(stored)),
 	fresh("Expires in the past is not fresh", "Expires: {-3600}", not(stored)),
 	fresh("Expires that is no date is not fresh", "Expires: 0", not(stored)),
+	fresh("Expires with spare spaces is no date", "Expires: Sat, 20  Aug  2050 02:01:18 GMT", not(stored)),
+	fresh("Expires with an hour of one digit is no date", "Expires: Sat, 20 Aug 2050 2:01:18 GMT", not(stored)),
+	may(fresh("Expires has no case", "Expires: Sat, 20 Aug 2050 02:01:18 gmt", stored)),
+	fresh("of two ages in a line the first counts", "Cache-Control: max-age=100; Age: 200, 0", not(stored)),
 	fresh("Age counts against max-age", "Cache-Control: max-age=100; Age: 200", not(stored)),
 	fresh("the age by Date counts against max-age", "Cache-Control: max-age=100; Date: {-200}", not(stored)),
 	fresh("a directive within a quoted string is none", `Cache-Control: x="max-age=3600", max-age=0`, not(stored)),
@@ -169,9 +173,13 @@ var rules = []rule{
 
 	{group: "methods", name: "HEAD is answered by a stored GET", origin: []string{"200; Cache-Control: max-age=3600"}, viewer: []string{get, "HEAD"}, want: both(asked(1), status(200), content("")), optional: true},
 	{group: "methods", name: "HEAD does not store an empty body", origin: []string{"200; Cache-Control: max-age=3600"}, viewer: []string{"HEAD", get}, want: func(o *observed) bool { _, b := o.last(); return strings.HasPrefix(b, "answer") }},
+	{group: "methods", name: "HEAD that refreshes leaves the body", origin: []string{"200; Cache-Control: max-age=1, stale-while-revalidate=60", "200; Cache-Control: max-age=3600"}, viewer: []string{get, "wait 2; HEAD", "wait 1; GET"}, want: func(o *observed) bool { _, b := o.last(); return strings.HasPrefix(b, "answer") }},
+	{group: "methods", name: "HEAD is answered by a stored HEAD", origin: []string{"200; Cache-Control: max-age=3600"}, viewer: []string{"HEAD", "HEAD"}, want: both(asked(1), status(200), content("")), optional: true},
 	{group: "methods", name: "POST that succeeds makes what is stored invalid", origin: []string{"200; Cache-Control: max-age=3600"}, viewer: []string{get, "POST", get}, want: asked(3)},
 
 	{group: "fields", name: "fields that Connection names are not passed on", origin: []string{"200; Cache-Control: max-age=3600; Connection: X-Hop; X-Hop: 1"}, viewer: []string{get}, want: field("X-Hop", "")},
+	{group: "fields", name: "a field that no-cache names is its viewer's", origin: []string{`200; Cache-Control: max-age=3600, no-cache="X-Own"; X-Own: 1`}, viewer: []string{get}, want: field("X-Own", "1")},
+	{group: "fields", name: "a field that no-cache names is not stored", origin: []string{`200; Cache-Control: max-age=3600, no-cache="X-Own"; X-Own: 1`}, viewer: []string{get, get}, want: func(o *observed) bool { return len(o.seen) == 2 || field("X-Own", "")(o) }},
 	{group: "fields", name: "fields that are not known are stored", origin: []string{"200; Cache-Control: max-age=3600; X-Odd: 1"}, viewer: []string{get, get}, want: both(stored, field("X-Odd", "1"))},
 }
 

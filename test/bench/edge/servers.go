@@ -60,14 +60,26 @@ func (b *bench) startLapwing(ctx context.Context) (*server, error) {
 	return s, b.answers(ctx, s)
 }
 
+// allViewer is AWS's origin request policy Managed-AllViewer.
+const allViewer = "216adef6-5c7f-47e4-b989-5492eafa07d3"
+
 // distribution makes the distribution, and returns its domain name. Its cache policy
-// is CachingOptimized, but that what is not to be stored is not.
+// is CachingOptimized, but that what is not to be stored is not. Before somebody
+// else's origin there is no lifetime by default, of errors neither, and no coding in
+// the key; and the origin gets all that viewers send.
 func (b *bench) distribution(ctx context.Context, h *harness.Server) (string, error) {
 	client := cloudfront.NewFromConfig(h.Config())
+	lifetime, codings := int64(86400), true
+	var forward *string
+	var errorPages *types.CustomErrorResponses
+	if b.front != 0 {
+		lifetime, codings, forward = 0, false, aws.String(allViewer)
+		errorPages = noErrorTTL()
+	}
 	policy, err := client.CreateCachePolicy(ctx, &cloudfront.CreateCachePolicyInput{CachePolicyConfig: &types.CachePolicyConfig{
-		Name: aws.String("bench"), MinTTL: aws.Int64(0), DefaultTTL: aws.Int64(86400), MaxTTL: aws.Int64(31536000),
+		Name: aws.String("bench"), MinTTL: aws.Int64(0), DefaultTTL: aws.Int64(lifetime), MaxTTL: aws.Int64(31536000),
 		ParametersInCacheKeyAndForwardedToOrigin: &types.ParametersInCacheKeyAndForwardedToOrigin{
-			EnableAcceptEncodingGzip: aws.Bool(true), EnableAcceptEncodingBrotli: aws.Bool(true),
+			EnableAcceptEncodingGzip: aws.Bool(codings), EnableAcceptEncodingBrotli: aws.Bool(codings),
 			HeadersConfig:      &types.CachePolicyHeadersConfig{HeaderBehavior: types.CachePolicyHeaderBehaviorNone},
 			CookiesConfig:      &types.CachePolicyCookiesConfig{CookieBehavior: types.CachePolicyCookieBehaviorNone},
 			QueryStringsConfig: &types.CachePolicyQueryStringsConfig{QueryStringBehavior: types.CachePolicyQueryStringBehaviorAll},
@@ -78,7 +90,7 @@ func (b *bench) distribution(ctx context.Context, h *harness.Server) (string, er
 	}
 	out, err := client.CreateDistribution(ctx, &cloudfront.CreateDistributionInput{
 		DistributionConfig: &types.DistributionConfig{
-			CallerReference: aws.String("bench"), Comment: aws.String(""), Enabled: aws.Bool(true),
+			CallerReference: aws.String("bench"), Comment: aws.String(""), Enabled: aws.Bool(true), CustomErrorResponses: errorPages,
 			Origins: &types.Origins{Quantity: aws.Int32(1), Items: []types.Origin{{
 				Id: aws.String("origin"), DomainName: aws.String("localhost"),
 				CustomOriginConfig: &types.CustomOriginConfig{
@@ -87,6 +99,7 @@ func (b *bench) distribution(ctx context.Context, h *harness.Server) (string, er
 			}}},
 			DefaultCacheBehavior: &types.DefaultCacheBehavior{
 				TargetOriginId: aws.String("origin"), ViewerProtocolPolicy: types.ViewerProtocolPolicyAllowAll, CachePolicyId: policy.CachePolicy.Id,
+				OriginRequestPolicyId: forward,
 				AllowedMethods: &types.AllowedMethods{Quantity: aws.Int32(7), Items: types.Method("").Values(), CachedMethods: &types.CachedMethods{
 					Quantity: aws.Int32(2), Items: []types.Method{types.MethodGet, types.MethodHead},
 				}},
@@ -97,6 +110,16 @@ func (b *bench) distribution(ctx context.Context, h *harness.Server) (string, er
 		return "", err
 	}
 	return *out.Distribution.DomainName, nil
+}
+
+// noErrorTTL has errors kept for as long as their origin says, and no longer.
+func noErrorTTL() *types.CustomErrorResponses {
+	r := &types.CustomErrorResponses{}
+	for _, code := range []int32{400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504} {
+		r.Items = append(r.Items, types.CustomErrorResponse{ErrorCode: aws.Int32(code), ErrorCachingMinTTL: aws.Int64(0)})
+	}
+	r.Quantity = aws.Int32(int32(len(r.Items)))
+	return r
 }
 
 // peers are what Lapwing is measured beside.
@@ -114,6 +137,10 @@ func (b *bench) startNginx(ctx context.Context, dir string) (*server, error) {
 	plain, secure, err := b.ports(dir)
 	if err != nil {
 		return nil, err
+	}
+	lifetime := "proxy_cache_valid 200 1h;"
+	if b.front != 0 {
+		lifetime = ""
 	}
 	config := fmt.Sprintf(`
 worker_processes auto;
@@ -145,11 +172,11 @@ http {
       proxy_set_header Connection "";
       proxy_cache c;
       proxy_cache_lock on;
-      proxy_cache_valid 200 1h;
+      %[5]s
     }
   }
 }
-`, dir, b.origin.port, plain, secure)
+`, dir, b.origin.port, plain, secure, lifetime)
 	path := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		return nil, err
@@ -163,8 +190,12 @@ func (b *bench) startVarnish(ctx context.Context, dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.startPeer(ctx, &server{name: "Varnish", plain: plain}, "varnishd", "-F", "-n", dir, "-j", "none",
-		"-a", fmt.Sprintf("127.0.0.1:%d", plain), "-b", fmt.Sprintf("127.0.0.1:%d", b.origin.port), "-s", "malloc,256m")
+	command := []string{"varnishd", "-F", "-n", dir, "-j", "none",
+		"-a", fmt.Sprintf("127.0.0.1:%d", plain), "-b", fmt.Sprintf("127.0.0.1:%d", b.origin.port), "-s", "malloc,256m"}
+	if b.front != 0 {
+		command = append(command, "-p", "default_ttl=0")
+	}
+	return b.startPeer(ctx, &server{name: "Varnish", plain: plain}, command...)
 }
 
 // startHAProxy starts HAProxy with its cache in memory.
@@ -260,7 +291,7 @@ func (b *bench) answers(ctx context.Context, s *server) error {
 		answer, err := client.Do(r)
 		if err == nil {
 			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
+			if answer.StatusCode == http.StatusOK || b.front != 0 && answer.StatusCode < http.StatusInternalServerError {
 				return nil
 			}
 			err = errors.New(answer.Status)
