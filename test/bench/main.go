@@ -147,7 +147,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	b.report.print(os.Stdout)
 	if o.json != "" {
-		if err := b.report.writeJSON(o.json); err != nil {
+		if err := harness.WriteJSON(o.json, &b.report); err != nil {
 			return err
 		}
 	}

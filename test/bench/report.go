@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"slices"
 	"time"
 )
@@ -180,12 +178,4 @@ func (r *report) print(w io.Writer) {
 	for _, a := range r.Absent {
 		fmt.Fprintln(w, "absent:", a)
 	}
-}
-
-func (r *report) writeJSON(path string) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(b, '\n'), 0o644)
 }

@@ -306,3 +306,12 @@ func (s *Server) Interpreter(id string) (string, error) {
 	}
 	return "", fmt.Errorf("no interpreter of %s in %s", id, out)
 }
+
+// WriteJSON writes what a benchmark has measured to a file.
+func WriteJSON(path string, report any) error {
+	b, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}

@@ -19,8 +19,15 @@ var (
 	ErrTruncated = errors.New("cache: the body is not of the length that was announced")
 )
 
-// window is how many bytes of a body that is not stored are held for its readers.
-const window = 4 << 20
+const (
+	// window is how many bytes of a body that is not stored are held for its readers,
+	// and step how many at least are given up at a time.
+	window = 4 << 20
+	step   = window / 4
+	// patience is how long the slowest reader of such a body may hold up the others
+	// without the window's moving on; then it is left behind.
+	patience = 5 * time.Second
+)
 
 // Fill is one fetch of an object, shared by all who want it meanwhile. Who leads
 // it calls Begin, Write and then Commit; or Unshared, Resolve or Abort.
@@ -229,7 +236,8 @@ func (f *Fill) Begin(h Head) {
 }
 
 // Write takes the next bytes of the body. It blocks where they are not stored and
-// the slowest reader is far behind.
+// the slowest reader is far behind: for as long as that one takes if there is no
+// other, and else for a while, after which the slow ones' reads fail.
 func (f *Fill) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -289,16 +297,25 @@ func (f *Fill) pass() {
 
 // room waits until the window has room for n more bytes, or is empty.
 func (f *Fill) room(n int) error {
+	var late *time.Timer
 	for {
 		f.drop()
 		if len(f.buf) == 0 || len(f.buf)+n <= window {
 			return nil
+		}
+		if late == nil {
+			late = time.NewTimer(patience)
+			defer late.Stop()
 		}
 		changed := f.change()
 		f.mu.Unlock()
 		select {
 		case <-changed:
 			f.mu.Lock()
+		case <-late.C:
+			f.mu.Lock()
+			f.leaveBehind()
+			late.Reset(patience)
 		case <-f.ctx.Done():
 			f.mu.Lock()
 			return context.Cause(f.ctx)
@@ -306,18 +323,50 @@ func (f *Fill) room(n int) error {
 	}
 }
 
-// drop gives up what all readers have read. One who has not begun may want all.
+// drop gives up what all readers have read, where it is a step at least or all there
+// is. One who has not begun may want everything.
 func (f *Fill) drop() {
 	if f.claims > len(f.readers) {
 		return
 	}
-	least := f.base + int64(len(f.buf))
+	end := f.base + int64(len(f.buf))
+	least := end
 	for _, off := range f.readers {
-		least = min(least, off)
+		if off != behind {
+			least = min(least, off)
+		}
 	}
-	if least > f.base {
-		f.buf = append([]byte(nil), f.buf[least-f.base:]...)
-		f.base = least
+	if least == end || least >= f.base+step {
+		f.advance(least)
+	}
+}
+
+// behind is the offset of a reader that has been left behind.
+const behind = -1
+
+// leaveBehind gives up a step that the slowest readers have not read, where another
+// has read everything and waits: their reads fail from now on.
+func (f *Fill) leaveBehind() {
+	end, to := f.base+int64(len(f.buf)), f.base+step
+	for _, off := range f.readers {
+		if off != end {
+			continue
+		}
+		for b, off := range f.readers {
+			if off < to {
+				f.readers[b] = behind
+			}
+		}
+		f.advance(to)
+		return
+	}
+}
+
+// advance moves the beginning of the window to an offset.
+func (f *Fill) advance(to int64) {
+	if to > f.base {
+		f.buf = append([]byte(nil), f.buf[to-f.base:]...)
+		f.base = to
 	}
 }
 
@@ -468,16 +517,19 @@ var errGone = errors.New("cache: this part of the body was not kept")
 func (f *Fill) read(b *Body, p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	off := f.readers[b]
 	for {
-		switch {
+		switch off := f.readers[b]; {
+		case off == behind:
+			return 0, errGone
 		case off < f.stored:
 			file := f.spool.body.f
 			p = p[:min(int64(len(p)), f.stored-off)]
 			f.mu.Unlock()
 			n, err := file.ReadAt(p, off)
 			f.mu.Lock()
-			f.readers[b] = off + int64(n)
+			if f.readers[b] != behind {
+				f.readers[b] = off + int64(n)
+			}
 			return n, err
 		case off < f.base:
 			return 0, errGone

@@ -261,6 +261,69 @@ func TestReaderThatLeavesDoesNotHoldUpAPassingBody(t *testing.T) {
 	o.Release()
 }
 
+func TestReaderThatStandsStillIsLeftBehindByOthersOfAPassingBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(Options{Memory: 8 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		const size = 3 * window
+		f, _ := s.Fill(key("a"))
+		w, _ := s.Fill(key("a"))
+		go feed(t, f, head("/a"), make([]byte, size), 64<<10)
+		o, err := f.Object(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		slow, err := w.Object(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		still := slow.Body(t.Context(), 0, -1)
+		if _, err := io.ReadFull(still, make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if n, err := io.Copy(io.Discard, o.Body(t.Context(), 0, -1)); n != size || err != nil {
+			t.Errorf("the other got %d bytes, %v", n, err)
+		}
+		if took := time.Since(began); took != patience {
+			t.Errorf("it was held up for %v", took)
+		}
+		if _, err := io.Copy(io.Discard, still); !errors.Is(err, errGone) {
+			t.Errorf("the one that stood still got %v", err)
+		}
+		still.Close()
+		slow.Release()
+		o.Release()
+	})
+}
+
+func TestOnlyReaderOfAPassingBodyMayTakeItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(Options{Memory: 8 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		const size = 3 * window
+		f, _ := s.Fill(key("a"))
+		go feed(t, f, head("/a"), make([]byte, size), 64<<10)
+		o, err := f.Object(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := o.Body(t.Context(), 0, -1)
+		time.Sleep(3 * patience)
+		if n, err := io.Copy(io.Discard, b); n != size || err != nil {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		b.Close()
+		o.Release()
+	})
+}
+
 func TestAbortReachesWaitersAndReaders(t *testing.T) {
 	s := open(t, Options{})
 	boom := errors.New("boom")

@@ -2,10 +2,11 @@ package http1
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
 	"time"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 // maxChunkLine is the longest line of a chunk's size with its extensions, and
@@ -14,9 +15,6 @@ const (
 	maxChunkLine = 1 << 10
 	maxTrailer   = 8 << 10
 )
-
-// errMalformed is that of a chunked body that is not well formed.
-var errMalformed = errors.New("http1: malformed chunked body")
 
 // errBodyClosed is that of a body that is read after the handler has returned.
 var errBodyClosed = http.ErrBodyReadAfterClose
@@ -102,7 +100,7 @@ func (b *body) nextChunk() error {
 			return err
 		}
 		if len(line) != 0 {
-			return errMalformed
+			return httpsyntax.ErrChunk
 		}
 	}
 	b.begun = true
@@ -110,7 +108,7 @@ func (b *body) nextChunk() error {
 	if err != nil {
 		return err
 	}
-	if b.left, err = parseChunkSize(line); err != nil || b.left > 0 {
+	if b.left, err = httpsyntax.ChunkSize(line); err != nil || b.left > 0 {
 		return err
 	}
 	for size := 0; ; {
@@ -122,8 +120,8 @@ func (b *body) nextChunk() error {
 			return io.EOF
 		}
 		colon := bytes.IndexByte(line, ':')
-		if size += len(line); size > maxTrailer || colon < 0 || !isToken(line[:colon]) || !isValue(trim(line[colon+1:])) {
-			return errMalformed
+		if size += len(line); size > maxTrailer || colon < 0 || !httpsyntax.IsToken(line[:colon]) || !httpsyntax.IsValue(httpsyntax.Trim(line[colon+1:])) {
+			return httpsyntax.ErrChunk
 		}
 	}
 }
@@ -133,51 +131,21 @@ func (b *body) line(limit int) ([]byte, error) {
 	c := b.c
 	for {
 		if i := bytes.IndexByte(c.buf[c.r:c.w], '\n'); i >= 0 {
-			line := c.buf[c.r : c.r+i]
+			line, ok := httpsyntax.CutCRLF(c.buf[c.r : c.r+i+1])
 			c.r += i + 1
-			if i == 0 || line[i-1] != '\r' || i-1 > limit {
-				return nil, errMalformed
+			if !ok || len(line) > limit {
+				return nil, httpsyntax.ErrChunk
 			}
-			return line[:i-1], nil
+			return line, nil
 		}
 		if c.w-c.r > limit+1 {
-			return nil, errMalformed
+			return nil, httpsyntax.ErrChunk
 		}
 		b.wait()
 		if err := c.fill(); err != nil {
 			return nil, unexpected(err)
 		}
 	}
-}
-
-// parseChunkSize parses a chunk's size and ignores its extensions, which must not
-// have control characters.
-func parseChunkSize(line []byte) (int64, error) {
-	var n int64
-	for i, c := range line {
-		var d byte
-		switch {
-		case isDigit(c):
-			d = c - '0'
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			d = c | 0x20 - 'a' + 10
-		case i > 0 && (c == ';' || c == ' ' || c == '\t'):
-			if rest := trim(line[i:]); len(rest) > 0 && rest[0] != ';' || !isValue(line[i:]) {
-				return 0, errMalformed
-			}
-			return n, nil
-		default:
-			return 0, errMalformed
-		}
-		if i == 15 {
-			return 0, errMalformed
-		}
-		n = n<<4 | int64(d)
-	}
-	if len(line) == 0 {
-		return 0, errMalformed
-	}
-	return n, nil
 }
 
 // discard reads what is left away, and tells whether another request can follow.

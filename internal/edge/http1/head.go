@@ -2,10 +2,10 @@ package http1
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net/http"
 	"strconv"
-	"strings"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 // Field is a header field as it came.
@@ -70,11 +70,11 @@ func (h *Head) parse(b []byte) *badRequest {
 			return bad("malformed line end")
 		}
 		colon := bytes.IndexByte(line, ':')
-		if colon < 0 || !isToken(line[:colon]) { // also a folded line, which begins with a blank
+		if colon < 0 || !httpsyntax.IsToken(line[:colon]) { // also a folded line, which begins with a blank
 			return bad("malformed header field")
 		}
-		f := Field{line[:colon], trim(line[colon+1:])}
-		if !isValue(f.Value) {
+		f := Field{line[:colon], httpsyntax.Trim(line[colon+1:])}
+		if !httpsyntax.IsValue(f.Value) {
 			return bad("malformed header value")
 		}
 		if len(h.Fields) == MaxFields {
@@ -111,7 +111,7 @@ func (h *Head) parse(b []byte) *badRequest {
 // requestLine parses the first line.
 func (h *Head) requestLine(line []byte) *badRequest {
 	sp := bytes.IndexByte(line, ' ')
-	if sp < 0 || !isToken(line[:sp]) {
+	if sp < 0 || !httpsyntax.IsToken(line[:sp]) {
 		return bad("malformed request line")
 	}
 	h.Method, line = line[:sp], line[sp+1:]
@@ -126,7 +126,7 @@ func (h *Head) requestLine(line []byte) *badRequest {
 		h.Minor = 1
 	case "HTTP/1.0":
 	default:
-		if len(proto) == 8 && string(proto[:5]) == "HTTP/" && isDigit(proto[5]) && proto[6] == '.' && isDigit(proto[7]) {
+		if len(proto) == 8 && string(proto[:5]) == "HTTP/" && httpsyntax.IsDigit(proto[5]) && proto[6] == '.' && httpsyntax.IsDigit(proto[7]) {
 			return &badRequest{http.StatusHTTPVersionNotSupported, "unsupported version"}
 		}
 		return bad("malformed version")
@@ -144,7 +144,7 @@ func (h *Head) frame(f Field) *badRequest {
 	switch {
 	case equalLower(f.Name, "content-length"):
 		n, err := strconv.ParseInt(string(f.Value), 10, 64)
-		if err != nil || n < 0 || !isDigit(f.Value[0]) {
+		if err != nil || n < 0 || !httpsyntax.IsDigit(f.Value[0]) {
 			return bad("malformed Content-Length")
 		}
 		if h.contentLength++; h.contentLength > 1 {
@@ -160,7 +160,7 @@ func (h *Head) frame(f Field) *badRequest {
 		for rest := f.Value; len(rest) > 0; {
 			var option []byte
 			option, rest, _ = bytes.Cut(rest, []byte{','})
-			switch option = trim(option); {
+			switch option = httpsyntax.Trim(option); {
 			case equalLower(option, "close"):
 				h.close = true
 			case equalLower(option, "keep-alive"):
@@ -193,65 +193,11 @@ func cutLine(b []byte) (line, rest []byte, ok bool) {
 	return b[:i-1], b[i+1:], true
 }
 
-// trim returns b without optional white space around it.
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
-
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-
-// tokens tells the characters of a token (RFC 9110).
-var tokens = func() (t [256]bool) {
-	for c := range 256 {
-		t[c] = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || isDigit(byte(c)) || c != 0 && strings.IndexByte("!#$%&'*+-.^_`|~", byte(c)) >= 0
-	}
-	return t
-}()
-
-func isToken[T []byte | string](s T) bool {
-	for i := range len(s) {
-		if !tokens[s[i]] {
-			return false
-		}
-	}
-	return len(s) > 0
-}
-
-// isValue tells whether a field value has no control characters but tabs.
-func isValue(b []byte) bool {
-	const ones, high = 0x0101010101010101, 0x8080808080808080
-	for len(b) >= 8 {
-		// Eight at a time: a byte below 0x20 or equal to 0x7f leaves its high bit.
-		x := binary.LittleEndian.Uint64(b)
-		del := x ^ 0x7f*ones
-		if ((x-0x20*ones)&^x|(del-ones)&^del)&high != 0 && !isValueSlow(b[:8]) {
-			return false
-		}
-		b = b[8:]
-	}
-	return isValueSlow(b)
-}
-
-func isValueSlow(b []byte) bool {
-	for _, c := range b {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
 // isHost tells whether a Host has only characters of host names, addresses and
 // ports.
 func isHost(b []byte) bool {
 	for _, c := range b {
-		if !tokens[c] && c != ':' && c != '[' && c != ']' && c != '(' && c != ')' && c != ',' && c != ';' && c != '=' {
+		if !httpsyntax.IsTokenByte(c) && c != ':' && c != '[' && c != ']' && c != '(' && c != ')' && c != ',' && c != ';' && c != '=' {
 			return false
 		}
 	}

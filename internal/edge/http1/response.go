@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 // maxPending is how much of a body of unknown length is kept to the end of the
@@ -109,11 +111,11 @@ func (w *response) appendHeader(b []byte, final bool) []byte {
 			continue
 		case "Connection":
 			for _, v := range w.header[name] {
-				w.close = w.close || equalLower(trim([]byte(v)), "close")
+				w.close = w.close || equalLower(httpsyntax.Trim([]byte(v)), "close")
 			}
 			continue
 		}
-		if !isToken(name) {
+		if !httpsyntax.IsToken(name) {
 			continue
 		}
 		for _, v := range w.header[name] {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -22,22 +23,33 @@ func call(ctx context.Context, t http.RoundTripper, method, address, path string
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	resp, err := t.RoundTrip(req)
+	resp, err := ask(ctx, t, method, address, path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return &refusal{resp.StatusCode, fmt.Sprintf("%s answers %s: %s", address, resp.Status, messageOf(resp))}
-	}
 	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, maxBody)).Decode(out); err != nil {
 		return fmt.Errorf("%s answers what is not understood: %w", address, err)
 	}
 	return nil
+}
+
+// ask sends a request to a node, and returns what it answers unless it refuses. The
+// caller closes the body.
+func ask(ctx context.Context, t http.RoundTripper, method, address, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "https://"+address+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := t.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		return nil, &refusal{resp.StatusCode, fmt.Sprintf("%s answers %s: %s", address, resp.Status, messageOf(resp))}
+	}
+	return resp, nil
 }
 
 // Operator makes an operator's calls to the core.

@@ -49,18 +49,11 @@ func (n *Node) fetch(ctx context.Context, d state.Digest) error {
 	n.mu.Lock()
 	t, core := n.transport, n.membership.Facts.Core
 	n.mu.Unlock()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+core+pathPackage+string(d), nil)
-	if err != nil {
-		return err
-	}
-	resp, err := t.RoundTrip(req)
+	resp, err := ask(ctx, t, http.MethodGet, core, pathPackage+string(d), nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the core answers %s: %s", resp.Status, messageOf(resp))
-	}
 	staged, err := n.packages.Stage(ctx, io.LimitReader(resp.Body, maxPackage+1))
 	if err != nil {
 		return err

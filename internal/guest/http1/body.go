@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 // Body is the body of a request. Reading it to io.EOF makes Trailer valid; an
@@ -92,7 +94,7 @@ func (b *Body) nextChunk() error {
 			return err
 		}
 		if len(line) != 0 {
-			return errMalformed
+			return httpsyntax.ErrChunk
 		}
 	}
 	b.begun = true
@@ -100,7 +102,7 @@ func (b *Body) nextChunk() error {
 	if err != nil {
 		return err
 	}
-	if b.left, err = parseChunkSize(line); err != nil {
+	if b.left, err = httpsyntax.ChunkSize(line); err != nil {
 		return err
 	}
 	if b.left > 0 {
@@ -121,41 +123,15 @@ func (b *Body) line() ([]byte, error) {
 	line, err := b.c.br.ReadSlice('\n')
 	if err != nil {
 		if isBufferFull(err) {
-			return nil, errMalformed
+			return nil, httpsyntax.ErrChunk
 		}
 		return nil, unexpected(err)
 	}
-	line = line[:len(line)-1]
-	if n := len(line); n > 0 && line[n-1] == '\r' {
-		line = line[:n-1]
+	line, ok := httpsyntax.CutCRLF(line)
+	if !ok {
+		return nil, httpsyntax.ErrChunk
 	}
 	return line, nil
-}
-
-// parseChunkSize parses a chunk's size and ignores its extensions.
-func parseChunkSize(line []byte) (int64, error) {
-	var n int64
-	for i, c := range line {
-		var d byte
-		switch {
-		case isDigit(c):
-			d = c - '0'
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			d = c | 0x20 - 'a' + 10
-		case i > 0 && (c == ';' || c == ' ' || c == '\t'):
-			return n, nil
-		default:
-			return 0, errMalformed
-		}
-		if i == 15 {
-			return 0, errMalformed
-		}
-		n = n<<4 | int64(d)
-	}
-	if len(line) == 0 {
-		return 0, errMalformed
-	}
-	return n, nil
 }
 
 // discard reads the rest of the body away and tells whether another request

@@ -1,12 +1,13 @@
 package http1
 
 import (
-	"errors"
 	"io"
 	"net"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 // Field is one header or trailer field.
@@ -148,7 +149,7 @@ func (c *serverConn) readLine() error {
 func parseHead(s string) (*Request, error) {
 	line, rest := cutLine(s)
 	method, rest2, ok := strings.Cut(line, " ")
-	if !ok || !isToken(method) {
+	if !ok || !httpsyntax.IsToken(method) {
 		return nil, bad("malformed request line")
 	}
 	target, proto, ok := strings.Cut(rest2, " ")
@@ -156,7 +157,7 @@ func parseHead(s string) (*Request, error) {
 		return nil, bad("malformed request line")
 	}
 	if proto != "HTTP/1.1" && proto != "HTTP/1.0" {
-		if len(proto) == 8 && strings.HasPrefix(proto, "HTTP/") && isDigit(proto[5]) && proto[6] == '.' && isDigit(proto[7]) {
+		if len(proto) == 8 && strings.HasPrefix(proto, "HTTP/") && httpsyntax.IsDigit(proto[5]) && proto[6] == '.' && httpsyntax.IsDigit(proto[7]) {
 			return nil, &badRequest{505, "unsupported version"}
 		}
 		return nil, bad("malformed version")
@@ -207,7 +208,7 @@ func parseFields(s string) (Fields, error) {
 			return nil, errLong
 		}
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || !isToken(name) { // also a folded line, which starts with a blank
+		if !ok || !httpsyntax.IsToken(name) { // also a folded line, which starts with a blank
 			return nil, bad("malformed header field")
 		}
 		value = strings.Trim(value, " \t")
@@ -293,7 +294,7 @@ func parseLength(s string) (int64, error) {
 		return 0, bad("malformed Content-Length")
 	}
 	for i := range len(s) {
-		if !isDigit(s[i]) {
+		if !httpsyntax.IsDigit(s[i]) {
 			return 0, bad("malformed Content-Length")
 		}
 	}
@@ -302,22 +303,6 @@ func parseLength(s string) (int64, error) {
 		return 0, bad("malformed Content-Length")
 	}
 	return n, nil
-}
-
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
-
-// isToken tells whether s is a token of RFC 9110.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', isDigit(c):
-		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
-		default:
-			return false
-		}
-	}
-	return s != ""
 }
 
 // equalFold compares in ASCII without case.
@@ -333,6 +318,3 @@ func equalFold(a, b string) bool {
 	}
 	return true
 }
-
-// errMalformed reports a chunked body that is not well formed.
-var errMalformed = errors.New("http1: malformed chunked body")

@@ -26,6 +26,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"lapwing.dev/lapwing/test/harness"
 )
 
 type options struct {
@@ -133,7 +135,7 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	b.report.print(os.Stdout)
 	if o.json != "" {
-		return b.report.write(o.json)
+		return harness.WriteJSON(o.json, &b.report)
 	}
 	return nil
 }
