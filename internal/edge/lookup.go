@@ -77,7 +77,10 @@ func (x *exchange) key(part string) cache.Key {
 	b = append(b, 0)
 	b = x.plan.AppendKey(b, &x.request)
 	b = append(b, part...)
-	b = append(b, x.origin...) // what one member of a group says is not the group's answer
+	if x.origin != "" { // what one member of a group says is not the group's answer
+		b = append(b, 0)
+		b = append(b, x.origin...)
+	}
 	return sha256.Sum256(b)
 }
 

@@ -269,8 +269,8 @@ func TestReaderThatStandsStillIsLeftBehindByOthersOfAPassingBody(t *testing.T) {
 		}
 		defer s.Close()
 		const size = 3 * window
-		f, _ := s.Fill(key("a"))
-		w, _ := s.Fill(key("a"))
+		f, _ := s.Fill(key("a"), 0)
+		w, _ := s.Fill(key("a"), 0)
 		go feed(t, f, head("/a"), make([]byte, size), 64<<10)
 		o, err := f.Object(t.Context())
 		if err != nil {
@@ -308,7 +308,7 @@ func TestOnlyReaderOfAPassingBodyMayTakeItsTime(t *testing.T) {
 		}
 		defer s.Close()
 		const size = 3 * window
-		f, _ := s.Fill(key("a"))
+		f, _ := s.Fill(key("a"), 0)
 		go feed(t, f, head("/a"), make([]byte, size), 64<<10)
 		o, err := f.Object(t.Context())
 		if err != nil {
