@@ -65,13 +65,13 @@ func TestCanonicalHeader(t *testing.T) {
 }
 
 func TestKeyCacheIsBoundedAndKeepsWhatIsUsed(t *testing.T) {
-	var c keyCache
-	want := deriveKey("s", "20150830", "us-east-1", "lambda")
+	c := keyCache[keyID, signingKey]{derive: deriveKey}
+	want := deriveKey(keyID{"s", "20150830", "us-east-1", "lambda"})
 	for i := range 3 * generation {
-		if got := c.get("s", "20150830", "us-east-1", "lambda"); got != want {
+		if got := c.get(keyID{"s", "20150830", "us-east-1", "lambda"}); got != want {
 			t.Fatal("another key")
 		}
-		c.get(string(rune(i)), "20150830", "us-east-1", "lambda")
+		c.get(keyID{string(rune(i)), "20150830", "us-east-1", "lambda"})
 	}
 	if n := len(c.young) + len(c.old); n > 2*generation {
 		t.Errorf("%d keys", n)

@@ -162,10 +162,14 @@ func failQueryParameter(name, s3Message string) *Failure {
 	return incomplete("The query-string parameter '"+name+"' is not valid. "+s3Message).s3("AuthorizationQueryParametersError", s3Message)
 }
 
-func failCredential(credential string, presigned bool) *Failure {
-	f := incomplete("Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '" + credential + "'")
+func failCredential(credential string, a *Authorization) *Failure {
+	elements := "5 slash-delimited elements, e.g. keyid/date/region/service/term"
+	if a.asymmetric {
+		elements = "4 slash-delimited elements, e.g. keyid/date/service/term"
+	}
+	f := incomplete("Credential must have exactly " + elements + ", got '" + credential + "'")
 	const form = `the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`
-	if presigned {
+	if a.Presigned {
 		return f.s3("AuthorizationQueryParametersError", "Error parsing the X-Amz-Credential parameter; "+form)
 	}
 	return f.s3("AuthorizationHeaderMalformed", "The authorization header is malformed; "+form)
@@ -193,7 +197,7 @@ func failQueryAlgorithm(alg string) *Failure {
 	return f.s3("AuthorizationQueryParametersError", `X-Amz-Algorithm only supports "AWS4-HMAC-SHA256 and AWS4-ECDSA-P256-SHA256"`)
 }
 
-// failAsymmetric refuses SigV4A, which needs a public key of the principal.
+// failAsymmetric refuses SigV4A where the service does not take it.
 func failAsymmetric() *Failure {
 	const message = "Asymmetric signatures (" + algorithmECDSA + ") are not supported by this endpoint; sign with AWS4-HMAC-SHA256."
 	f := incomplete(message).s3("NotImplemented", message)
@@ -264,7 +268,7 @@ func failScope(a *Authorization, rules *Rules) *Failure {
 			s3Detail, extra = s3, pairs
 		}
 	}
-	if !rules.allowsRegion(a.Region) {
+	if !rules.allowsRegion(a) {
 		add("Credential should be scoped to a valid region, not '"+a.Region+"'. ",
 			fmt.Sprintf("the region '%s' is wrong; expecting '%s'", a.Region, rules.Regions[0]), "Region", rules.Regions[0])
 	}

@@ -76,7 +76,7 @@ func streamed(t testing.TB, form string, body []byte, chunk int, change func([]b
 	}
 	var key *signingKey
 	if form != streamingUnsigned {
-		k := deriveKey(testSecret, "20150830", "us-east-1", "s3")
+		k := deriveKey(keyID{testSecret, "20150830", "us-east-1", "s3"})
 		key = &k
 	}
 	encoded := chunked(body, chunk, a.Signature, key, trailers)
@@ -264,7 +264,7 @@ func FuzzChunkReader(f *testing.F) {
 	for _, form := range forms {
 		f.Add(chunked([]byte("hello world"), 8192, "seed", nil, nil), form, int64(11))
 	}
-	k := deriveKey(testSecret, "20150830", "us-east-1", "s3")
+	k := deriveKey(keyID{testSecret, "20150830", "us-east-1", "s3"})
 	f.Add(chunked([]byte("hello world"), 8192, "seed", &k, checksumTrailer), streamingSignedTrailer, int64(11))
 	f.Fuzz(func(t *testing.T, encoded []byte, form string, length int64) {
 		c := newChunkReader(io.NopCloser(bytes.NewReader(encoded)), length, http.Header{"X-Amz-Checksum-Crc32": nil})
@@ -325,7 +325,7 @@ func TestChunkSignaturesOfAWSsOwnExamples(t *testing.T) {
 			c := newChunkReader(io.NopCloser(strings.NewReader(body)), 66560, trailer)
 			c.trailers = tt.trailer != ""
 			c.signer = &chunkSigner{
-				key:       deriveKey("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1", "s3"),
+				key:       deriveKey(keyID{"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1", "s3"}),
 				timestamp: "20130524T000000Z", scope: "20130524/us-east-1/s3/aws4_request", previous: tt.seed, hash: newHash(),
 			}
 			if n, err := io.Copy(io.Discard, c); err != nil || n != 66560 {

@@ -17,8 +17,9 @@
 // Failures are of type *Failure and are rendered in the words of one of AWS's
 // protocol families (a Dialect). The rules are those of "AWS Signature Version
 // 4 for API requests" (IAM User Guide) and of "Authenticating Requests" (Amazon
-// S3 API Reference). Asymmetric signatures (SigV4A) are refused; of Signature
-// Version 2 only presigned S3 URLs are accepted (legacy.go).
+// S3 API Reference). Asymmetric signatures (SigV4A) are for the services that
+// take them (Rules.Asymmetric); of Signature Version 2 only presigned S3 URLs
+// are accepted (legacy.go).
 package sigv4
 
 import (
@@ -44,7 +45,7 @@ type Authorization struct {
 	AccessKeyID  string
 	SessionToken string // X-Amz-Security-Token, empty for long-term keys
 	Date         string // of the credential scope, YYYYMMDD
-	Region       string
+	Region       string // a set of them, with stars, of an asymmetric signature
 	Service      string // signing name
 	// SignedHeaders are lower-case names joined by semicolons.
 	SignedHeaders string
@@ -57,11 +58,20 @@ type Authorization struct {
 	expires   time.Duration // of a presigned request; -1 without X-Amz-Expires
 	terminal  string        // of the scope, "aws4_request" when valid
 	legacy    *legacy       // of a URL presigned with Signature Version 2
+
+	asymmetric bool // signed with AWS4-ECDSA-P256-SHA256
+}
+
+func (a *Authorization) algorithm() string {
+	if a.asymmetric {
+		return algorithmECDSA
+	}
+	return algorithm
 }
 
 // scope returns the credential scope.
 func (a *Authorization) scope() string {
-	return a.Date + "/" + a.Region + "/" + a.Service + "/" + a.terminal
+	return string(appendScope(nil, a))
 }
 
 // Parse reads the signature of a request. A request without any gets a
@@ -94,6 +104,7 @@ func hasPresignature(rawQuery string) bool {
 // parseHeader reads the Authorization header:
 //
 //	AWS4-HMAC-SHA256 Credential=AKID/20150830/us-east-1/iam/aws4_request, SignedHeaders=a;b, Signature=hex
+//	AWS4-ECDSA-P256-SHA256 Credential=AKID/20150830/iam/aws4_request, SignedHeaders=a;b, Signature=hex
 func parseHeader(r *http.Request, header []string) (*Authorization, error) {
 	a := &Authorization{expires: -1}
 	value := header[0]
@@ -102,8 +113,9 @@ func parseHeader(r *http.Request, header []string) (*Authorization, error) {
 	case len(header) > 1:
 		return a, failMalformedHeader("Authorization header must be present only once.", "only one Authorization header is allowed")
 	case alg == algorithm:
-	case strings.HasPrefix(alg, algorithmECDSA):
-		return a, failAsymmetric()
+	case alg == algorithmECDSA:
+		a.asymmetric = true
+		a.Region = r.Header.Get(regionSetHeader)
 	case strings.HasPrefix(alg, "AWS4-"):
 		return a, failAlgorithm(alg)
 	default:
@@ -144,7 +156,7 @@ func parseHeader(r *http.Request, header []string) (*Authorization, error) {
 		return a, failMissingComponents(missing, a.timestamp == "")
 	}
 	if malformed {
-		return a, failCredential(credential, false)
+		return a, failCredential(credential, a)
 	}
 	return a, a.setTime(false)
 }
@@ -165,8 +177,7 @@ func headerTimestamp(r *http.Request) string {
 // parseQuery reads the X-Amz-… parameters of a presigned URL.
 func parseQuery(r *http.Request) (*Authorization, error) {
 	a := &Authorization{Presigned: true, expires: -1}
-	var alg, credential, expires string
-	seen := 0
+	var alg, credential, expires, regions string
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
 		rawName, rawValue, _ := strings.Cut(pair, "=")
 		// The names need no escapes, and no signer escapes them.
@@ -186,21 +197,22 @@ func parseQuery(r *http.Request) (*Authorization, error) {
 			field = &a.Signature
 		case "X-Amz-Security-Token":
 			field = &a.SessionToken
+		case regionSetHeader:
+			field = &regions
 		default:
 			continue
 		}
-		seen++
 		value, err := url.QueryUnescape(rawValue)
 		if err != nil || *field != "" {
 			return a, failQueryParameter(rawName, "Error parsing the "+rawName+" parameter.")
 		}
 		*field = value
 	}
+	if alg == algorithmECDSA {
+		a.asymmetric, a.Region = true, regions
+	}
 	malformed := a.setCredential(credential)
-	switch {
-	case strings.HasPrefix(alg, algorithmECDSA):
-		return a, failAsymmetric()
-	case alg != algorithm:
+	if alg != algorithm && !a.asymmetric {
 		return a, failQueryAlgorithm(alg)
 	}
 	var missing []string
@@ -216,7 +228,7 @@ func parseQuery(r *http.Request) (*Authorization, error) {
 		return a, failMissingParameters(missing)
 	}
 	if malformed {
-		return a, failCredential(credential, true)
+		return a, failCredential(credential, a)
 	}
 	if expires != "" {
 		if err := a.setExpires(expires); err != nil {
@@ -227,15 +239,17 @@ func parseQuery(r *http.Request) (*Authorization, error) {
 }
 
 // setCredential takes AKID/YYYYMMDD/REGION/SERVICE/aws4_request apart and tells
-// whether it is malformed.
+// whether it is malformed. That of an asymmetric signature has no Region.
 func (a *Authorization) setCredential(s string) (malformed bool) {
 	var more bool
 	a.AccessKeyID, s, _ = strings.Cut(s, "/")
 	a.Date, s, _ = strings.Cut(s, "/")
-	a.Region, s, _ = strings.Cut(s, "/")
+	if !a.asymmetric {
+		a.Region, s, _ = strings.Cut(s, "/")
+	}
 	a.Service, s, _ = strings.Cut(s, "/")
 	a.terminal, _, more = strings.Cut(s, "/")
-	return more || a.AccessKeyID == "" || a.Date == "" || a.Region == "" || a.Service == "" || a.terminal == ""
+	return more || a.AccessKeyID == "" || a.Date == "" || a.Region == "" && !a.asymmetric || a.Service == "" || a.terminal == ""
 }
 
 // setExpires reads X-Amz-Expires, a number of seconds.

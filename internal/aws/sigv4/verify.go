@@ -2,6 +2,7 @@ package sigv4
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -20,6 +21,8 @@ type Rules struct {
 	// Regions are those that the scope may name, the expected one first. Global
 	// services accept us-east-1 beside it.
 	Regions []string
+	// Asymmetric tells that the service takes asymmetric signatures too.
+	Asymmetric bool
 	// Bucket is the one that the host names, where S3 is addressed so. Signatures
 	// of version 2 cover it.
 	Bucket string
@@ -30,7 +33,12 @@ type Rules struct {
 	TooLarge func() error
 }
 
-func (r *Rules) allowsRegion(region string) bool { return slices.Contains(r.Regions, region) }
+func (r *Rules) allowsRegion(a *Authorization) bool {
+	if a.asymmetric {
+		return covers(a.Region, r.Regions)
+	}
+	return slices.Contains(r.Regions, a.Region)
+}
 
 // maxPresigned is how long a presigned request to a service other than S3 is
 // accepted, whatever X-Amz-Expires says.
@@ -38,13 +46,16 @@ const maxPresigned = 15 * time.Minute
 
 // Verifier verifies signatures. The zero value is not usable; see NewVerifier.
 type Verifier struct {
-	now  func() time.Time
-	keys keyCache
+	now        func() time.Time
+	keys       keyCache[keyID, signingKey]
+	publicKeys keyCache[credentialID, *ecdsa.PublicKey]
 }
 
 // NewVerifier returns a Verifier that tells the time with now.
 func NewVerifier(now func() time.Time) *Verifier {
-	return &Verifier{now: now}
+	v := &Verifier{now: now}
+	v.keys.derive, v.publicKeys.derive = deriveKey, derivePublicKey
+	return v
 }
 
 // Verify verifies that r was signed with secret, and that it was meant for the
@@ -57,22 +68,28 @@ func (v *Verifier) Verify(r *http.Request, a *Authorization, secret string, rule
 	if a.legacy != nil {
 		return verifyLegacy(r, a, secret, rules, now)
 	}
+	if a.asymmetric && !rules.Asymmetric {
+		return failAsymmetric()
+	}
 	if err := checkTime(a, rules, now); err != nil {
 		return err
 	}
 	if err := checkSignedHeaders(r, a); err != nil {
 		return err
 	}
-	if !rules.allowsRegion(a.Region) || a.Service != rules.Service || a.terminal != terminator || a.Date != a.timestamp[:8] {
+	if !rules.allowsRegion(a) || a.Service != rules.Service || a.terminal != terminator || a.Date != a.timestamp[:8] {
 		return failScope(a, rules)
 	}
 
-	key := v.keys.get(secret, a.Date, a.Region, a.Service)
+	var key signingKey
+	if !a.asymmetric {
+		key = v.keys.get(keyID{secret, a.Date, a.Region, a.Service})
+	}
 	payload, err := preparePayload(r, a, rules, &key)
 	if err != nil {
 		return err
 	}
-	if !v.matches(r, a, payload.hash, rules.Dialect == S3, &key) {
+	if !v.matches(r, a, payload.hash, rules.Dialect == S3, secret, &key) {
 		return failSignature(a)
 	}
 	payload.install(r)
@@ -149,32 +166,40 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // maxPooled is the largest buffer that goes back into the pool.
 const maxPooled = 64 << 10
 
-// matches computes the signature and compares it, in constant time.
-func (v *Verifier) matches(r *http.Request, a *Authorization, payloadHash string, s3 bool, key *signingKey) bool {
+// matches computes the signature and compares it, in constant time; or verifies
+// it, where it is asymmetric.
+func (v *Verifier) matches(r *http.Request, a *Authorization, payloadHash string, s3 bool, secret string, key *signingKey) bool {
 	buffer := buffers.Get().(*[]byte)
 	b := appendCanonicalRequest((*buffer)[:0], r, a, payloadHash, s3)
 	hash := sha256.Sum256(b)
 
-	b = append(b[:0], algorithm...)
+	b = append(b[:0], a.algorithm()...)
 	b = append(b, '\n')
 	b = append(b, a.timestamp...)
 	b = append(b, '\n')
 	b = appendScope(b, a)
 	b = append(b, '\n')
 	b = hex.AppendEncode(b, hash[:])
-	want := key.sign(b)
+	var good bool
+	if a.asymmetric {
+		good = v.verifiesECDSA(a, secret, b)
+	} else {
+		good = equalHex(a.Signature, key.sign(b))
+	}
 
 	if cap(b) <= maxPooled {
 		*buffer = b
 		buffers.Put(buffer)
 	}
-	return equalHex(a.Signature, want)
+	return good
 }
 
 func appendScope(b []byte, a *Authorization) []byte {
 	b = append(b, a.Date...)
-	b = append(b, '/')
-	b = append(b, a.Region...)
+	if !a.asymmetric {
+		b = append(b, '/')
+		b = append(b, a.Region...)
+	}
 	b = append(b, '/')
 	b = append(b, a.Service...)
 	b = append(b, '/')
@@ -203,10 +228,10 @@ func hmacSHA256(key, message []byte) [sha256.Size]byte {
 }
 
 // deriveKey derives a signing key from a secret access key.
-func deriveKey(secret, date, region, service string) signingKey {
-	sum := hmacSHA256([]byte("AWS4"+secret), []byte(date))
-	sum = hmacSHA256(sum[:], []byte(region))
-	sum = hmacSHA256(sum[:], []byte(service))
+func deriveKey(id keyID) signingKey {
+	sum := hmacSHA256([]byte("AWS4"+id.secret), []byte(id.date))
+	sum = hmacSHA256(sum[:], []byte(id.region))
+	sum = hmacSHA256(sum[:], []byte(id.service))
 	return hmacSHA256(sum[:], []byte(terminator))
 }
 
@@ -216,15 +241,26 @@ const generation = 2048
 // keyCache caches derived keys in two generations: what is asked for moves to
 // the young one, and when that is full the old one is dropped. So it holds at
 // most 2*generation keys and keeps those in use.
-type keyCache struct {
+type keyCache[ID derivedFrom[ID], Key any] struct {
+	derive     func(ID) Key
 	mu         sync.RWMutex
-	young, old map[keyID]signingKey
+	young, old map[ID]Key
+}
+
+// derivedFrom is what a key is derived from. Its strings may point into the
+// request; own's do not, so that the cache does not hold that.
+type derivedFrom[ID any] interface {
+	comparable
+	own() ID
 }
 
 type keyID struct{ secret, date, region, service string }
 
-func (c *keyCache) get(secret, date, region, service string) signingKey {
-	id := keyID{secret, date, region, service}
+func (id keyID) own() keyID {
+	return keyID{strings.Clone(id.secret), strings.Clone(id.date), strings.Clone(id.region), strings.Clone(id.service)}
+}
+
+func (c *keyCache[ID, Key]) get(id ID) Key {
 	c.mu.RLock()
 	key, ok := c.young[id]
 	old, inOld := c.old[id]
@@ -233,14 +269,13 @@ func (c *keyCache) get(secret, date, region, service string) signingKey {
 		return key
 	}
 	if key = old; !inOld {
-		key = deriveKey(secret, date, region, service)
+		key = c.derive(id)
 	}
-	// The strings point into the request; the cache must not hold that.
-	id = keyID{strings.Clone(secret), strings.Clone(date), strings.Clone(region), strings.Clone(service)}
+	id = id.own()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.young == nil || len(c.young) >= generation {
-		c.young, c.old = make(map[keyID]signingKey, 64), c.young
+		c.young, c.old = make(map[ID]Key, 64), c.young
 	}
 	c.young[id] = key
 	return key
