@@ -28,6 +28,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/cffunction"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
+	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/edge/location"
 	"lapwing.dev/lapwing/internal/edge/origin"
 	"lapwing.dev/lapwing/internal/edge/trigger"
@@ -118,6 +119,7 @@ func isLoopback(address string) bool {
 // edgeNode is the edge location of this process.
 type edgeNode struct {
 	records      *distribution.Records
+	stores       *keyvalue.Stores
 	lambda       *trigger.Lambda
 	functions    *cffunction.Functions
 	server       *edge.Server
@@ -137,6 +139,7 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	if n.records, err = distribution.Open(ctx, s.store); err != nil {
 		return err
 	}
+	n.stores = keyvalue.NewStores(n.records.KeyValues)
 	var packages trigger.Packages // the Lambda service is here
 	if s.member != nil {
 		if err := s.member.Prepare(s.store, n.records); err != nil {
@@ -196,6 +199,7 @@ func (n *edgeNode) Applied() distribution.Revisions {
 	r.Certificates = n.certificates.Applied()
 	r.Replicas, r.Functions = n.lambda.Applied(), n.functions.Applied()
 	r.RealtimeLogs = math.MaxUint64
+	r.KeyValues = n.records.KeyValues.Mark().Revision // looked up as they are
 	return r
 }
 
@@ -206,7 +210,7 @@ func (s *server) openEdgeFunctions(n *edgeNode, packages trigger.Packages) {
 		Invoker: s.dispatcher, Images: s.images, Packages: packages, Logs: s.logs, Logger: s.log,
 	})
 	s.onClose(func(context.Context) error { n.lambda.Close(); return nil })
-	n.functions = cffunction.New(cffunction.Options{Records: n.records.Functions, Location: s.location(), Logs: s.logs, Logger: s.log})
+	n.functions = cffunction.New(cffunction.Options{Records: n.records.Functions, Stores: n.stores, Location: s.location(), Logs: s.logs, Logger: s.log})
 	s.onClose(func(context.Context) error { n.functions.Close(); return nil })
 }
 

@@ -27,6 +27,10 @@ var regionLabel = regexp.MustCompile(`^[a-z]{2}(-[a-z]+)+-\d$`)
 //	service.region.domain            lambda.us-east-1.amazonaws.com
 //	bucket.s3.region.domain          my.bucket.s3.localhost
 //	bucket.domain                    my.bucket.localhost
+//	account.cloudfront-kvs.global.api.aws
+//
+// An account's number alone before our domain says nothing: clients of CloudFront
+// KeyValueStore put it there, and sign for that service.
 //
 // Names of function URLs are told apart before (see functionURLHost).
 //
@@ -60,6 +64,8 @@ func parseHost(host, signedFor string, domains []string, isService func(prefix s
 	}
 	bucket, label := cutLast(service)
 	switch {
+	case ofAWS && strings.HasSuffix(service, ".cloudfront-kvs.global"):
+		return address{service: keyValueStore}
 	case label == "s3":
 		return address{service: label, bucket: bucket}
 	case signedFor == "s3" && !ofAWS:

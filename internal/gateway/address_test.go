@@ -27,6 +27,8 @@ func TestParseHost(t *testing.T) {
 		{"lambda.us-east-1.api.aws", "lambda", address{service: "lambda"}},
 		{"iam.amazonaws.com", "iam", address{service: "iam"}},
 		{"dynamodb.us-east-1.amazonaws.com", "dynamodb", address{service: "dynamodb"}},
+		{"123456789012.cloudfront-kvs.global.api.aws", "", address{service: "cloudfront-keyvaluestore"}},
+		{"123456789012.localhost:4566", "cloudfront-keyvaluestore", address{}},
 		{"s3.localhost:4566", "s3", address{service: "s3"}},
 		{"s3.us-east-1.amazonaws.com", "s3", address{service: "s3"}},
 		{"s3.dualstack.us-east-1.amazonaws.com", "s3", address{service: "s3"}},

@@ -322,6 +322,7 @@ func (g *Gateway) verify(r *http.Request, x *exchange, auth *sigv4.Authorization
 	}
 	return g.verifier.Verify(r, auth, secret, &sigv4.Rules{
 		Dialect: dialectOf(x.service), Service: x.service.SigningName, Regions: regions, Bucket: x.bucket, MaxBody: limit,
+		Asymmetric: x.service.SigningName == keyValueStore,
 		TooLarge: func() error {
 			if x.call == nil {
 				return formTooLarge()

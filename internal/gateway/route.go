@@ -20,11 +20,15 @@ const globalRegion = "us-east-1"
 // are in us-east-1, and whoever sets up a distribution asks for them there.
 func isGlobal(s *aws.Service) bool {
 	switch s.SigningName {
-	case "iam", "sts", "cloudfront", "acm":
+	case "iam", "sts", "cloudfront", "acm", keyValueStore:
 		return true
 	}
 	return false
 }
+
+// keyValueStore is the signing name of CloudFront KeyValueStore, the service that
+// clients sign asymmetric for, whatever their Region.
+const keyValueStore = "cloudfront-keyvaluestore"
 
 // dialectOf returns the words in which a service refuses requests.
 func dialectOf(s *aws.Service) sigv4.Dialect {

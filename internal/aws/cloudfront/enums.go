@@ -130,6 +130,14 @@ const (
 	ICPRecordalStatusPending   ICPRecordalStatus = "PENDING"
 )
 
+// ImportSourceType is an enumeration; the empty string means none.
+type ImportSourceType string
+
+// Values of ImportSourceType.
+const (
+	ImportSourceTypeS3 ImportSourceType = "S3"
+)
+
 // IpAddressType is an enumeration; the empty string means none.
 type IpAddressType string
 

@@ -38,6 +38,11 @@ func NewCannotChangeImmutablePublicKeyFields(format string, args ...any) *aws.Er
 	return &aws.Error{Code: "CannotChangeImmutablePublicKeyFields", Status: 400, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
 }
 
+// NewCannotDeleteEntityWhileInUse returns the error CannotDeleteEntityWhileInUse with a message for the caller.
+func NewCannotDeleteEntityWhileInUse(format string, args ...any) *aws.Error {
+	return &aws.Error{Code: "CannotDeleteEntityWhileInUse", Status: 409, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
+}
+
 // NewCloudFrontOriginAccessIdentityAlreadyExists returns the error CloudFrontOriginAccessIdentityAlreadyExists with a message for the caller.
 func NewCloudFrontOriginAccessIdentityAlreadyExists(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "CloudFrontOriginAccessIdentityAlreadyExists", Status: 409, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
@@ -63,6 +68,11 @@ func NewDistributionNotDisabled(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "DistributionNotDisabled", Status: 409, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
 }
 
+// NewEntityAlreadyExists returns the error EntityAlreadyExists with a message for the caller.
+func NewEntityAlreadyExists(format string, args ...any) *aws.Error {
+	return &aws.Error{Code: "EntityAlreadyExists", Status: 409, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
+}
+
 // NewEntityLimitExceeded returns the error EntityLimitExceeded with a message for the caller.
 func NewEntityLimitExceeded(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "EntityLimitExceeded", Status: 400, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
@@ -71,6 +81,11 @@ func NewEntityLimitExceeded(format string, args ...any) *aws.Error {
 // NewEntityNotFound returns the error EntityNotFound with a message for the caller.
 func NewEntityNotFound(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "EntityNotFound", Status: 404, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
+}
+
+// NewEntitySizeLimitExceeded returns the error EntitySizeLimitExceeded with a message for the caller.
+func NewEntitySizeLimitExceeded(format string, args ...any) *aws.Error {
+	return &aws.Error{Code: "EntitySizeLimitExceeded", Status: 413, MessageKey: "Message", Message: fmt.Sprintf(format, args...)}
 }
 
 // NewFunctionAlreadyExists returns the error FunctionAlreadyExists with a message for the caller.

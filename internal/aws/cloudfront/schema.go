@@ -68,6 +68,8 @@ const (
 	shapeCreateInvalidationResult
 	shapeCreateKeyGroupRequest
 	shapeCreateKeyGroupResult
+	shapeCreateKeyValueStoreRequest
+	shapeCreateKeyValueStoreResult
 	shapeCreateOriginAccessControlRequest
 	shapeCreateOriginAccessControlResult
 	shapeCreateOriginRequestPolicyRequest
@@ -89,6 +91,7 @@ const (
 	shapeDeleteDistributionRequest
 	shapeDeleteFunctionRequest
 	shapeDeleteKeyGroupRequest
+	shapeDeleteKeyValueStoreRequest
 	shapeDeleteOriginAccessControlRequest
 	shapeDeleteOriginRequestPolicyRequest
 	shapeDeletePublicKeyRequest
@@ -96,6 +99,8 @@ const (
 	shapeDeleteResponseHeadersPolicyRequest
 	shapeDescribeFunctionRequest
 	shapeDescribeFunctionResult
+	shapeDescribeKeyValueStoreRequest
+	shapeDescribeKeyValueStoreResult
 	shapeDistribution
 	shapeDistributionConfig
 	shapeDistributionConfigWithTags
@@ -170,6 +175,8 @@ const (
 	shapeHeaders
 	shapeHttpVersion
 	shapeICPRecordalStatus
+	shapeImportSource
+	shapeImportSourceType
 	shapeInvalidation
 	shapeInvalidationBatch
 	shapeInvalidationList
@@ -186,10 +193,15 @@ const (
 	shapeKeyGroupSummaryList
 	shapeKeyPairIdList
 	shapeKeyPairIds
+	shapeKeyValueStore
 	shapeKeyValueStoreARN
 	shapeKeyValueStoreAssociation
 	shapeKeyValueStoreAssociationList
 	shapeKeyValueStoreAssociations
+	shapeKeyValueStoreComment
+	shapeKeyValueStoreList
+	shapeKeyValueStoreName
+	shapeKeyValueStoreSummaryList
 	shapeKinesisStreamConfig
 	shapeLambdaFunctionARN
 	shapeLambdaFunctionAssociation
@@ -221,6 +233,8 @@ const (
 	shapeListInvalidationsResult
 	shapeListKeyGroupsRequest
 	shapeListKeyGroupsResult
+	shapeListKeyValueStoresRequest
+	shapeListKeyValueStoresResult
 	shapeListOriginAccessControlsRequest
 	shapeListOriginAccessControlsResult
 	shapeListOriginRequestPoliciesRequest
@@ -370,6 +384,8 @@ const (
 	shapeUpdateFunctionResult
 	shapeUpdateKeyGroupRequest
 	shapeUpdateKeyGroupResult
+	shapeUpdateKeyValueStoreRequest
+	shapeUpdateKeyValueStoreResult
 	shapeUpdateOriginAccessControlRequest
 	shapeUpdateOriginAccessControlResult
 	shapeUpdateOriginRequestPolicyRequest
@@ -396,7 +412,7 @@ const (
 	shapeTimestamp
 )
 
-var shapes [387]schema.Shape
+var shapes [403]schema.Shape
 
 func init() {
 	{
@@ -873,6 +889,25 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeCreateKeyValueStoreRequest]
+		s.Name, s.Kind = "CreateKeyValueStoreRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Name", Index: 0, Shape: &shapes[shapeKeyValueStoreName], Required: true},
+			{Name: "Comment", Index: 1, Shape: &shapes[shapeKeyValueStoreComment]},
+			{Name: "ImportSource", Index: 2, Shape: &shapes[shapeImportSource]},
+			{Name: "Tags", Index: 3, Shape: &shapes[shapeTags]},
+		}
+	}
+	{
+		s := &shapes[shapeCreateKeyValueStoreResult]
+		s.Name, s.Kind = "CreateKeyValueStoreResult", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "KeyValueStore", Index: 0, Shape: &shapes[shapeKeyValueStore], Location: schema.Payload},
+			{Name: "ETag", Index: 1, Shape: &shapes[shapeString], Location: schema.Header},
+			{Name: "Location", Index: 2, Shape: &shapes[shapeString], Location: schema.Header},
+		}
+	}
+	{
 		s := &shapes[shapeCreateOriginAccessControlRequest]
 		s.Name, s.Kind = "CreateOriginAccessControlRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -1064,6 +1099,14 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeleteKeyValueStoreRequest]
+		s.Name, s.Kind = "DeleteKeyValueStoreRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Name", Index: 0, Shape: &shapes[shapeKeyValueStoreName], Required: true, Location: schema.URI},
+			{Name: "IfMatch", Index: 1, Shape: &shapes[shapeString], Required: true, Location: schema.Header, LocationName: "If-Match"},
+		}
+	}
+	{
 		s := &shapes[shapeDeleteOriginAccessControlRequest]
 		s.Name, s.Kind = "DeleteOriginAccessControlRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -1116,6 +1159,21 @@ func init() {
 		s.Name, s.Kind = "DescribeFunctionResult", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "FunctionSummary", Index: 0, Shape: &shapes[shapeFunctionSummary], Location: schema.Payload},
+			{Name: "ETag", Index: 1, Shape: &shapes[shapeString], Location: schema.Header},
+		}
+	}
+	{
+		s := &shapes[shapeDescribeKeyValueStoreRequest]
+		s.Name, s.Kind = "DescribeKeyValueStoreRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Name", Index: 0, Shape: &shapes[shapeKeyValueStoreName], Required: true, Location: schema.URI},
+		}
+	}
+	{
+		s := &shapes[shapeDescribeKeyValueStoreResult]
+		s.Name, s.Kind = "DescribeKeyValueStoreResult", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "KeyValueStore", Index: 0, Shape: &shapes[shapeKeyValueStore], Location: schema.Payload},
 			{Name: "ETag", Index: 1, Shape: &shapes[shapeString], Location: schema.Header},
 		}
 	}
@@ -1719,6 +1777,19 @@ func init() {
 		s.Enum = []string{"APPROVED", "SUSPENDED", "PENDING"}
 	}
 	{
+		s := &shapes[shapeImportSource]
+		s.Name, s.Kind = "ImportSource", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SourceType", Index: 0, Shape: &shapes[shapeImportSourceType], Required: true},
+			{Name: "SourceARN", Index: 1, Shape: &shapes[shapeString], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeImportSourceType]
+		s.Name, s.Kind = "ImportSourceType", schema.String
+		s.Enum = []string{"S3"}
+	}
+	{
 		s := &shapes[shapeInvalidation]
 		s.Name, s.Kind = "Invalidation", schema.Structure
 		s.Members = []schema.Member{
@@ -1839,6 +1910,18 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeKeyValueStore]
+		s.Name, s.Kind = "KeyValueStore", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Name", Index: 0, Shape: &shapes[shapeString], Required: true},
+			{Name: "Id", Index: 1, Shape: &shapes[shapeString], Required: true},
+			{Name: "Comment", Index: 2, Shape: &shapes[shapeString], Required: true},
+			{Name: "ARN", Index: 3, Shape: &shapes[shapeString], Required: true},
+			{Name: "Status", Index: 4, Shape: &shapes[shapeString]},
+			{Name: "LastModifiedTime", Index: 5, Shape: &shapes[shapeTimestamp], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeKeyValueStoreARN]
 		s.Name, s.Kind = "KeyValueStoreARN", schema.String
 		s.Pattern = "arn:aws:cloudfront::[0-9]{12}:key-value-store\\/[0-9a-fA-F-]{36}"
@@ -1864,6 +1947,34 @@ func init() {
 			{Name: "Quantity", Index: 0, Shape: &shapes[shapeInteger], Required: true},
 			{Name: "Items", Index: 1, Shape: &shapes[shapeKeyValueStoreAssociationList]},
 		}
+	}
+	{
+		s := &shapes[shapeKeyValueStoreComment]
+		s.Name, s.Kind = "KeyValueStoreComment", schema.String
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeKeyValueStoreList]
+		s.Name, s.Kind = "KeyValueStoreList", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NextMarker", Index: 0, Shape: &shapes[shapeString]},
+			{Name: "MaxItems", Index: 1, Shape: &shapes[shapeInteger], Required: true},
+			{Name: "Quantity", Index: 2, Shape: &shapes[shapeInteger], Required: true},
+			{Name: "Items", Index: 3, Shape: &shapes[shapeKeyValueStoreSummaryList]},
+		}
+	}
+	{
+		s := &shapes[shapeKeyValueStoreName]
+		s.Name, s.Kind = "KeyValueStoreName", schema.String
+		s.Pattern = "[a-zA-Z0-9-_]{1,64}"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(64)
+	}
+	{
+		s := &shapes[shapeKeyValueStoreSummaryList]
+		s.Name, s.Kind = "KeyValueStoreSummaryList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeKeyValueStore], LocationName: "KeyValueStore"}
 	}
 	{
 		s := &shapes[shapeKinesisStreamConfig]
@@ -2104,6 +2215,22 @@ func init() {
 		s.Name, s.Kind = "ListKeyGroupsResult", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "KeyGroupList", Index: 0, Shape: &shapes[shapeKeyGroupList], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeListKeyValueStoresRequest]
+		s.Name, s.Kind = "ListKeyValueStoresRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Marker", Index: 0, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "MaxItems", Index: 1, Shape: &shapes[shapeString], Location: schema.Query},
+			{Name: "Status", Index: 2, Shape: &shapes[shapeString], Location: schema.Query},
+		}
+	}
+	{
+		s := &shapes[shapeListKeyValueStoresResult]
+		s.Name, s.Kind = "ListKeyValueStoresResult", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "KeyValueStoreList", Index: 0, Shape: &shapes[shapeKeyValueStoreList], Location: schema.Payload},
 		}
 	}
 	{
@@ -3230,6 +3357,23 @@ func init() {
 		s.Name, s.Kind = "UpdateKeyGroupResult", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "KeyGroup", Index: 0, Shape: &shapes[shapeKeyGroup], Location: schema.Payload},
+			{Name: "ETag", Index: 1, Shape: &shapes[shapeString], Location: schema.Header},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateKeyValueStoreRequest]
+		s.Name, s.Kind = "UpdateKeyValueStoreRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Name", Index: 0, Shape: &shapes[shapeKeyValueStoreName], Required: true, Location: schema.URI},
+			{Name: "Comment", Index: 1, Shape: &shapes[shapeKeyValueStoreComment], Required: true},
+			{Name: "IfMatch", Index: 2, Shape: &shapes[shapeString], Required: true, Location: schema.Header, LocationName: "If-Match"},
+		}
+	}
+	{
+		s := &shapes[shapeUpdateKeyValueStoreResult]
+		s.Name, s.Kind = "UpdateKeyValueStoreResult", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "KeyValueStore", Index: 0, Shape: &shapes[shapeKeyValueStore], Location: schema.Payload},
 			{Name: "ETag", Index: 1, Shape: &shapes[shapeString], Location: schema.Header},
 		}
 	}

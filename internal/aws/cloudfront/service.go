@@ -22,6 +22,7 @@ type API interface {
 	CreateFunction(ctx context.Context, in *CreateFunctionInput) (*CreateFunctionOutput, error)
 	CreateInvalidation(ctx context.Context, in *CreateInvalidationInput) (*CreateInvalidationOutput, error)
 	CreateKeyGroup(ctx context.Context, in *CreateKeyGroupInput) (*CreateKeyGroupOutput, error)
+	CreateKeyValueStore(ctx context.Context, in *CreateKeyValueStoreInput) (*CreateKeyValueStoreOutput, error)
 	CreateOriginAccessControl(ctx context.Context, in *CreateOriginAccessControlInput) (*CreateOriginAccessControlOutput, error)
 	CreateOriginRequestPolicy(ctx context.Context, in *CreateOriginRequestPolicyInput) (*CreateOriginRequestPolicyOutput, error)
 	CreatePublicKey(ctx context.Context, in *CreatePublicKeyInput) (*CreatePublicKeyOutput, error)
@@ -32,12 +33,14 @@ type API interface {
 	DeleteDistribution(ctx context.Context, in *DeleteDistributionInput) (*DeleteDistributionOutput, error)
 	DeleteFunction(ctx context.Context, in *DeleteFunctionInput) (*DeleteFunctionOutput, error)
 	DeleteKeyGroup(ctx context.Context, in *DeleteKeyGroupInput) (*DeleteKeyGroupOutput, error)
+	DeleteKeyValueStore(ctx context.Context, in *DeleteKeyValueStoreInput) (*DeleteKeyValueStoreOutput, error)
 	DeleteOriginAccessControl(ctx context.Context, in *DeleteOriginAccessControlInput) (*DeleteOriginAccessControlOutput, error)
 	DeleteOriginRequestPolicy(ctx context.Context, in *DeleteOriginRequestPolicyInput) (*DeleteOriginRequestPolicyOutput, error)
 	DeletePublicKey(ctx context.Context, in *DeletePublicKeyInput) (*DeletePublicKeyOutput, error)
 	DeleteRealtimeLogConfig(ctx context.Context, in *DeleteRealtimeLogConfigInput) (*DeleteRealtimeLogConfigOutput, error)
 	DeleteResponseHeadersPolicy(ctx context.Context, in *DeleteResponseHeadersPolicyInput) (*DeleteResponseHeadersPolicyOutput, error)
 	DescribeFunction(ctx context.Context, in *DescribeFunctionInput) (*DescribeFunctionOutput, error)
+	DescribeKeyValueStore(ctx context.Context, in *DescribeKeyValueStoreInput) (*DescribeKeyValueStoreOutput, error)
 	GetCachePolicy(ctx context.Context, in *GetCachePolicyInput) (*GetCachePolicyOutput, error)
 	GetCachePolicyConfig(ctx context.Context, in *GetCachePolicyConfigInput) (*GetCachePolicyConfigOutput, error)
 	GetCloudFrontOriginAccessIdentity(ctx context.Context, in *GetCloudFrontOriginAccessIdentityInput) (*GetCloudFrontOriginAccessIdentityOutput, error)
@@ -70,6 +73,7 @@ type API interface {
 	ListFunctions(ctx context.Context, in *ListFunctionsInput) (*ListFunctionsOutput, error)
 	ListInvalidations(ctx context.Context, in *ListInvalidationsInput) (*ListInvalidationsOutput, error)
 	ListKeyGroups(ctx context.Context, in *ListKeyGroupsInput) (*ListKeyGroupsOutput, error)
+	ListKeyValueStores(ctx context.Context, in *ListKeyValueStoresInput) (*ListKeyValueStoresOutput, error)
 	ListOriginAccessControls(ctx context.Context, in *ListOriginAccessControlsInput) (*ListOriginAccessControlsOutput, error)
 	ListOriginRequestPolicies(ctx context.Context, in *ListOriginRequestPoliciesInput) (*ListOriginRequestPoliciesOutput, error)
 	ListPublicKeys(ctx context.Context, in *ListPublicKeysInput) (*ListPublicKeysOutput, error)
@@ -86,6 +90,7 @@ type API interface {
 	UpdateDistributionWithStagingConfig(ctx context.Context, in *UpdateDistributionWithStagingConfigInput) (*UpdateDistributionWithStagingConfigOutput, error)
 	UpdateFunction(ctx context.Context, in *UpdateFunctionInput) (*UpdateFunctionOutput, error)
 	UpdateKeyGroup(ctx context.Context, in *UpdateKeyGroupInput) (*UpdateKeyGroupOutput, error)
+	UpdateKeyValueStore(ctx context.Context, in *UpdateKeyValueStoreInput) (*UpdateKeyValueStoreOutput, error)
 	UpdateOriginAccessControl(ctx context.Context, in *UpdateOriginAccessControlInput) (*UpdateOriginAccessControlOutput, error)
 	UpdateOriginRequestPolicy(ctx context.Context, in *UpdateOriginRequestPolicyInput) (*UpdateOriginRequestPolicyOutput, error)
 	UpdatePublicKey(ctx context.Context, in *UpdatePublicKeyInput) (*UpdatePublicKeyOutput, error)
@@ -109,6 +114,7 @@ func NewService(api API) *aws.Service {
 			{Name: "CreateFunction", Method: "POST", URI: "/2020-05-31/function", Status: 201, Input: &shapes[shapeCreateFunctionRequest], Output: &shapes[shapeCreateFunctionResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateFunctionInput) }, Call: aws.Handler(api.CreateFunction)},
 			{Name: "CreateInvalidation", Method: "POST", URI: "/2020-05-31/distribution/{DistributionId}/invalidation", Status: 201, Input: &shapes[shapeCreateInvalidationRequest], Output: &shapes[shapeCreateInvalidationResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateInvalidationInput) }, Call: aws.Handler(api.CreateInvalidation)},
 			{Name: "CreateKeyGroup", Method: "POST", URI: "/2020-05-31/key-group", Status: 201, Input: &shapes[shapeCreateKeyGroupRequest], Output: &shapes[shapeCreateKeyGroupResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateKeyGroupInput) }, Call: aws.Handler(api.CreateKeyGroup)},
+			{Name: "CreateKeyValueStore", Method: "POST", URI: "/2020-05-31/key-value-store", Status: 201, Input: &shapes[shapeCreateKeyValueStoreRequest], Output: &shapes[shapeCreateKeyValueStoreResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateKeyValueStoreInput) }, Call: aws.Handler(api.CreateKeyValueStore)},
 			{Name: "CreateOriginAccessControl", Method: "POST", URI: "/2020-05-31/origin-access-control", Status: 201, Input: &shapes[shapeCreateOriginAccessControlRequest], Output: &shapes[shapeCreateOriginAccessControlResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateOriginAccessControlInput) }, Call: aws.Handler(api.CreateOriginAccessControl)},
 			{Name: "CreateOriginRequestPolicy", Method: "POST", URI: "/2020-05-31/origin-request-policy", Status: 201, Input: &shapes[shapeCreateOriginRequestPolicyRequest], Output: &shapes[shapeCreateOriginRequestPolicyResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateOriginRequestPolicyInput) }, Call: aws.Handler(api.CreateOriginRequestPolicy)},
 			{Name: "CreatePublicKey", Method: "POST", URI: "/2020-05-31/public-key", Status: 201, Input: &shapes[shapeCreatePublicKeyRequest], Output: &shapes[shapeCreatePublicKeyResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreatePublicKeyInput) }, Call: aws.Handler(api.CreatePublicKey)},
@@ -119,12 +125,14 @@ func NewService(api API) *aws.Service {
 			{Name: "DeleteDistribution", Method: "DELETE", URI: "/2020-05-31/distribution/{Id}", Status: 204, Input: &shapes[shapeDeleteDistributionRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteDistributionInput) }, Call: aws.Handler(api.DeleteDistribution)},
 			{Name: "DeleteFunction", Method: "DELETE", URI: "/2020-05-31/function/{Name}", Status: 204, Input: &shapes[shapeDeleteFunctionRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteFunctionInput) }, Call: aws.Handler(api.DeleteFunction)},
 			{Name: "DeleteKeyGroup", Method: "DELETE", URI: "/2020-05-31/key-group/{Id}", Status: 204, Input: &shapes[shapeDeleteKeyGroupRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteKeyGroupInput) }, Call: aws.Handler(api.DeleteKeyGroup)},
+			{Name: "DeleteKeyValueStore", Method: "DELETE", URI: "/2020-05-31/key-value-store/{Name}", Status: 204, Input: &shapes[shapeDeleteKeyValueStoreRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteKeyValueStoreInput) }, Call: aws.Handler(api.DeleteKeyValueStore)},
 			{Name: "DeleteOriginAccessControl", Method: "DELETE", URI: "/2020-05-31/origin-access-control/{Id}", Status: 204, Input: &shapes[shapeDeleteOriginAccessControlRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteOriginAccessControlInput) }, Call: aws.Handler(api.DeleteOriginAccessControl)},
 			{Name: "DeleteOriginRequestPolicy", Method: "DELETE", URI: "/2020-05-31/origin-request-policy/{Id}", Status: 204, Input: &shapes[shapeDeleteOriginRequestPolicyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteOriginRequestPolicyInput) }, Call: aws.Handler(api.DeleteOriginRequestPolicy)},
 			{Name: "DeletePublicKey", Method: "DELETE", URI: "/2020-05-31/public-key/{Id}", Status: 204, Input: &shapes[shapeDeletePublicKeyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeletePublicKeyInput) }, Call: aws.Handler(api.DeletePublicKey)},
 			{Name: "DeleteRealtimeLogConfig", Method: "POST", URI: "/2020-05-31/delete-realtime-log-config", Status: 204, Input: &shapes[shapeDeleteRealtimeLogConfigRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteRealtimeLogConfigInput) }, Call: aws.Handler(api.DeleteRealtimeLogConfig)},
 			{Name: "DeleteResponseHeadersPolicy", Method: "DELETE", URI: "/2020-05-31/response-headers-policy/{Id}", Status: 204, Input: &shapes[shapeDeleteResponseHeadersPolicyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteResponseHeadersPolicyInput) }, Call: aws.Handler(api.DeleteResponseHeadersPolicy)},
 			{Name: "DescribeFunction", Method: "GET", URI: "/2020-05-31/function/{Name}/describe", Status: 200, Input: &shapes[shapeDescribeFunctionRequest], Output: &shapes[shapeDescribeFunctionResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DescribeFunctionInput) }, Call: aws.Handler(api.DescribeFunction)},
+			{Name: "DescribeKeyValueStore", Method: "GET", URI: "/2020-05-31/key-value-store/{Name}", Status: 200, Input: &shapes[shapeDescribeKeyValueStoreRequest], Output: &shapes[shapeDescribeKeyValueStoreResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DescribeKeyValueStoreInput) }, Call: aws.Handler(api.DescribeKeyValueStore)},
 			{Name: "GetCachePolicy", Method: "GET", URI: "/2020-05-31/cache-policy/{Id}", Status: 200, Input: &shapes[shapeGetCachePolicyRequest], Output: &shapes[shapeGetCachePolicyResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetCachePolicyInput) }, Call: aws.Handler(api.GetCachePolicy)},
 			{Name: "GetCachePolicyConfig", Method: "GET", URI: "/2020-05-31/cache-policy/{Id}/config", Status: 200, Input: &shapes[shapeGetCachePolicyConfigRequest], Output: &shapes[shapeGetCachePolicyConfigResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetCachePolicyConfigInput) }, Call: aws.Handler(api.GetCachePolicyConfig)},
 			{Name: "GetCloudFrontOriginAccessIdentity", Method: "GET", URI: "/2020-05-31/origin-access-identity/cloudfront/{Id}", Status: 200, Input: &shapes[shapeGetCloudFrontOriginAccessIdentityRequest], Output: &shapes[shapeGetCloudFrontOriginAccessIdentityResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetCloudFrontOriginAccessIdentityInput) }, Call: aws.Handler(api.GetCloudFrontOriginAccessIdentity)},
@@ -157,6 +165,7 @@ func NewService(api API) *aws.Service {
 			{Name: "ListFunctions", Method: "GET", URI: "/2020-05-31/function", Status: 200, Input: &shapes[shapeListFunctionsRequest], Output: &shapes[shapeListFunctionsResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListFunctionsInput) }, Call: aws.Handler(api.ListFunctions)},
 			{Name: "ListInvalidations", Method: "GET", URI: "/2020-05-31/distribution/{DistributionId}/invalidation", Status: 200, Input: &shapes[shapeListInvalidationsRequest], Output: &shapes[shapeListInvalidationsResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListInvalidationsInput) }, Call: aws.Handler(api.ListInvalidations)},
 			{Name: "ListKeyGroups", Method: "GET", URI: "/2020-05-31/key-group", Status: 200, Input: &shapes[shapeListKeyGroupsRequest], Output: &shapes[shapeListKeyGroupsResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListKeyGroupsInput) }, Call: aws.Handler(api.ListKeyGroups)},
+			{Name: "ListKeyValueStores", Method: "GET", URI: "/2020-05-31/key-value-store", Status: 200, Input: &shapes[shapeListKeyValueStoresRequest], Output: &shapes[shapeListKeyValueStoresResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListKeyValueStoresInput) }, Call: aws.Handler(api.ListKeyValueStores)},
 			{Name: "ListOriginAccessControls", Method: "GET", URI: "/2020-05-31/origin-access-control", Status: 200, Input: &shapes[shapeListOriginAccessControlsRequest], Output: &shapes[shapeListOriginAccessControlsResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListOriginAccessControlsInput) }, Call: aws.Handler(api.ListOriginAccessControls)},
 			{Name: "ListOriginRequestPolicies", Method: "GET", URI: "/2020-05-31/origin-request-policy", Status: 200, Input: &shapes[shapeListOriginRequestPoliciesRequest], Output: &shapes[shapeListOriginRequestPoliciesResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListOriginRequestPoliciesInput) }, Call: aws.Handler(api.ListOriginRequestPolicies)},
 			{Name: "ListPublicKeys", Method: "GET", URI: "/2020-05-31/public-key", Status: 200, Input: &shapes[shapeListPublicKeysRequest], Output: &shapes[shapeListPublicKeysResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListPublicKeysInput) }, Call: aws.Handler(api.ListPublicKeys)},
@@ -173,6 +182,7 @@ func NewService(api API) *aws.Service {
 			{Name: "UpdateDistributionWithStagingConfig", Method: "PUT", URI: "/2020-05-31/distribution/{Id}/promote-staging-config", Status: 200, Input: &shapes[shapeUpdateDistributionWithStagingConfigRequest], Output: &shapes[shapeUpdateDistributionWithStagingConfigResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateDistributionWithStagingConfigInput) }, Call: aws.Handler(api.UpdateDistributionWithStagingConfig)},
 			{Name: "UpdateFunction", Method: "PUT", URI: "/2020-05-31/function/{Name}", Status: 200, Input: &shapes[shapeUpdateFunctionRequest], Output: &shapes[shapeUpdateFunctionResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateFunctionInput) }, Call: aws.Handler(api.UpdateFunction)},
 			{Name: "UpdateKeyGroup", Method: "PUT", URI: "/2020-05-31/key-group/{Id}", Status: 200, Input: &shapes[shapeUpdateKeyGroupRequest], Output: &shapes[shapeUpdateKeyGroupResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateKeyGroupInput) }, Call: aws.Handler(api.UpdateKeyGroup)},
+			{Name: "UpdateKeyValueStore", Method: "PUT", URI: "/2020-05-31/key-value-store/{Name}", Status: 200, Input: &shapes[shapeUpdateKeyValueStoreRequest], Output: &shapes[shapeUpdateKeyValueStoreResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateKeyValueStoreInput) }, Call: aws.Handler(api.UpdateKeyValueStore)},
 			{Name: "UpdateOriginAccessControl", Method: "PUT", URI: "/2020-05-31/origin-access-control/{Id}/config", Status: 200, Input: &shapes[shapeUpdateOriginAccessControlRequest], Output: &shapes[shapeUpdateOriginAccessControlResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateOriginAccessControlInput) }, Call: aws.Handler(api.UpdateOriginAccessControl)},
 			{Name: "UpdateOriginRequestPolicy", Method: "PUT", URI: "/2020-05-31/origin-request-policy/{Id}", Status: 200, Input: &shapes[shapeUpdateOriginRequestPolicyRequest], Output: &shapes[shapeUpdateOriginRequestPolicyResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdateOriginRequestPolicyInput) }, Call: aws.Handler(api.UpdateOriginRequestPolicy)},
 			{Name: "UpdatePublicKey", Method: "PUT", URI: "/2020-05-31/public-key/{Id}/config", Status: 200, Input: &shapes[shapeUpdatePublicKeyRequest], Output: &shapes[shapeUpdatePublicKeyResult], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UpdatePublicKeyInput) }, Call: aws.Handler(api.UpdatePublicKey)},
@@ -190,7 +200,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "CreateFieldLevelEncryptionConfig", Method: "POST", URI: "/2020-05-31/field-level-encryption"},
 			{Operation: "CreateFieldLevelEncryptionProfile", Method: "POST", URI: "/2020-05-31/field-level-encryption-profile"},
 			{Operation: "CreateInvalidationForDistributionTenant", Method: "POST", URI: "/2020-05-31/distribution-tenant/{Id}/invalidation"},
-			{Operation: "CreateKeyValueStore", Method: "POST", URI: "/2020-05-31/key-value-store"},
 			{Operation: "CreateMonitoringSubscription", Method: "POST", URI: "/2020-05-31/distributions/{DistributionId}/monitoring-subscription"},
 			{Operation: "CreateStreamingDistribution", Method: "POST", URI: "/2020-05-31/streaming-distribution"},
 			{Operation: "CreateStreamingDistributionWithTags", Method: "POST", URI: "/2020-05-31/streaming-distribution?WithTags"},
@@ -203,14 +212,12 @@ func NewService(api API) *aws.Service {
 			{Operation: "DeleteDistributionTenant", Method: "DELETE", URI: "/2020-05-31/distribution-tenant/{Id}", Headers: []string{"If-Match"}},
 			{Operation: "DeleteFieldLevelEncryptionConfig", Method: "DELETE", URI: "/2020-05-31/field-level-encryption/{Id}"},
 			{Operation: "DeleteFieldLevelEncryptionProfile", Method: "DELETE", URI: "/2020-05-31/field-level-encryption-profile/{Id}"},
-			{Operation: "DeleteKeyValueStore", Method: "DELETE", URI: "/2020-05-31/key-value-store/{Name}", Headers: []string{"If-Match"}},
 			{Operation: "DeleteMonitoringSubscription", Method: "DELETE", URI: "/2020-05-31/distributions/{DistributionId}/monitoring-subscription"},
 			{Operation: "DeleteResourcePolicy", Method: "POST", URI: "/2020-05-31/delete-resource-policy"},
 			{Operation: "DeleteStreamingDistribution", Method: "DELETE", URI: "/2020-05-31/streaming-distribution/{Id}"},
 			{Operation: "DeleteTrustStore", Method: "DELETE", URI: "/2020-05-31/trust-store/{Id}", Headers: []string{"If-Match"}},
 			{Operation: "DeleteVpcOrigin", Method: "DELETE", URI: "/2020-05-31/vpc-origin/{Id}", Headers: []string{"If-Match"}},
 			{Operation: "DescribeConnectionFunction", Method: "GET", URI: "/2020-05-31/connection-function/{Identifier}/describe"},
-			{Operation: "DescribeKeyValueStore", Method: "GET", URI: "/2020-05-31/key-value-store/{Name}"},
 			{Operation: "DisassociateDistributionTenantWebACL", Method: "PUT", URI: "/2020-05-31/distribution-tenant/{Id}/disassociate-web-acl"},
 			{Operation: "DisassociateDistributionWebACL", Method: "PUT", URI: "/2020-05-31/distribution/{Id}/disassociate-web-acl"},
 			{Operation: "GetAnycastIpList", Method: "GET", URI: "/2020-05-31/anycast-ip-list/{Id}"},
@@ -249,7 +256,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "ListFieldLevelEncryptionConfigs", Method: "GET", URI: "/2020-05-31/field-level-encryption"},
 			{Operation: "ListFieldLevelEncryptionProfiles", Method: "GET", URI: "/2020-05-31/field-level-encryption-profile"},
 			{Operation: "ListInvalidationsForDistributionTenant", Method: "GET", URI: "/2020-05-31/distribution-tenant/{Id}/invalidation"},
-			{Operation: "ListKeyValueStores", Method: "GET", URI: "/2020-05-31/key-value-store"},
 			{Operation: "ListStreamingDistributions", Method: "GET", URI: "/2020-05-31/streaming-distribution"},
 			{Operation: "ListTrustStores", Method: "POST", URI: "/2020-05-31/trust-stores"},
 			{Operation: "ListVpcOrigins", Method: "GET", URI: "/2020-05-31/vpc-origin"},
@@ -264,7 +270,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "UpdateDomainAssociation", Method: "POST", URI: "/2020-05-31/domain-association"},
 			{Operation: "UpdateFieldLevelEncryptionConfig", Method: "PUT", URI: "/2020-05-31/field-level-encryption/{Id}/config"},
 			{Operation: "UpdateFieldLevelEncryptionProfile", Method: "PUT", URI: "/2020-05-31/field-level-encryption-profile/{Id}/config"},
-			{Operation: "UpdateKeyValueStore", Method: "PUT", URI: "/2020-05-31/key-value-store/{Name}", Headers: []string{"If-Match"}},
 			{Operation: "UpdateStreamingDistribution", Method: "PUT", URI: "/2020-05-31/streaming-distribution/{Id}/config"},
 			{Operation: "UpdateTrustStore", Method: "PUT", URI: "/2020-05-31/trust-store/{Id}", Headers: []string{"If-Match"}},
 			{Operation: "UpdateVpcOrigin", Method: "PUT", URI: "/2020-05-31/vpc-origin/{Id}", Headers: []string{"If-Match"}},

@@ -300,6 +300,21 @@ type CreateKeyGroupOutput struct {
 	ETag     *string
 }
 
+// CreateKeyValueStoreInput is the API's CreateKeyValueStoreRequest.
+type CreateKeyValueStoreInput struct {
+	Name         *string
+	Comment      *string
+	ImportSource *ImportSource
+	Tags         *Tags
+}
+
+// CreateKeyValueStoreOutput is the API's CreateKeyValueStoreResult.
+type CreateKeyValueStoreOutput struct {
+	KeyValueStore *KeyValueStore
+	ETag          *string
+	Location      *string
+}
+
 // CreateOriginAccessControlInput is the API's CreateOriginAccessControlRequest.
 type CreateOriginAccessControlInput struct {
 	OriginAccessControlConfig *OriginAccessControlConfig
@@ -446,6 +461,12 @@ type DeleteKeyGroupInput struct {
 	IfMatch *string
 }
 
+// DeleteKeyValueStoreInput is the API's DeleteKeyValueStoreRequest.
+type DeleteKeyValueStoreInput struct {
+	Name    *string
+	IfMatch *string
+}
+
 // DeleteOriginAccessControlInput is the API's DeleteOriginAccessControlRequest.
 type DeleteOriginAccessControlInput struct {
 	Id      *string
@@ -486,6 +507,17 @@ type DescribeFunctionInput struct {
 type DescribeFunctionOutput struct {
 	FunctionSummary *FunctionSummary
 	ETag            *string
+}
+
+// DescribeKeyValueStoreInput is the API's DescribeKeyValueStoreRequest.
+type DescribeKeyValueStoreInput struct {
+	Name *string
+}
+
+// DescribeKeyValueStoreOutput is the API's DescribeKeyValueStoreResult.
+type DescribeKeyValueStoreOutput struct {
+	KeyValueStore *KeyValueStore
+	ETag          *string
 }
 
 // Distribution is the API's Distribution.
@@ -873,6 +905,12 @@ type Headers struct {
 	Items    []string
 }
 
+// ImportSource is the API's ImportSource.
+type ImportSource struct {
+	SourceType ImportSourceType
+	SourceARN  *string
+}
+
 // Invalidation is the API's Invalidation.
 type Invalidation struct {
 	Id                *string
@@ -943,6 +981,16 @@ type KeyPairIds struct {
 	Items    []string
 }
 
+// KeyValueStore is the API's KeyValueStore.
+type KeyValueStore struct {
+	Name             *string
+	Id               *string
+	Comment          *string
+	ARN              *string
+	Status           *string
+	LastModifiedTime *time.Time
+}
+
 // KeyValueStoreAssociation is the API's KeyValueStoreAssociation.
 type KeyValueStoreAssociation struct {
 	KeyValueStoreARN *string
@@ -952,6 +1000,14 @@ type KeyValueStoreAssociation struct {
 type KeyValueStoreAssociations struct {
 	Quantity *int32
 	Items    []*KeyValueStoreAssociation
+}
+
+// KeyValueStoreList is the API's KeyValueStoreList.
+type KeyValueStoreList struct {
+	NextMarker *string
+	MaxItems   *int32
+	Quantity   *int32
+	Items      []*KeyValueStore
 }
 
 // KinesisStreamConfig is the API's KinesisStreamConfig.
@@ -1126,6 +1182,18 @@ type ListKeyGroupsInput struct {
 // ListKeyGroupsOutput is the API's ListKeyGroupsResult.
 type ListKeyGroupsOutput struct {
 	KeyGroupList *KeyGroupList
+}
+
+// ListKeyValueStoresInput is the API's ListKeyValueStoresRequest.
+type ListKeyValueStoresInput struct {
+	Marker   *string
+	MaxItems *string
+	Status   *string
+}
+
+// ListKeyValueStoresOutput is the API's ListKeyValueStoresResult.
+type ListKeyValueStoresOutput struct {
+	KeyValueStoreList *KeyValueStoreList
 }
 
 // ListOriginAccessControlsInput is the API's ListOriginAccessControlsRequest.
@@ -1791,6 +1859,19 @@ type UpdateKeyGroupOutput struct {
 	ETag     *string
 }
 
+// UpdateKeyValueStoreInput is the API's UpdateKeyValueStoreRequest.
+type UpdateKeyValueStoreInput struct {
+	Name    *string
+	Comment *string
+	IfMatch *string
+}
+
+// UpdateKeyValueStoreOutput is the API's UpdateKeyValueStoreResult.
+type UpdateKeyValueStoreOutput struct {
+	KeyValueStore *KeyValueStore
+	ETag          *string
+}
+
 // UpdateOriginAccessControlInput is the API's UpdateOriginAccessControlRequest.
 type UpdateOriginAccessControlInput struct {
 	OriginAccessControlConfig *OriginAccessControlConfig
@@ -1899,6 +1980,9 @@ type DeleteFunctionOutput struct{}
 
 // DeleteKeyGroupOutput has no members.
 type DeleteKeyGroupOutput struct{}
+
+// DeleteKeyValueStoreOutput has no members.
+type DeleteKeyValueStoreOutput struct{}
 
 // DeleteOriginAccessControlOutput has no members.
 type DeleteOriginAccessControlOutput struct{}

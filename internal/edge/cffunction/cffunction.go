@@ -4,7 +4,7 @@
 // Each run has an interpreter of its own and an amount of CPU time; nothing is
 // kept from one to the next. The interpreter has no access to files, network or
 // timers, and no code from strings; it has the modules that CloudFront has
-// (crypto, querystring, and buffer in runtime 2.0). The language is newer than
+// (crypto, querystring, and in runtime 2.0 buffer and cloudfront). The language is newer than
 // CloudFront's: what runs there runs here, and not always the other way round.
 package cffunction
 
@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/edge/trigger"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/state"
@@ -57,12 +58,12 @@ type TestResult struct {
 }
 
 // Test runs a function once, on an event of any content.
-func Test(ctx context.Context, runtime, code string, event []byte) (TestResult, error) {
-	p, err := compile(runtime, code)
+func Test(ctx context.Context, f distribution.Function, stores *keyvalue.Stores, event []byte) (TestResult, error) {
+	p, err := compile(f.Runtime, f.Code)
 	if err != nil {
 		return TestResult{Error: err.Error()}, nil
 	}
-	o, err := p.run(ctx, newMachine(p.flavour), event, func() {})
+	o, err := p.run(ctx, newMachine(p.flavour), &values{stores: stores, id: f.Store}, event, func() {})
 	if err != nil {
 		return TestResult{}, err
 	}
@@ -81,6 +82,8 @@ type Logs interface {
 // Options configures Functions. Records and Logs are required.
 type Options struct {
 	Records *state.Collection[distribution.Function]
+	// Stores are the key value stores that functions read; nil: there are none.
+	Stores *keyvalue.Stores
 	// Location is the name of the edge location, for the log.
 	Location string
 	Logs     Logs
@@ -103,6 +106,7 @@ var _ trigger.Runner = (*Functions)(nil)
 type compiled struct {
 	revision uint64
 	name     string
+	store    string // id of the key value store; empty: none
 	*program
 	err error
 }
@@ -168,7 +172,7 @@ func (f *Functions) run(ctx context.Context, c *compiled, event []byte) (outcome
 	case <-ctx.Done():
 		return outcome{}, ctx.Err()
 	}
-	return c.run(ctx, f.machines.take(c.flavour), event, func() { <-f.slots })
+	return c.run(ctx, f.machines.take(c.flavour), &values{stores: f.opts.Stores, id: c.store}, event, func() { <-f.slots })
 }
 
 // program returns the current code of a function.
@@ -181,7 +185,7 @@ func (f *Functions) program(arn string) (*compiled, error) {
 	c := f.programs[arn]
 	f.mu.RUnlock()
 	if c == nil || c.revision != item.Revision {
-		c = &compiled{revision: item.Revision, name: item.Value.Name}
+		c = &compiled{revision: item.Revision, name: item.Value.Name, store: item.Value.Store}
 		if item.Value.Format > distribution.Format {
 			c.err = errors.New("its record is of a newer format")
 		} else {

@@ -86,11 +86,6 @@ func compile(runtime, code string) (*program, error) {
 		return nil, fmt.Errorf("runtime %s is not known", runtime)
 	}
 	if p.modern {
-		for _, m := range imports.FindAllStringSubmatch(code, -1) {
-			if m[2] == "cloudfront" {
-				return nil, errors.New("the cloudfront module (key value stores and origins) is not supported by Lapwing")
-			}
-		}
 		code = imports.ReplaceAllString(code, "const $1 = require('$2');")
 	}
 	var err error
@@ -109,7 +104,8 @@ type outcome struct {
 // run runs a function in a machine that is for this run alone: no state is kept
 // between runs. ended is called when it has really ended, which may be
 // after run returns. The error is ctx's, where that ends before.
-func (p *program) run(ctx context.Context, m *machine, event []byte, ended func()) (outcome, error) {
+func (p *program) run(ctx context.Context, m *machine, values *values, event []byte, ended func()) (outcome, error) {
+	m.values = values
 	done := make(chan outcome, 1)
 	go func() {
 		defer ended()
@@ -267,11 +263,12 @@ type native struct {
 	logged int // bytes
 	modern bool
 	module *goja.Object // buffer's
+	values *values      // of the key value store
 }
 
 func (n *native) object() goja.Value {
 	return n.vm.ToValue(map[string]any{
-		"memory": maxMemory, "log": n.log, "hash": n.hash, "buffer": n.buffer, "unescape": unescape,
+		"memory": maxMemory, "log": n.log, "hash": n.hash, "buffer": n.buffer, "kvs": n.kvs, "unescape": unescape,
 		"fromBase64": n.fromBase64, "toBase64": n.toBase64,
 		"fromBytes": func(s string) string { return s }, "toBytes": n.toBytes,
 		"fromUTF8": n.fromUTF8, "toUTF8": func(s string) string { return byteString([]byte(s)) }, "bytesFrom": n.bytesFrom,

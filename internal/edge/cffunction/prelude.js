@@ -127,6 +127,23 @@
   const loaded = {};
   if (modern) {
     modules.buffer = () => native.buffer();
+    modules.cloudfront = () => ({ kvs: (id) => {
+      const store = native.kvs(id === undefined ? '' : String(id));
+      return Object.freeze({
+        async get(key, options) {
+          const value = store.get(String(key));
+          switch (options === undefined || options.format === undefined ? 'string' : options.format) {
+            case 'string': return value;
+            case 'json': return JSON.parse(value);
+            case 'bytes': return native.buffer().Buffer.from(value);
+          }
+          throw new TypeError(`format "${options.format}" is not known`);
+        },
+        async exists(key) { return store.exists(String(key)); },
+        async count() { return store.meta().keyCount; },
+        async meta() { return store.meta(); },
+      });
+    } });
     Object.defineProperty(globalThis, 'Buffer', {
       configurable: true,
       get() { const { Buffer } = native.buffer(); define(globalThis, 'Buffer', Buffer); return Buffer; },

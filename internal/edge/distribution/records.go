@@ -8,7 +8,8 @@ import (
 )
 
 // Records are the collections that edge locations serve from. Keys are the ids of
-// distributions and invalidations, and the ARNs of the rest.
+// distributions and invalidations, those that package keyvalue gives, and the ARNs
+// of the rest.
 type Records struct {
 	Distributions *state.Collection[Distribution]
 	Certificates  *state.Collection[CertificateRecord]
@@ -16,6 +17,7 @@ type Records struct {
 	Replicas      *state.Collection[LambdaReplica]
 	Invalidations *state.Collection[Invalidation]
 	RealtimeLogs  *state.Collection[RealtimeLog]
+	KeyValues     *state.Collection[KeyValues]
 }
 
 // Open opens the collections of a store, once.
@@ -28,6 +30,7 @@ func Open(ctx context.Context, s *state.Store) (*Records, error) {
 		collect(ctx, s, "edge-replicas", &r.Replicas),
 		collect(ctx, s, "edge-invalidations", &r.Invalidations),
 		collect(ctx, s, "edge-realtime-logs", &r.RealtimeLogs),
+		collect(ctx, s, "edge-key-values", &r.KeyValues),
 	} {
 		if err != nil {
 			return nil, err
@@ -47,5 +50,5 @@ func collect[T any](ctx context.Context, s *state.Store, name string, c **state.
 // applied every change up to and including that one. A collection that was never
 // written is at 0.
 type Revisions struct {
-	Distributions, Certificates, Functions, Replicas, Invalidations, RealtimeLogs uint64
+	Distributions, Certificates, Functions, Replicas, Invalidations, RealtimeLogs, KeyValues uint64
 }

@@ -34,6 +34,7 @@ const (
 // mirrored are the collections that locations mirror, those of Records.
 var mirrored = []string{
 	"edge-distributions", "edge-certificates", "edge-functions", "edge-replicas", "edge-invalidations", "edge-realtime-logs",
+	"edge-key-values",
 }
 
 // Packages opens code packages by their SHA-256, in hexadecimal; fs.ErrNotExist
@@ -365,6 +366,7 @@ func (c *Core) Applied() distribution.Revisions {
 	defer c.mu.Unlock()
 	all := distribution.Revisions{
 		Distributions: ^uint64(0), Certificates: ^uint64(0), Functions: ^uint64(0), Replicas: ^uint64(0), Invalidations: ^uint64(0), RealtimeLogs: ^uint64(0),
+		KeyValues: ^uint64(0),
 	}
 	for _, applied := range c.local {
 		lower(&all, applied())
@@ -389,6 +391,7 @@ func lower(all *distribution.Revisions, r distribution.Revisions) {
 	all.Replicas = min(all.Replicas, r.Replicas)
 	all.Invalidations = min(all.Invalidations, r.Invalidations)
 	all.RealtimeLogs = min(all.RealtimeLogs, r.RealtimeLogs)
+	all.KeyValues = min(all.KeyValues, r.KeyValues)
 }
 
 // Well tells whether viewers may be sent to a location, as far as the core knows: it

@@ -4,14 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"math"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/cloudfront"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -30,7 +33,7 @@ type locations struct {
 func (l *locations) Applied() distribution.Revisions { return *l.applied.Load() }
 
 func (l *locations) are(revision uint64) {
-	l.applied.Store(&distribution.Revisions{Distributions: revision, Certificates: revision, Functions: revision, Replicas: revision, Invalidations: revision})
+	l.applied.Store(&distribution.Revisions{Distributions: revision, Certificates: revision, Functions: revision, Replicas: revision, Invalidations: revision, KeyValues: revision})
 }
 
 // lambdas are the Lambda functions that there are: edgeFunction.
@@ -43,10 +46,17 @@ func (lambdas) Replica(_ context.Context, arn string, _ distribution.EventType, 
 	return distribution.LambdaReplica{ARN: arn, Name: "edge", Version: "1"}, nil
 }
 
-// buckets are those that there are.
+// buckets are those that there are. An object's key is what it holds.
 type buckets map[string]bool
 
 func (b buckets) HasBucket(name string) bool { return b[name] }
+
+func (b buckets) OpenObject(_ context.Context, bucket, key, _ string) (io.ReadCloser, int64, string, string, error) {
+	if !b[bucket] {
+		return nil, 0, "", "", &aws.Error{Code: "NoSuchBucket", Message: "The specified bucket does not exist", Status: 404}
+	}
+	return io.NopCloser(strings.NewReader(key)), int64(len(key)), "", "", nil
+}
 
 type fixture struct {
 	*Service
@@ -76,7 +86,7 @@ func (f *fixture) open() {
 		f.t.Fatal(err)
 	}
 	f.Service, err = New(f.t.Context(), Options{
-		Store: f.store, Records: records, AccountID: testAccount, Locations: &f.locations, Functions: lambdas{}, Buckets: f.buckets, Logger: slog.New(slog.DiscardHandler),
+		Store: f.store, Records: records, AccountID: testAccount, Locations: &f.locations, Functions: lambdas{}, Buckets: f.buckets, KeyValues: keyvalue.NewWriter(keyvalue.NewStores(records.KeyValues)), Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		f.t.Fatal(err)

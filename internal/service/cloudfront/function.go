@@ -45,7 +45,7 @@ func usesFunction(c *api.DistributionConfig, arn string) bool {
 	})
 }
 
-func checkFunction(c *api.FunctionConfig, code []byte) error {
+func (s *Service) checkFunction(name string, c *api.FunctionConfig, code []byte) error {
 	if err := checkQuantities(c); err != nil {
 		return err
 	}
@@ -55,8 +55,8 @@ func checkFunction(c *api.FunctionConfig, code []byte) error {
 	if len(*c.Comment) > 128 {
 		return api.NewInvalidArgument("The parameter Comment is too long: it has at most 128 characters.")
 	}
-	if c.KeyValueStoreAssociations != nil && len(c.KeyValueStoreAssociations.Items) > 0 {
-		return unsupported("Key value stores (KeyValueStoreAssociations)")
+	if err := s.checkStore(name, c); err != nil {
+		return err
 	}
 	if err := cffunction.Check(string(c.Runtime), string(code)); err != nil {
 		return api.NewInvalidArgument("The function code cannot run: %v", err)
@@ -103,7 +103,7 @@ func (s *Service) describeFunction(f *functionRecord, stage api.FunctionStage) *
 func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInput) (*api.CreateFunctionOutput, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if err := checkFunction(in.FunctionConfig, in.FunctionCode); err != nil {
+	if err := s.checkFunction(*in.Name, in.FunctionConfig, in.FunctionCode); err != nil {
 		return nil, err
 	}
 	tags, err := addTags(nil, in.Tags)
@@ -164,7 +164,7 @@ func (s *Service) UpdateFunction(ctx context.Context, in *api.UpdateFunctionInpu
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFunction(in.FunctionConfig, in.FunctionCode); err != nil {
+	if err := s.checkFunction(*in.Name, in.FunctionConfig, in.FunctionCode); err != nil {
 		return nil, err
 	}
 	r := f.Resource
@@ -201,7 +201,10 @@ func (s *Service) PublishFunction(ctx context.Context, in *api.PublishFunctionIn
 
 // compileFunction makes what edge locations run.
 func (s *Service) compileFunction(name string, of *functionStage) distribution.Function {
-	return distribution.Function{Format: distribution.Format, ARN: s.functionARN(name), Name: name, Runtime: string(of.Config.Runtime), Code: string(of.Code)}
+	return distribution.Function{
+		Format: distribution.Format, ARN: s.functionARN(name), Name: name, Runtime: string(of.Config.Runtime), Code: string(of.Code),
+		Store: strings.TrimPrefix(storeOf(&of.Config), s.arn(keyValueStorePrefix)),
+	}
 }
 
 // publishFunction gives edge locations a function's live stage.
@@ -294,7 +297,7 @@ func (s *Service) TestFunction(ctx context.Context, in *api.TestFunctionInput) (
 	if len(in.EventObject) > cffunction.MaxEvent {
 		return nil, api.NewInvalidArgument("The event object has %d bytes; the maximum is %d.", len(in.EventObject), cffunction.MaxEvent)
 	}
-	r, err := cffunction.Test(ctx, string(of.Config.Runtime), string(of.Code), in.EventObject)
+	r, err := cffunction.Test(ctx, s.compileFunction(f.ID, of), s.opts.KeyValues.Stores, in.EventObject)
 	if err != nil {
 		return nil, api.NewTestFunctionFailed("The function could not be tested: %v", err)
 	}

@@ -2,6 +2,7 @@ package cloudfront
 
 import (
 	"context"
+	"io"
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
 )
@@ -13,9 +14,13 @@ type Locations interface {
 	Applied() distribution.Revisions
 }
 
-// Buckets tells which buckets there are. The S3 service implements it.
+// Buckets tells which buckets there are, and reads objects. The S3 service
+// implements it.
 type Buckets interface {
 	HasBucket(name string) bool
+	// OpenObject opens an object in its latest version, where versionID is empty.
+	// The caller closes it. What S3 refuses is an *aws.Error.
+	OpenObject(ctx context.Context, bucket, key, versionID string) (body io.ReadCloser, size int64, version, etag string, err error)
 }
 
 // Functions is what distributions need of the Lambda service. A version that is

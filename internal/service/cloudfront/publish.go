@@ -12,6 +12,9 @@ import (
 // publishAll brings what edge locations serve up to what the API's records say:
 // a crash may have come between the two.
 func (s *Service) publishAll(ctx context.Context) error {
+	if err := s.publishKeyValueStores(ctx); err != nil {
+		return err
+	}
 	if err := s.publishFunctions(ctx); err != nil {
 		return err
 	}
@@ -89,6 +92,7 @@ func (s *Service) status(id string) string {
 		for _, arn := range b.Viewer {
 			if f, ok := s.records.Functions.Get(arn); ok {
 				current = current && f.Revision <= applied.Functions
+				current = current && (f.Value.Store == "" || s.opts.KeyValues.Served(f.Value.Store, applied.KeyValues))
 			}
 		}
 		for _, a := range b.Functions {

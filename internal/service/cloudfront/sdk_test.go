@@ -21,6 +21,7 @@ import (
 	api "lapwing.dev/lapwing/internal/aws/cloudfront"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/service/cloudfront"
 	"lapwing.dev/lapwing/internal/state"
@@ -31,7 +32,7 @@ type everywhere struct{}
 
 func (everywhere) Applied() distribution.Revisions {
 	const all = 1 << 62
-	return distribution.Revisions{Distributions: all, Certificates: all, Functions: all, Replicas: all, Invalidations: all}
+	return distribution.Revisions{Distributions: all, Certificates: all, Functions: all, Replicas: all, Invalidations: all, KeyValues: all}
 }
 
 // noLambda is a Lambda service without functions.
@@ -61,6 +62,7 @@ func connect(t *testing.T) *sdk.Client {
 	}
 	service, err := cloudfront.New(t.Context(), cloudfront.Options{
 		Store: store, Records: records, AccountID: creds.AccountID(), Locations: everywhere{}, Functions: noLambda{}, Logger: log,
+		KeyValues: keyvalue.NewWriter(keyvalue.NewStores(records.KeyValues)),
 	})
 	if err != nil {
 		t.Fatal(err)

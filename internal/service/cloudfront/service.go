@@ -11,6 +11,7 @@ import (
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/cloudfront"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -22,6 +23,7 @@ type Options struct {
 	Locations Locations
 	Functions Functions
 	Buckets   Buckets
+	KeyValues *keyvalue.Writer
 	Logger    *slog.Logger
 
 	// Strict2023 holds Lambda functions to the limits that viewer events had in
@@ -52,6 +54,7 @@ type Service struct {
 	publicKeys     kind[api.PublicKeyConfig]
 	keyGroups      kind[api.KeyGroupConfig]
 	functions      kind[functionResource]
+	keyValueStores kind[keyValueStoreResource]
 
 	tidier *tidier
 }
@@ -91,6 +94,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		s.publicKeys.open(ctx, s, "cloudfront-public-keys", api.NewNoSuchPublicKey, "The specified public key does not exist."),
 		s.keyGroups.open(ctx, s, "cloudfront-key-groups", api.NewNoSuchResource, "The specified key group does not exist."),
 		s.functions.open(ctx, s, "cloudfront-functions", api.NewNoSuchFunctionExists, "The specified function does not exist."),
+		s.keyValueStores.open(ctx, s, "cloudfront-key-value-stores", api.NewEntityNotFound, "The specified key value store does not exist."),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("cloudfront: %w", err)
@@ -99,6 +103,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		return nil, fmt.Errorf("cloudfront: derive what edge locations serve: %w", err)
 	}
 	s.tidier = newTidier(s)
+	o.KeyValues.OnStale(s.tidier.wake)
 	return s, nil
 }
 

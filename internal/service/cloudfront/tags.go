@@ -33,34 +33,57 @@ func addTags(tags map[string]string, add *api.Tags) (map[string]string, error) {
 	return out, nil
 }
 
+// tagged is a resource that can have tags.
+type tagged struct {
+	tags map[string]string
+	set  func(ctx context.Context, tags map[string]string) error
+}
+
+func taggedIn[R any](k *kind[R], id string, of func(*R) *map[string]string) (tagged, bool) {
+	r, ok := k.find(id)
+	return tagged{*of(&r.Resource), func(ctx context.Context, tags map[string]string) error {
+		*of(&r.Resource) = tags
+		return k.amend(ctx, r, r.Resource)
+	}}, ok
+}
+
+// tagged returns the resource with an ARN.
+func (s *Service) tagged(arn *string) (t tagged, err error) {
+	resource, ok := strings.CutPrefix(*arn, s.arn(""))
+	kind, id, _ := strings.Cut(resource, "/")
+	switch {
+	case !ok:
+	case kind == "function":
+		t, ok = taggedIn(&s.functions, id, func(f *functionResource) *map[string]string { return &f.Tags })
+	case kind == "distribution":
+		t, ok = taggedIn(&s.distributions, id, func(d *distributionResource) *map[string]string { return &d.Tags })
+	case kind+"/" == keyValueStorePrefix:
+		var r keyValueStoreRecord
+		if r, ok = s.keyValueStores.first(func(r *keyValueStoreRecord) bool { return r.Resource.Store == id }); ok {
+			t, ok = taggedIn(&s.keyValueStores, r.ID, func(r *keyValueStoreResource) *map[string]string { return &r.Tags })
+		}
+	default:
+		ok = false
+	}
+	if !ok {
+		return t, api.NewNoSuchResource("A resource that was specified is not valid: %s", *arn)
+	}
+	return t, nil
+}
+
 // retag changes the tags of the resource with an ARN.
 func (s *Service) retag(ctx context.Context, arn *string, change func(map[string]string) (map[string]string, error)) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	kind, id, _ := strings.Cut(strings.TrimPrefix(*arn, s.arn("")), "/")
-	if kind == "function" {
-		if f, ok := s.functions.find(id); ok {
-			tags, err := change(f.Resource.Tags)
-			if err != nil {
-				return err
-			}
-			f.Resource.Tags = tags
-			return s.functions.amend(ctx, f, f.Resource)
-		}
+	t, err := s.tagged(arn)
+	if err != nil {
+		return err
 	}
-	if d, ok := s.distributions.find(id); ok && kind == "distribution" {
-		tags, err := change(d.Resource.Tags)
-		if err != nil {
-			return err
-		}
-		d.Resource.Tags = tags
-		return s.distributions.amend(ctx, d, d.Resource)
+	tags, err := change(t.tags)
+	if err != nil {
+		return err
 	}
-	return noResource(*arn)
-}
-
-func noResource(arn string) error {
-	return api.NewNoSuchResource("A resource that was specified is not valid: %s", arn)
+	return t.set(ctx, tags)
 }
 
 // TagResource implements api.API.
@@ -81,21 +104,13 @@ func (s *Service) UntagResource(ctx context.Context, in *api.UntagResourceInput)
 
 // ListTagsForResource implements api.API.
 func (s *Service) ListTagsForResource(_ context.Context, in *api.ListTagsForResourceInput) (*api.ListTagsForResourceOutput, error) {
-	var tags map[string]string
-	kind, id, _ := strings.Cut(strings.TrimPrefix(*in.Resource, s.arn("")), "/")
-	d, isDistribution := s.distributions.find(id)
-	f, isFunction := s.functions.find(id)
-	switch {
-	case kind == "distribution" && isDistribution:
-		tags = d.Resource.Tags
-	case kind == "function" && isFunction:
-		tags = f.Resource.Tags
-	default:
-		return nil, noResource(*in.Resource)
+	t, err := s.tagged(in.Resource)
+	if err != nil {
+		return nil, err
 	}
 	out := &api.Tags{Items: []*api.Tag{}}
-	for _, key := range slices.Sorted(maps.Keys(tags)) {
-		out.Items = append(out.Items, &api.Tag{Key: aws.Ptr(key), Value: aws.Ptr(tags[key])})
+	for _, key := range slices.Sorted(maps.Keys(t.tags)) {
+		out.Items = append(out.Items, &api.Tag{Key: aws.Ptr(key), Value: aws.Ptr(t.tags[key])})
 	}
 	return &api.ListTagsForResourceOutput{Tags: out}, nil
 }

@@ -2,6 +2,7 @@ package cloudfront
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -14,7 +15,8 @@ const (
 	tidyEvery = time.Hour
 )
 
-// tidier takes away, in the background, what no location needs any more.
+// tidier takes away, in the background, what no location needs any more, and fills
+// new key value stores.
 type tidier struct {
 	work   chan struct{}
 	cancel context.CancelFunc
@@ -52,10 +54,13 @@ func (t *tidier) run(ctx context.Context, s *Service) {
 		case <-timer.C:
 		}
 		wait := tidyEvery
-		more, err := s.dropReplicas(ctx)
+		moreReplicas, err := s.dropReplicas(ctx)
 		if err == nil {
 			err = s.dropOldInvalidations(ctx)
 		}
+		err = errors.Join(err, s.fillKeyValueStores(ctx))
+		moreParts, tidyErr := s.opts.KeyValues.Tidy(ctx, s.opts.Locations.Applied().KeyValues)
+		err, more := errors.Join(err, tidyErr), moreReplicas || moreParts
 		if err != nil && ctx.Err() == nil {
 			s.opts.Logger.Warn("cloudfront: tidying up failed; it is tried again", "error", err)
 		}
