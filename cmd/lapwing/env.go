@@ -4,6 +4,9 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +55,9 @@ starts for the first time, and stay.`,
 				{"AWS_DEFAULT_REGION", ep.Region}, // older tools know only this one
 				{"LAPWING_ACCOUNT_ID", root.AccountID},
 			}
+			if u := keyValueStoreURL(ep.URL); u != "" {
+				vars = append(vars, [2]string{"AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE", u})
+			}
 			if ep.CAFile != "" {
 				vars = append(vars, [2]string{"AWS_CA_BUNDLE", ep.CAFile})
 			}
@@ -75,6 +81,21 @@ starts for the first time, and stay.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object instead")
 	return cmd
+}
+
+// keyValueStoreURL returns the endpoint for clients of CloudFront KeyValueStore where
+// it has to be another than the common one: they put the account's number before the
+// host, as a label of its name, which an address of loopback does not have.
+func keyValueStoreURL(common string) string {
+	u, err := url.Parse(common)
+	if err != nil {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err != nil || !ip.IsLoopback() {
+		return ""
+	}
+	u.Host = net.JoinHostPort("localhost", u.Port())
+	return u.String()
 }
 
 // shellQuote quotes s for a POSIX shell.

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 
@@ -175,7 +176,7 @@ func TestNewestPythonClients_Conformance(t *testing.T) {
 	venv := filepath.Join(t.TempDir(), "venv")
 	for _, command := range [][]string{
 		{"python3", "-m", "venv", venv},
-		{filepath.Join(venv, "bin", "pip"), "install", "-q", "--disable-pip-version-check", "awscli", "boto3"},
+		{filepath.Join(venv, "bin", "pip"), "install", "-q", "--disable-pip-version-check", "awscli", "boto3[crt]"},
 	} {
 		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v\n%s", command, err, out)
@@ -184,6 +185,8 @@ func TestNewestPythonClients_Conformance(t *testing.T) {
 	path := []string{"PATH=" + filepath.Join(venv, "bin") + ":" + os.Getenv("PATH")}
 	client(t, "with-new-cli", path, "sh", "clients/lifecycle.sh")
 	client(t, "with-new-boto3", path, "python3", "clients/lifecycle.py")
+	keyValueStore(t, cloudfront.NewFromConfig(server.Config()), "with-boto3-crt", `{"data":[]}`)
+	client(t, "with-boto3-crt", path, "python3", "clients/keyvaluestore.py")
 }
 
 func TestSDKForGo(t *testing.T) {
