@@ -17,6 +17,7 @@ Whoever draws before the snapshot holds what all its clones would share.
 
 import os
 import sys
+from binascii import a2b_base64  # base64 brings regular expressions along
 
 from lapwing_faults import Failure
 from lapwing_json import loads
@@ -92,9 +93,7 @@ class Snapshot:
         for name in self._states:
             if name not in self._seeded:
                 sys.modules[name].seed()  # from the kernel
-        import base64
-
-        entropy = base64.b64decode(answer["entropy"])
+        entropy = a2b_base64(answer["entropy"])
         if "_ssl" in sys.modules:
             sys.modules["_ssl"].RAND_add(entropy, float(len(entropy)))
         bindings = sys.modules.get("cryptography.hazmat.bindings._rust")
