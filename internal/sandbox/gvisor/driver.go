@@ -141,6 +141,8 @@ type Driver struct {
 	practice *os.File // a kernel for prepared sandboxes to practise with
 	starting sync.WaitGroup
 
+	footprints footprints
+
 	pool *pool
 	made atomic.Int64 // sandbox processes
 

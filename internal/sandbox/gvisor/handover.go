@@ -120,6 +120,11 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		}
 	}
 	if s.from != nil {
+		if s.memoryID, err = memoryIDOf(s.from.Memory); err != nil {
+			return nil, fmt.Errorf("the memory of the snapshot: %w", err)
+		}
+		req.Footprint = d.footprints.of(s.memoryID)
+		s.pioneer = req.Footprint == nil
 		req.State = len(h.files)
 		req.Memory = req.State + 1
 		for _, f := range []*os.File{s.from.State, s.from.Memory} {

@@ -38,6 +38,8 @@ type instance struct {
 	practice *os.File          // to save its kernel to, where that is all it is for
 	conn     net.Conn
 	tmp      *os.File // behind /tmp
+	memoryID memoryID // of from
+	pioneer  bool     // the first clone, which is to tell what it has touched
 	base     cgroup.Memory
 	files    mappedFiles
 
@@ -51,6 +53,7 @@ type instance struct {
 	saveErr  error
 	filter   []byte      // as reported
 	steps    []wire.Step // of the process, as reported
+	copied   int64       // bytes of its memory that were copied before it was up
 	exit     sandbox.Exit
 	outOfMem bool
 	killed   bool // by us
@@ -232,6 +235,7 @@ func (s *instance) settle() (err error) {
 		if s.base, err = s.group.Memory(); err != nil {
 			return err
 		}
+		s.base.Used -= s.copied // which the guest uses
 	}
 	if s.driver.limits.cpu {
 		return s.group.SetCPU(max(s.spec.CPUMillis, s.spec.BoostMillis))
@@ -283,11 +287,13 @@ func (s *instance) watch() {
 			end = &r
 		case r.Saved:
 			s.endSave(nil)
+		case r.Footprint != nil:
+			s.driver.footprints.keep(s.memoryID, r.Footprint)
 		case r.Unfit != "":
 			s.endSave(fmt.Errorf("%w: %s", sandbox.ErrUnfit, r.Unfit))
 		default:
 			s.mu.Lock()
-			s.filter, s.steps = r.Filter, r.Steps
+			s.filter, s.steps, s.copied = r.Filter, r.Steps, r.Copied
 			s.mu.Unlock()
 			s.fail(nil)
 		}
@@ -480,6 +486,9 @@ func (s *instance) Thaw() error { return s.group.Thaw() }
 
 // EndBoost implements sandbox.Sandbox.
 func (s *instance) EndBoost() error {
+	if err := s.askFootprint(); err != nil {
+		return fmt.Errorf("gvisor: sandbox %s: %w", s.id(), err)
+	}
 	if !s.driver.limits.cpu || s.spec.BoostMillis <= s.spec.CPUMillis {
 		return nil
 	}

@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -16,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/mm"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 )
 
 // gVisor saves memory of processes with the state and reads it back whole. Here it
@@ -44,6 +47,33 @@ type platformMapping struct {
 // mappings calls f for each mapping of memory that a process has to itself. The
 // kernel must not run.
 func mappings(k *kernel.Kernel, f func(*platformMapping, memmap.FileRange) error) error {
+	for _, p := range processes(k) {
+		err := p.mappings(func(m *platformMapping, at hostarch.AddrRange) error {
+			if !m.private {
+				return nil
+			}
+			return f(m, m.part(at))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part returns the part of the file that is mapped at these addresses.
+func (m *platformMapping) part(at hostarch.AddrRange) memmap.FileRange {
+	return memmap.FileRange{Start: m.off, End: m.off + uint64(at.Length())}
+}
+
+// process is a guest process, or several that share their memory.
+type process struct {
+	id     kernel.ThreadID // the same in all clones
+	task   *kernel.Task
+	memory *mm.MemoryManager
+}
+
+func processes(k *kernel.Kernel) (all []process) {
 	seen := make(map[*mm.MemoryManager]bool)
 	for _, t := range k.TaskSet().Root.Tasks() {
 		m := t.MemoryManager()
@@ -51,16 +81,19 @@ func mappings(k *kernel.Kernel, f func(*platformMapping, memmap.FileRange) error
 			continue
 		}
 		seen[m] = true
-		root := reflect.ValueOf(m).Elem().FieldByName("pmas").FieldByName("root")
-		if err := eachMapping(root, f); err != nil {
-			return err
-		}
+		all = append(all, process{k.TaskSet().Root.IDOfThreadGroup(t.ThreadGroup()), t, m})
 	}
-	return nil
+	return all
+}
+
+// mappings calls f for each mapping of a process that does not run, or whose
+// mappings are locked.
+func (p *process) mappings(f func(*platformMapping, hostarch.AddrRange) error) error {
+	return eachMapping(reflect.ValueOf(p.memory).Elem().FieldByName("pmas").FieldByName("root"), f)
 }
 
 // eachMapping goes through a node of a set of mappings, which is a B-tree.
-func eachMapping(node reflect.Value, f func(*platformMapping, memmap.FileRange) error) error {
+func eachMapping(node reflect.Value, f func(*platformMapping, hostarch.AddrRange) error) error {
 	n := int(node.FieldByName("nrSegments").Int())
 	keys, values := node.FieldByName("keys"), node.FieldByName("values")
 	children := node.FieldByName("children")
@@ -75,11 +108,7 @@ func eachMapping(node reflect.Value, f func(*platformMapping, memmap.FileRange) 
 			break
 		}
 		addresses := *(*hostarch.AddrRange)(unsafe.Pointer(keys.Index(i).UnsafeAddr()))
-		m := (*platformMapping)(unsafe.Pointer(values.Index(i).UnsafeAddr()))
-		if !m.private {
-			continue
-		}
-		if err := f(m, memmap.FileRange{Start: m.off, End: m.off + uint64(addresses.Length())}); err != nil {
+		if err := f((*platformMapping)(unsafe.Pointer(values.Index(i).UnsafeAddr())), addresses); err != nil {
 			return err
 		}
 	}
@@ -175,6 +204,16 @@ type lentMemory struct {
 	fd   int
 	data []byte
 	left atomic.Int64 // bytes that nobody has given back
+	lent []lending    // where, at first
+
+	mu     sync.Mutex
+	mapped []memmap.FileRange // for processes, the first mostTouched
+}
+
+// lending is a part of a process's memory that was lent to it.
+type lending struct {
+	process   kernel.ThreadID
+	addresses hostarch.AddrRange
 }
 
 func openMemory(fd int) (*lentMemory, error) {
@@ -198,30 +237,49 @@ func openMemory(fd int) (*lentMemory, error) {
 // process has forked, what the child gives back is not told from its parent's.
 func (l *lentMemory) held() uint64 { return uint64(max(0, l.left.Load())) }
 
-// lend points the private memory of all processes of k to the file.
-func (l *lentMemory) lend(k *kernel.Kernel) error {
-	memory := k.MemoryFile()
-	return mappings(k, func(m *platformMapping, part memmap.FileRange) error {
-		if m.file != memmap.File(memory) || part.End > uint64(len(l.data)) {
-			return errors.New("the snapshot has not the memory of its processes")
-		}
-		data, err := unix.Seek(l.fd, int64(part.Start), unix.SEEK_DATA)
-		if err == unix.ENXIO || err == nil && data >= int64(part.End) {
-			return nil // zeros
-		}
+// lend points the private memory of all processes of k to the file, but for what an
+// earlier clone had to copy: that is copied now, all at once.
+func (l *lentMemory) lend(k *kernel.Kernel, earlier footprint) error {
+	for _, p := range processes(k) {
+		err := p.mappings(func(m *platformMapping, at hostarch.AddrRange) error {
+			if !m.private {
+				return nil
+			}
+			if m.file != memmap.File(k.MemoryFile()) || m.part(at).End > uint64(len(l.data)) {
+				return errors.New("the snapshot has not the memory of its processes")
+			}
+			if earlier.copied(p.id, at) {
+				l.DecRef(m.part(at)) // first: it counts
+				return copyData(k.MemoryFile().File(), l.fd, m.part(at))
+			}
+			l.lent = append(l.lent, lending{p.id, at})
+			return l.lendMapping(m, m.part(at), k.MemoryFile())
+		})
 		if err != nil {
 			return err
 		}
-		// The mapping keeps its place in the memory file. A second reference to
-		// that makes gVisor copy, where it would take a private mapping that
-		// nobody shares for the process's own.
-		memory.IncRef(part, 0)
-		m.file = l
-		m.needCOW, m.huge = true, false
-		m.effectivePerms.Write, m.maxPerms.Write = false, false
-		m.internalMappings = safemem.BlockSeq{}
-		return nil
-	})
+	}
+	return nil
+}
+
+// lendMapping points one mapping to the file, where there is something.
+func (l *lentMemory) lendMapping(m *platformMapping, part memmap.FileRange, memory *pgalloc.MemoryFile) error {
+	data, err := unix.Seek(l.fd, int64(part.Start), unix.SEEK_DATA)
+	if err == unix.ENXIO || err == nil && data >= int64(part.End) {
+		return nil // zeros
+	}
+	if err != nil {
+		return err
+	}
+	// The mapping keeps its place in the memory file. A second reference to
+	// that makes gVisor copy, where it would take a private mapping that
+	// nobody shares for the process's own.
+	memory.IncRef(part, 0)
+	m.file = l
+	m.needCOW, m.huge = true, false
+	m.effectivePerms.Write, m.maxPerms.Write = false, false
+	m.internalMappings = safemem.BlockSeq{}
+	return nil
 }
 
 // IncRef implements memmap.File. The file stays open.
@@ -238,8 +296,22 @@ func (l *lentMemory) MapInternal(part memmap.FileRange, at hostarch.AccessType) 
 	return safemem.BlockSeqOf(safemem.BlockFromUnsafeSlice(l.data[part.Start:part.End])), nil
 }
 
-// DataFD implements memmap.File.
-func (l *lentMemory) DataFD(memmap.FileRange) (int, error) { return l.fd, nil }
+// DataFD implements memmap.File. It is called for what is mapped for a process.
+func (l *lentMemory) DataFD(part memmap.FileRange) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mapped) < mostTouched {
+		l.mapped = append(l.mapped, part)
+	}
+	return l.fd, nil
+}
+
+// wasMapped tells whether a process has looked at a part, or at some of it.
+func (l *lentMemory) wasMapped(part memmap.FileRange) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.mapped, part.Overlaps)
+}
 
 // FD implements memmap.File.
 func (l *lentMemory) FD() int { return l.fd }

@@ -74,29 +74,54 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 		return 0, fmt.Errorf("installing the system call filter: %w", err)
 	}
 	j.steps.over("resources")
-	state, kept, err := readState(j.descriptors[j.State])
+	state, err := readState(j.descriptors[j.State])
 	if err != nil {
 		return 0, fmt.Errorf("reading the state: %w", err)
 	}
-	if err := k.LoadFrom(ctx, state, nil, nil, network, clocks, &vfs.CompleteRestoreOptions{}, nil); err != nil {
+	if err := k.LoadFrom(ctx, state.kernel, nil, nil, network, clocks, &vfs.CompleteRestoreOptions{}, nil); err != nil {
 		return 0, fmt.Errorf("loading the guest kernel: %w", err)
+	}
+	if err := complete(k, state.registers, network); err != nil {
+		return 0, err
 	}
 	if err := attachVirtual(k); err != nil {
 		return 0, err
 	}
 	j.steps.over("guest kernel")
-	if err := memory.lend(k); err != nil {
+	j.watchMemory(k, memory.held)
+	if err := j.lend(memory, k); err != nil {
 		return 0, err
 	}
+	j.steps.over("memory")
 	if err := recoverPlainly(k); err != nil {
 		return 0, err
 	}
-	j.watchMemory(k, memory.held)
 	if err := k.Start(); err != nil {
 		return 0, err
 	}
 	j.steps.over("processes")
-	return j.serve(k, conn, compiled, kept)
+	return j.serve(k, conn, compiled, state.guest)
+}
+
+// lend gives the processes of k the memory of the snapshot, and what an earlier clone
+// has touched of it in place.
+func (j *job) lend(memory *lentMemory, k *kernel.Kernel) error {
+	j.memory = memory
+	before, err := k.MemoryFile().TotalUsage()
+	if err != nil {
+		return err
+	}
+	earlier := unmarshalFootprint(j.Footprint)
+	if err := memory.lend(k, earlier); err != nil {
+		return err
+	}
+	after, err := k.MemoryFile().TotalUsage()
+	if err != nil {
+		return err
+	}
+	j.copied = int64(after - before)
+	earlier.retrace(k)
+	return nil
 }
 
 // emptyKernel returns a kernel to load into, and a context for that, with all that

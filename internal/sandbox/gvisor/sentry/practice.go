@@ -46,14 +46,14 @@ func teach(k *kernel.Kernel, to int) error {
 // ones are missing.
 func practise() error {
 	defer unix.Close(wire.Practice)
-	saved, _, err := readState(wire.Practice)
+	saved, err := readState(wire.Practice)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil // an empty file: somebody waits
 	}
 	if err != nil {
 		return err
 	}
-	b, err := io.ReadAll(saved)
+	b, err := io.ReadAll(saved.kernel)
 	if err != nil {
 		return err
 	}

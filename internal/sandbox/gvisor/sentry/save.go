@@ -17,18 +17,29 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
-// takeOrders does what the driver asks for while the guest runs: a snapshot, after
-// which the process is of no more use.
+// takeOrders does what the driver asks for while the guest runs: to tell what it has
+// touched, or a snapshot, after which the process is of no more use.
 func (j *job) takeOrders(k *kernel.Kernel) {
-	order, files, err := wire.Receive()
-	if err != nil {
-		return // the driver is gone, and so is this process in a moment
+	for {
+		order, files, err := wire.Receive()
+		switch {
+		case err != nil:
+			return // the driver is gone, and so is this process in a moment
+		case order.Footprint && j.memory != nil:
+			j.report(wire.Report{Footprint: footprintOf(k, j.memory).marshal()})
+		case order.Save && len(files) == 2:
+			j.obey(k, os.NewFile(uintptr(files[0]), "state"), os.NewFile(uintptr(files[1]), "memory"))
+			return
+		default:
+			j.report(wire.Report{Error: "an order that cannot be obeyed"})
+			return
+		}
 	}
-	if !order.Save || len(files) != 2 {
-		j.report(wire.Report{Error: "an order that cannot be obeyed"})
-		return
-	}
-	err = j.save(k, os.NewFile(uintptr(files[0]), "state"), os.NewFile(uintptr(files[1]), "memory"))
+}
+
+// obey makes a snapshot and tells of it.
+func (j *job) obey(k *kernel.Kernel, state, memory *os.File) {
+	err := j.save(k, state, memory)
 	var unfit guest.Unfit
 	switch {
 	case err == nil:
@@ -69,8 +80,10 @@ func saveKernel(k *kernel.Kernel, state *os.File, kept []byte) error {
 		return err
 	}
 	w := &stateWriter{bufio.NewWriterSize(state, 1<<20), state}
-	if err := w.guest(kept); err != nil {
-		return fmt.Errorf("writing the state: %w", err)
+	for _, b := range [][]byte{kept, strip(k)} {
+		if err := w.part(b); err != nil {
+			return fmt.Errorf("writing the state: %w", err)
+		}
 	}
 	// It closes w.
 	if err := k.SaveTo(k.SupervisorContext(), w, nil, nil, true, false); err != nil {

@@ -112,6 +112,8 @@ type job struct {
 	steps       steps
 	collect     int               // Go's GOGC, once the guest runs
 	guest       *guest.Supervisor // nil where process 1 has the host connection
+	memory      *lentMemory       // of the snapshot, in a clone
+	copied      int64             // bytes of it that were copied ahead
 }
 
 // duplicate returns another descriptor of what is at a place: gVisor closes what it
@@ -290,7 +292,7 @@ func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte
 		j.guest = guest.New(sys)
 	}
 	debug.SetGCPercent(j.collect)
-	j.report(wire.Report{Filter: filter, Steps: j.steps})
+	j.report(wire.Report{Filter: filter, Steps: j.steps, Copied: j.copied})
 	go j.takeOrders(k)
 	if j.InitConn {
 		k.WaitExited()

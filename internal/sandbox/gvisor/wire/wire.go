@@ -62,7 +62,7 @@ const (
 const InitConn = 3
 
 // Order is what the driver tells a sandbox process to do: first Begin, then Be, once
-// each, and later perhaps Save, the last of all. It comes from the driver, so it is
+// each, and later perhaps Footprint, or Save, the last of all. It comes from the driver, so it is
 // trusted.
 type Order struct {
 	// Begin tells that the process is in its cgroups, and with it will be those
@@ -70,6 +70,8 @@ type Order struct {
 	Begin bool     `json:",omitempty"`
 	Be    *Request `json:",omitempty"`
 	Save  bool     `json:",omitempty"` // into the files that come along: state and memory
+	// Footprint asks a clone for what it has touched so far of its memory.
+	Footprint bool `json:",omitempty"`
 }
 
 // Send sends an order with descriptors.
@@ -148,6 +150,8 @@ type Request struct {
 	// State and Memory are the places of a snapshot's files, where the sandbox
 	// starts from one.
 	State, Memory int `json:",omitempty"`
+	// Footprint is what an earlier clone has reported, where one has.
+	Footprint []byte `json:",omitempty"`
 	// Teach is the place of a file to save the kernel to, for others to practise
 	// with (see Practice). It is of no more use then.
 	Teach int `json:",omitempty"`
@@ -191,6 +195,11 @@ type Report struct {
 	Unfit string `json:",omitempty"`
 	// OutOfMemory tells that the guest has taken more memory than it has.
 	OutOfMemory bool `json:",omitempty"`
+	// Copied is how many bytes of a snapshot's memory were copied ahead of their
+	// use, with the report that the guest runs.
+	Copied int64 `json:",omitempty"`
+	// Footprint is what a clone has touched of its memory, for those that follow.
+	Footprint []byte `json:",omitempty"`
 	// Steps are those of the process's own start, with the report that the guest
 	// runs.
 	Steps []Step `json:",omitempty"`
