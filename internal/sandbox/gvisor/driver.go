@@ -141,6 +141,7 @@ type Driver struct {
 	practice *os.File // a kernel for prepared sandboxes to practise with
 	starting sync.WaitGroup
 
+	trees      trees
 	footprints footprints
 
 	pool *pool
@@ -376,6 +377,7 @@ func (d *Driver) release() error {
 	if d.cgroups != nil {
 		errs = append(errs, d.cgroups.Close(), os.Remove(d.cgroupsFile()))
 	}
+	errs = append(errs, d.trees.close())
 	if d.practice != nil {
 		errs = append(errs, d.practice.Close())
 	}

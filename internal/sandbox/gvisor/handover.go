@@ -82,7 +82,7 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	mounts := append([]sandbox.Mount{{Source: d.initPath, Target: wire.Init}}, s.spec.Mounts...)
 	var opened []*os.File
 	for _, m := range mounts {
-		f, mount, err := openMount(m)
+		f, mount, err := d.openMount(m)
 		if err != nil {
 			return nil, errors.Join(err, closeAll(opened))
 		}
@@ -96,7 +96,7 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		}
 		root.Image = false
 	}
-	f, mount, err := openMount(root)
+	f, mount, err := d.openMount(root)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(opened))
 	}

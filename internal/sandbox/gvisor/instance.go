@@ -58,7 +58,8 @@ type instance struct {
 	outOfMem bool
 	killed   bool // by us
 
-	remove func() error
+	started func() // tells the pool that the start is over; nil while it is there
+	remove  func() error
 }
 
 var _ sandbox.Sandbox = (*instance)(nil)
@@ -440,6 +441,9 @@ func (s *instance) removeAll() error {
 	if s.group != nil {
 		err = s.group.Remove()
 	}
+	if s.started != nil {
+		s.started()
+	}
 	s.closeConn() // the process may have ended before it was made
 	s.driver.forget(s.spec.ID)
 	return err
@@ -486,6 +490,7 @@ func (s *instance) Thaw() error { return s.group.Thaw() }
 
 // EndBoost implements sandbox.Sandbox.
 func (s *instance) EndBoost() error {
+	s.started()
 	if err := s.askFootprint(); err != nil {
 		return fmt.Errorf("gvisor: sandbox %s: %w", s.id(), err)
 	}

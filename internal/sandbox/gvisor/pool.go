@@ -21,19 +21,21 @@ type pool struct {
 	wake   chan struct{}
 	done   chan struct{} // closed when the goroutine has ended; nil before begin
 
-	mu    sync.Mutex
-	ready []*instance
-	taken time.Time // when the last was
-	rate  rate
-	stop  chan struct{}
+	mu       sync.Mutex
+	ready    []*instance
+	starting int       // that were taken and are not initialised yet
+	last     time.Time // when one was taken or initialised
+	rate     rate
+	stop     chan struct{}
 }
 
 const (
 	// leastPrepared is how many there are after a quiet time.
 	leastPrepared = 1
-	// quiet is how long nothing may have been taken before more are prepared: a
-	// burst has the processors for itself.
-	quiet = 20 * time.Millisecond
+	// quiet is how long nothing may have been taken or been initialised before more
+	// are prepared: a burst has the processors for itself, and so has what starts,
+	// for patience at most.
+	quiet, patience = 20 * time.Millisecond, 150 * time.Millisecond
 	// preparedMB is what a prepared sandbox takes of the host's memory, about, and
 	// preparedPart the part of what is available that all of them may take.
 	preparedMB, preparedPart = 12, 50
@@ -86,9 +88,10 @@ func (p *pool) hurry() {
 // take returns a prepared sandbox, or a new one where there is none.
 func (p *pool) take() (*instance, error) {
 	p.mu.Lock()
-	p.taken = time.Now()
-	p.rate.at(p.taken)
+	p.last = time.Now()
+	p.rate.at(p.last)
 	p.rate.now++
+	p.starting++
 	var s *instance
 	for i, other := range slices.Backward(p.ready) {
 		if !other.hasEnded() { // else it was killed, and refill removes it
@@ -99,10 +102,24 @@ func (p *pool) take() (*instance, error) {
 	}
 	p.mu.Unlock()
 	p.hurry()
-	if s != nil {
-		return s, nil
+	if s == nil {
+		var err error
+		if s, err = p.driver.newInstance(false); err != nil {
+			p.started()
+			return nil, err
+		}
 	}
-	return p.driver.newInstance(false)
+	s.started = sync.OnceFunc(p.started)
+	return s, nil
+}
+
+// started notes that one of those taken has been initialised, or has ended.
+func (p *pool) started() {
+	p.mu.Lock()
+	p.starting--
+	p.last = time.Now()
+	p.mu.Unlock()
+	p.hurry()
 }
 
 // run keeps the pool filled until close.
@@ -126,7 +143,10 @@ func (p *pool) refill() time.Duration {
 	now := time.Now()
 	p.mu.Lock()
 	p.rate.at(now)
-	idle := now.Sub(p.taken)
+	idle, calm := now.Sub(p.last), quiet
+	if p.starting > 0 {
+		calm = patience
+	}
 	want := p.want()
 	surplus := slices.IndexFunc(p.ready, (*instance).hasEnded)
 	if surplus < 0 && len(p.ready) > want {
@@ -145,8 +165,8 @@ func (p *pool) refill() time.Duration {
 		return 0
 	case enough:
 		return lookEvery
-	case idle < quiet:
-		return quiet - idle
+	case idle < calm:
+		return calm - idle
 	}
 	s, err := p.driver.newInstance(true)
 	if err != nil {

@@ -10,10 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"lapwing.dev/lapwing/internal/sandbox"
-	"lapwing.dev/lapwing/internal/sandbox/apart"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
@@ -83,52 +80,4 @@ func fillRoot(root string, mounts []wire.Mount, symlinks []sandbox.Symlink) erro
 		}
 	}
 	return nil
-}
-
-// openMount opens what is mounted and describes it.
-func openMount(m sandbox.Mount) (f *os.File, mount wire.Mount, err error) {
-	mount = wire.Mount{Target: m.Target, Image: m.Image}
-	if m.Image {
-		// Nothing but its bytes can be reached from the descriptor.
-		f, err = apart.Open(m.Source)
-	} else {
-		f, mount.File, err = openTree(m.Source)
-	}
-	if err != nil {
-		return nil, wire.Mount{}, fmt.Errorf("mount of %s: %w", m.Source, err)
-	}
-	return f, mount, nil
-}
-
-// openTree opens the root of a read-only clone of the mount at path, detached
-// from every mount namespace: nothing above or mounted below path can be reached
-// from the descriptor.
-func openTree(path string) (f *os.File, isFile bool, err error) {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return nil, false, err
-	}
-	defer unix.Close(tree)
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return nil, false, fmt.Errorf("making it read-only: %w", err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(tree, &st); err != nil {
-		return nil, false, err
-	}
-	var fd int
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFDIR:
-		fd, err = unix.Openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	case unix.S_IFREG:
-		isFile = true
-		fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", tree), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	default:
-		err = errors.New("neither a directory nor a regular file")
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	return os.NewFile(uintptr(fd), path), isFile, nil
 }
