@@ -106,7 +106,7 @@ func TestFootprintsThatTellNonsenseChangeNothing(t *testing.T) {
 	const pages = 5 << 20 / 4096
 	g.must("allocate", "", 5)
 	snap := takeSnapshot(t, g)
-	touches := func(all ...[3]uint64) (b []byte) { // process and whether it was copied, start, end
+	touches := func(all ...[3]uint64) (b []byte) { // process and kind, start, end
 		for _, t := range all {
 			for _, n := range t {
 				b = binary.LittleEndian.AppendUint64(b, n)
@@ -114,17 +114,29 @@ func TestFootprintsThatTellNonsenseChangeNothing(t *testing.T) {
 		}
 		return b
 	}
-	const copied = 1 << 32
+	const (
+		write, copied = 1 << 32, 2 << 32
+		everything    = math.MaxUint64 &^ 0xfff
+	)
+	st, err := snap.Memory.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := uint64(st.Size())
 	random := make([]byte, 24*4000)
 	rand.NewChaCha8([32]byte{1}).Read(random)
 	for name, footprint := range map[string][]byte{
 		"cut off":              random[:100],
 		"random":               random,
-		"all of it":            touches([3]uint64{1 | copied, 0, math.MaxUint64}),
-		"backwards":            touches([3]uint64{1 | copied, math.MaxUint64, 0}, [3]uint64{1, 1 << 40, 1 << 39}),
-		"what cannot be":       touches([3]uint64{1, math.MaxUint64 - 1, math.MaxUint64}, [3]uint64{1, 1 << 63, 1<<63 + 4096}),
-		"of another process":   touches([3]uint64{77 | copied, 0, math.MaxUint64}),
-		"the same many a time": bytes.Repeat(touches([3]uint64{1 | copied, 0, math.MaxUint64}), 3000),
+		"all addresses":        touches([3]uint64{1, 0, everything}, [3]uint64{1 | write, 0, everything}),
+		"all memory":           touches([3]uint64{copied, 0, size}),
+		"more than all memory": touches([3]uint64{copied, 0, everything}, [3]uint64{copied, size, size + 4096}),
+		"parts of pages":       touches([3]uint64{copied, 4095, size - 1}, [3]uint64{1, 1, 4095}),
+		"backwards":            touches([3]uint64{copied, everything, 0}, [3]uint64{1, 1 << 40, 1 << 39}),
+		"what cannot be":       touches([3]uint64{1, everything - 4096, everything}, [3]uint64{1 | write, 1 << 63, 1<<63 + 4096}),
+		"of another process":   touches([3]uint64{77 | write, 0, everything}),
+		"the same many a time": bytes.Repeat(touches([3]uint64{copied, 0, size}), 2000),
+		"a page many a time":   bytes.Repeat(touches([3]uint64{copied, 0, 4096}), 2000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			d.footprints.keep(memoryOf(t, snap), footprint)

@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 )
 
 // All clones of a snapshot do the same until their first event, and touch the same
@@ -25,17 +26,21 @@ import (
 // footprint is what a clone had touched at some time.
 type footprint []touch
 
-// touch is a range of addresses of a process whose mapping was used.
+// touch is a range of a process's addresses that was read or written to, or a part of
+// the snapshot's memory to copy.
 type touch struct {
 	Process    int32 // see process
-	Copied     bool  // of the snapshot's memory, to be written to
+	Kind       uint8
 	_          [3]byte
 	Start, End uint64
 }
 
-func (t *touch) addresses() hostarch.AddrRange {
-	return hostarch.AddrRange{Start: hostarch.Addr(t.Start), End: hostarch.Addr(t.End)}
-}
+// Kinds of touches.
+const (
+	touchRead = iota
+	touchWrite
+	touchCopy
+)
 
 const (
 	// mostTouched bounds a footprint.
@@ -45,28 +50,50 @@ const (
 	copyPart = 2
 )
 
-// copied tells whether a mapping is to be copied ahead.
-func (f footprint) copied(process kernel.ThreadID, at hostarch.AddrRange) bool {
-	var n hostarch.Addr
-	for i := range f {
-		if t := &f[i]; t.Copied && t.Process == int32(process) {
-			n += t.addresses().Intersect(at).Length()
-		}
+// copyAhead begins to copy what is to be copied from the memory of a snapshot to the
+// same places of a memory file, which may be in the midst of its loading: nobody else
+// writes there. wait waits for the end of that, and tells how many bytes it were.
+func (f footprint) copyAhead(from *lentMemory, to *pgalloc.MemoryFile) (wait func() (uint64, error)) {
+	type result struct {
+		bytes uint64
+		err   error
 	}
-	return n >= at.Length()/copyPart
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		for i := 0; i < len(f) && r.err == nil; i++ {
+			if f[i].Kind == touchCopy {
+				var n uint64
+				n, r.err = copyData(to.File(), from.fd, f[i].part())
+				r.bytes += n
+			}
+		}
+		done <- r
+	}()
+	return func() (uint64, error) {
+		r := <-done
+		return r.bytes, r.err
+	}
 }
 
-// retrace puts what f has in place, in a kernel that has not started. What cannot be
-// had any more, or was never, is left to the processes.
+func (t *touch) part() memmap.FileRange { return memmap.FileRange{Start: t.Start, End: t.End} }
+
+// copies tells whether a part is copied ahead.
+func (f footprint) copies(part memmap.FileRange) bool {
+	return slices.ContainsFunc(f, func(t touch) bool { return t.Kind == touchCopy && t.part().IsSupersetOf(part) })
+}
+
+// retrace touches what f has, in a kernel that has not started. What cannot be had any
+// more, or was never, is left to the processes.
 func (f footprint) retrace(k *kernel.Kernel) {
 	for _, p := range processes(k) {
 		ctx := p.task.AsyncContext()
 		for i := range f {
 			t := &f[i]
-			if t.Process != int32(p.id) {
+			if t.Process != int32(p.id) || t.Kind == touchCopy {
 				continue
 			}
-			for _, at := range []hostarch.AccessType{{Write: t.Copied, Read: !t.Copied}, {Execute: true}} {
+			for _, at := range []hostarch.AccessType{{Write: t.Kind == touchWrite, Read: t.Kind == touchRead}, {Execute: true}} {
 				if p.memory.HandleUserFault(ctx, hostarch.Addr(t.Start), at, 0) == nil {
 					break
 				}
@@ -78,23 +105,27 @@ func (f footprint) retrace(k *kernel.Kernel) {
 // footprintOf returns what the processes of a kernel that runs have touched since it
 // was loaded.
 func footprintOf(k *kernel.Kernel, lent *lentMemory) (f footprint) {
+	copied := make([]hostarch.Addr, len(lent.lent)) // bytes, by lending
 	for _, p := range processes(k) {
+		note := func(kind uint8, at hostarch.AddrRange) {
+			f = append(f, touch{Process: int32(p.id), Kind: kind, Start: uint64(at.Start), End: uint64(at.End)})
+		}
 		unlock := p.lock()
 		err := p.mappings(func(m *platformMapping, at hostarch.AddrRange) error {
 			switch {
-			case len(f) >= mostTouched:
 			case m.file == memmap.File(lent):
 				if lent.wasMapped(m.part(at)) {
-					f = append(f, touch{Process: int32(p.id), Start: uint64(at.Start), End: uint64(at.End)})
+					note(touchRead, at)
 				}
 			case m.private:
-				for _, l := range lent.lent {
+				for i, l := range lent.lent {
 					if both := l.addresses.Intersect(at); l.process == p.id && both.Length() > 0 {
-						f = append(f, touch{Process: int32(p.id), Copied: true, Start: uint64(both.Start), End: uint64(both.End)})
+						note(touchWrite, both)
+						copied[i] += both.Length()
 					}
 				}
 			default:
-				f = append(f, touch{Process: int32(p.id), Start: uint64(at.Start), End: uint64(at.End)})
+				note(touchRead, at)
 			}
 			return nil
 		})
@@ -104,7 +135,12 @@ func footprintOf(k *kernel.Kernel, lent *lentMemory) (f footprint) {
 			return nil
 		}
 	}
-	return f
+	for i, l := range lent.lent {
+		if copied[i] > 0 && copied[i] >= l.addresses.Length()/copyPart {
+			f = append(f, touch{Kind: touchCopy, Start: l.part.Start, End: l.part.End})
+		}
+	}
+	return f[:min(len(f), mostTouched)]
 }
 
 // lock keeps the mappings of a process as they are.
@@ -127,11 +163,24 @@ func (f footprint) marshal() []byte {
 	return b
 }
 
-// unmarshalFootprint undoes marshal. It returns nothing where that cannot be.
-func unmarshalFootprint(b []byte) footprint {
+// unmarshalFootprint undoes marshal, for a snapshot with so many bytes of memory. It
+// leaves out what makes no sense: a process that runs guest code has told it.
+func unmarshalFootprint(b []byte, size uint64) footprint {
 	f := make(footprint, min(len(b)/binary.Size(touch{}), mostTouched))
 	if _, err := binary.Decode(b, binary.LittleEndian, []touch(f)); err != nil {
 		return nil
 	}
-	return slices.DeleteFunc(f, func(t touch) bool { return t.Start >= t.End })
+	left := size // nothing is copied twice
+	return slices.DeleteFunc(f, func(t touch) bool {
+		switch {
+		case t.Start >= t.End || t.Start%hostarch.PageSize != 0 || t.End%hostarch.PageSize != 0 || t.Kind > touchCopy:
+			return true
+		case t.Kind != touchCopy:
+			return false
+		case t.End > size || t.End-t.Start > left:
+			return true
+		}
+		left -= t.End - t.Start
+		return false
+	})
 }

@@ -125,7 +125,7 @@ func moveMemory(k *kernel.Kernel, to *os.File) error {
 		if m.file != memmap.File(memory) {
 			return errors.New("memory that is not in the memory file") // a clone's
 		}
-		if err := copyData(to, memory.FD(), part); err != nil {
+		if _, err := copyData(to, memory.FD(), part); err != nil {
 			return err
 		}
 		memory.Decommit(part) // what two processes share is zero the second time
@@ -141,43 +141,47 @@ func fileSize(fd int) int64 {
 	return st.Size
 }
 
-// copyData copies the pages of a part of a file that are not zero.
-func copyData(to *os.File, from int, part memmap.FileRange) error {
+// copyData copies the pages of a part of a file that are not zero, and tells how many
+// bytes these are.
+func copyData(to *os.File, from int, part memmap.FileRange) (copied uint64, err error) {
 	buf := make([]byte, 256<<10)
 	for at := int64(part.Start); at < int64(part.End); {
 		data, err := unix.Seek(from, at, unix.SEEK_DATA)
 		if err == unix.ENXIO || err == nil && data >= int64(part.End) {
-			return nil // zeros to the end
+			return copied, nil // zeros to the end
 		}
 		if err != nil {
-			return err
+			return copied, err
 		}
 		hole, err := unix.Seek(from, data, unix.SEEK_HOLE)
 		if err != nil {
-			return err
+			return copied, err
 		}
 		end := min(hole, int64(part.End))
 		for at = data; at < end; {
 			n, err := unix.Pread(from, buf[:min(int64(len(buf)), end-at)], at)
 			if err != nil {
-				return err
+				return copied, err
 			}
 			if n == 0 {
-				return io.ErrUnexpectedEOF
+				return copied, io.ErrUnexpectedEOF
 			}
-			if err := writePages(to, buf[:n], at); err != nil {
-				return err
+			written, err := writePages(to, buf[:n], at)
+			if err != nil {
+				return copied, err
 			}
+			copied += written
 			at += int64(n)
 		}
 	}
-	return nil
+	return copied, nil
 }
 
 var zeroPage [hostarch.PageSize]byte
 
-// writePages writes runs of pages that are not zero.
-func writePages(to *os.File, b []byte, at int64) error {
+// writePages writes runs of pages that are not zero, and tells how many bytes these
+// are.
+func writePages(to *os.File, b []byte, at int64) (written uint64, err error) {
 	zero := func(page int) bool { return bytes.Equal(b[page:page+hostarch.PageSize], zeroPage[:]) }
 	for start := 0; start < len(b); {
 		if zero(start) {
@@ -188,12 +192,14 @@ func writePages(to *os.File, b []byte, at int64) error {
 		for end < len(b) && !zero(end) {
 			end += hostarch.PageSize
 		}
-		if _, err := to.WriteAt(b[start:end], at+int64(start)); err != nil {
-			return err
+		n, err := to.WriteAt(b[start:end], at+int64(start))
+		written += uint64(n)
+		if err != nil {
+			return written, err
 		}
 		start = end
 	}
-	return nil
+	return written, nil
 }
 
 // lentMemory is the memory of a snapshot, mapped by all its clones and written to by
@@ -214,6 +220,7 @@ type lentMemory struct {
 type lending struct {
 	process   kernel.ThreadID
 	addresses hostarch.AddrRange
+	part      memmap.FileRange
 }
 
 func openMemory(fd int) (*lentMemory, error) {
@@ -237,8 +244,8 @@ func openMemory(fd int) (*lentMemory, error) {
 // process has forked, what the child gives back is not told from its parent's.
 func (l *lentMemory) held() uint64 { return uint64(max(0, l.left.Load())) }
 
-// lend points the private memory of all processes of k to the file, but for what an
-// earlier clone had to copy: that is copied now, all at once.
+// lend points the private memory of all processes of k to the file, but for what was
+// copied ahead.
 func (l *lentMemory) lend(k *kernel.Kernel, earlier footprint) error {
 	for _, p := range processes(k) {
 		err := p.mappings(func(m *platformMapping, at hostarch.AddrRange) error {
@@ -248,11 +255,11 @@ func (l *lentMemory) lend(k *kernel.Kernel, earlier footprint) error {
 			if m.file != memmap.File(k.MemoryFile()) || m.part(at).End > uint64(len(l.data)) {
 				return errors.New("the snapshot has not the memory of its processes")
 			}
-			if earlier.copied(p.id, at) {
-				l.DecRef(m.part(at)) // first: it counts
-				return copyData(k.MemoryFile().File(), l.fd, m.part(at))
+			if earlier.copies(m.part(at)) {
+				l.DecRef(m.part(at))
+				return nil
 			}
-			l.lent = append(l.lent, lending{p.id, at})
+			l.lent = append(l.lent, lending{p.id, at, m.part(at)})
 			return l.lendMapping(m, m.part(at), k.MemoryFile())
 		})
 		if err != nil {

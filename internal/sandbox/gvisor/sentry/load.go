@@ -78,6 +78,8 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading the state: %w", err)
 	}
+	earlier := unmarshalFootprint(j.Footprint, uint64(len(memory.data)))
+	copied := earlier.copyAhead(memory, k.MemoryFile())
 	if err := k.LoadFrom(ctx, state.kernel, nil, nil, network, clocks, &vfs.CompleteRestoreOptions{}, nil); err != nil {
 		return 0, fmt.Errorf("loading the guest kernel: %w", err)
 	}
@@ -88,10 +90,15 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 		return 0, err
 	}
 	j.steps.over("guest kernel")
-	j.watchMemory(k, memory.held)
-	if err := j.lend(memory, k); err != nil {
+	if j.copied, err = copied(); err != nil {
+		return 0, fmt.Errorf("copying memory: %w", err)
+	}
+	j.memory = memory
+	if err := memory.lend(k, earlier); err != nil {
 		return 0, err
 	}
+	j.watchMemory(k, memory.held)
+	earlier.retrace(k)
 	j.steps.over("memory")
 	if err := recoverPlainly(k); err != nil {
 		return 0, err
@@ -101,27 +108,6 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	}
 	j.steps.over("processes")
 	return j.serve(k, conn, compiled, state.guest)
-}
-
-// lend gives the processes of k the memory of the snapshot, and what an earlier clone
-// has touched of it in place.
-func (j *job) lend(memory *lentMemory, k *kernel.Kernel) error {
-	j.memory = memory
-	before, err := k.MemoryFile().TotalUsage()
-	if err != nil {
-		return err
-	}
-	earlier := unmarshalFootprint(j.Footprint)
-	if err := memory.lend(k, earlier); err != nil {
-		return err
-	}
-	after, err := k.MemoryFile().TotalUsage()
-	if err != nil {
-		return err
-	}
-	j.copied = int64(after - before)
-	earlier.retrace(k)
-	return nil
 }
 
 // emptyKernel returns a kernel to load into, and a context for that, with all that

@@ -113,7 +113,7 @@ type job struct {
 	collect     int               // Go's GOGC, once the guest runs
 	guest       *guest.Supervisor // nil where process 1 has the host connection
 	memory      *lentMemory       // of the snapshot, in a clone
-	copied      int64             // bytes of it that were copied ahead
+	copied      uint64            // bytes of it that were copied ahead
 }
 
 // duplicate returns another descriptor of what is at a place: gVisor closes what it
@@ -278,7 +278,8 @@ func (j *job) watchMemory(k *kernel.Kernel, lent func() uint64) {
 	if j.InitConn {
 		limit += processOne
 	}
-	watchMemory(k, limit, lent, j.overrun)
+	// What was copied ahead is there before the guest has used anything.
+	watchMemory(k, limit-min(limit, j.copied), lent, j.overrun)
 }
 
 // serve tells that the guest of k runs, and serves it until it ends. What there is
@@ -292,7 +293,7 @@ func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte
 		j.guest = guest.New(sys)
 	}
 	debug.SetGCPercent(j.collect)
-	j.report(wire.Report{Filter: filter, Steps: j.steps, Copied: j.copied})
+	j.report(wire.Report{Filter: filter, Steps: j.steps, Copied: int64(j.copied)})
 	go j.takeOrders(k)
 	if j.InitConn {
 		k.WaitExited()
@@ -398,6 +399,8 @@ func sentryConfig() (*config.Config, error) {
 		return nil, fmt.Errorf("gVisor configuration: %w", err)
 	}
 	conf.DisableSeccomp = true // runSandbox installs the filter
+	// Nothing of cgroups is mounted, as on Lambda, so gVisor need not make any.
+	kernel.CgroupCtrls = nil
 	return conf, nil
 }
 
