@@ -63,14 +63,7 @@ func newLocation(t *testing.T, handler http.Handler, options ...option) *locatio
 		handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(l.origin.Close)
-	var err error
-	if l.store, err = state.Open(t.Context(), state.Options{Dir: t.TempDir(), Logger: quiet()}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.store.Close() })
-	if l.record, err = distribution.Open(t.Context(), l.store); err != nil {
-		t.Fatal(err)
-	}
+	l.open()
 	l.d = &distribution.Distribution{
 		Format: distribution.Format, ID: "E1LAPWING00001", ARN: "arn:aws:cloudfront::123456789012:distribution/E1LAPWING00001",
 		DomainName: host, Enabled: true, Aliases: []string{"www.example.net", "*.example.org"}, HTTP2: true,
@@ -84,6 +77,19 @@ func newLocation(t *testing.T, handler http.Handler, options ...option) *locatio
 	}
 	l.serve(l.d, options...)
 	return l
+}
+
+// open gives the location records of its own.
+func (l *location) open() {
+	l.t.Helper()
+	var err error
+	if l.store, err = state.Open(l.t.Context(), state.Options{Dir: l.t.TempDir(), Logger: quiet()}); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = l.store.Close() })
+	if l.record, err = distribution.Open(l.t.Context(), l.store); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // serve starts the location's server, with a distribution that options change.

@@ -121,6 +121,7 @@ func (j *job) askPeers(ctx context.Context, level tier.Level, peers []*tier.Peer
 		if reply.Result != resultMiss {
 			f.result = reply.Result
 		}
+		j.resume(ctx, f)
 		return f, nil
 	}
 	return nil, nil

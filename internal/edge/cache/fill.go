@@ -198,11 +198,17 @@ func (f *Fill) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.claims--
-	if f.claims == 0 && !f.detached {
+	if f.claims == 0 && !f.detached && !f.whole() {
 		f.stop(ErrAbandoned)
 	}
 	f.free()
 	f.notify()
+}
+
+// whole tells whether all of the body has come that was announced: who has read it
+// leaves before its leader has seen the end. f.mu is held.
+func (f *Fill) whole() bool {
+	return f.head != nil && f.head.Length >= 0 && f.base+int64(len(f.buf)) == f.head.Length
 }
 
 // free gives up the file when the fill has ended and nobody reads. f.mu is held.
@@ -373,7 +379,7 @@ func (f *Fill) advance(to int64) {
 // Commit ends a body that is whole, and stores the object.
 func (f *Fill) Commit() error {
 	f.mu.Lock()
-	if f.head.Length >= 0 && f.base+int64(len(f.buf)) != f.head.Length {
+	if f.head.Length >= 0 && !f.whole() {
 		f.mu.Unlock()
 		f.Abort(ErrTruncated)
 		return ErrTruncated

@@ -434,3 +434,55 @@ func TestLeadIsForOneAndGoesOnWithoutViewers(t *testing.T) {
 		t.Error("not stored")
 	}
 }
+
+func TestAFetchIsJoinedByThoseThatAreNoDeeper(t *testing.T) {
+	s := open(t, Options{})
+	defer s.Close()
+	f, leads := s.Fill(key("a"), 1)
+	if !leads {
+		t.Fatal("nobody leads")
+	}
+	if w, leads := s.Fill(key("a"), 0); leads || w != f {
+		t.Error("one that is less deep does not wait")
+	}
+	g, leads := s.Fill(key("a"), 2)
+	if !leads || g == f {
+		t.Fatal("one that is deeper waits for one that may wait for it")
+	}
+	if w, leads := s.Fill(key("a"), 1); leads || w != g {
+		t.Error("the deepest is not the one to wait for")
+	}
+	for _, f := range []*Fill{f, g} {
+		f.Leave()
+		f.Leave()
+		f.Abort(nil)
+	}
+}
+
+func TestABodyThatHasComeIsStoredThoughItsReaderHasLeft(t *testing.T) {
+	s := open(t, Options{})
+	defer s.Close()
+	f, _ := s.Fill(key("a"), 0)
+	h := head("/a")
+	h.Length = 5
+	f.Begin(h)
+	o, err := f.Object(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	o.Release()
+	if err := f.Context().Err(); err != nil {
+		t.Errorf("the fetch has ended: %v", err)
+	}
+	if err := f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if o, ok := s.Get(key("a")); !ok {
+		t.Error("the object was not stored")
+	} else {
+		o.Release()
+	}
+}
