@@ -175,7 +175,7 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	s.onClose(func(context.Context) error { n.log.metrics.Close(); return nil })
 	n.server = edge.New(edge.Options{
 		Log: n.log.take, Count: n.log.count, Functions: trigger.Runners{n.lambda, n.functions},
-		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), Tiers: s.tiers(), AltSvc: altSvc(o.https),
+		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), Tiers: s.tiers(), HandOver: s.opts.tiers.handOver, AltSvc: altSvc(o.https),
 		Origins: origin.New(origin.Options{
 			Allow: o.prefixes, Local: n.own.dial, RootCAs: roots,
 			Sign: signer(location.CloudFront),

@@ -19,10 +19,12 @@ import (
 type tierOptions struct {
 	regional bool
 	listen   string
+	handOver bool
 }
 
 func (o *tierOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.regional, "regional", false, "make this edge location a regional edge cache: those of its Region ask it before they ask origins, and all ask it for origins whose shield is in its Region")
+	f.BoolVar(&o.handOver, "edge-location-header", false, "let viewers choose the edge location that serves them by X-Lapwing-Edge-Location: NAME (for tests)")
 	f.StringVar(&o.listen, "node-listen", "", "`HOST:PORT` where other edge locations reach this one (role edge; the core is reached at --edge-join)")
 }
 
@@ -81,10 +83,8 @@ func (s *server) servePeers() (address string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: choose another address with --node-listen", err)
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc(tier.ObjectPath, s.edge.server.ServeTier)
 	s.run(func(ctx context.Context) error {
-		return s.member.Identity().Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.member.Members(mux), Drain: drainTimeout, Logger: s.log})
+		return s.member.Identity().Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.member.Members(s.edge.server.Peers()), Drain: drainTimeout, Logger: s.log})
 	})
 	return l.Addr().String(), nil
 }

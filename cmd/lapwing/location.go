@@ -112,7 +112,7 @@ func (s *server) openLocations(ctx context.Context) error {
 	core, err := location.OpenCore(ctx, location.CoreOptions{
 		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: packages{s}, Credentials: s.credentials,
 		Logs: metricLogs{s.events, s.metrics}, AWS: awsFrom{s},
-		Self: s.place(), Tier: http.HandlerFunc(s.edge.server.ServeTier),
+		Self: s.place(), Peers: s.edge.server.Peers(),
 		AccountID: s.credentials.AccountID(), Region: s.opts.region, Away: s.opts.locations.away, Logger: s.log,
 	})
 	if err != nil {

@@ -147,6 +147,8 @@ func takes[T []byte | string](r *plain, name, value T) bool {
 		if len(name) == len("accept-encoding") && strings.EqualFold(string(name), "accept-encoding") {
 			r.encodings |= policy.Accepted(string(value))
 		}
+	case 'x':
+		return len(name) != len(LocationHeader) || !strings.EqualFold(string(name), LocationHeader)
 	case 'i', 'r', 'v':
 		switch strings.ToLower(string(name)) {
 		case "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range", "via":

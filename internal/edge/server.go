@@ -41,6 +41,8 @@ type Options struct {
 	AltSvc string
 	// Tiers are the locations that are asked before origins are; nil: none.
 	Tiers *tier.Network
+	// HandOver lets viewers say which location is to serve them (LocationHeader).
+	HandOver bool
 	// Log takes a record of each request, which it owns; nil: nobody does.
 	Log func(*accesslog.Record)
 	// Count is told of each hit of which there is no record, with the bytes of answer
@@ -98,6 +100,9 @@ func (s *Server) Serves(host string) bool { return s.follow.table.Load().find(ho
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.handOver(w, r) {
+		return
+	}
 	x := s.begin(w, r)
 	defer x.finish()
 	defer func() {

@@ -139,9 +139,8 @@ func failureOf(f *tier.Failure) error {
 // asker has.
 const behindFor = 500 * time.Millisecond
 
-// ServeTier answers other locations. Who calls it has made sure that it is one that
-// asks.
-func (s *Server) ServeTier(w http.ResponseWriter, r *http.Request) {
+// serveTier answers another location that asks for an object.
+func (s *Server) serveTier(w http.ResponseWriter, r *http.Request) {
 	q, err := tier.Decode(r)
 	if err != nil {
 		http.Error(w, "the request is not understood", http.StatusBadRequest)

@@ -56,12 +56,12 @@ func newNetwork(t *testing.T, handler http.Handler, places []tier.Place, options
 
 // join lets the others reach a location.
 func (n *network) join(p tier.Place, l *location) {
-	name := p.Name
+	name, peers := p.Name, l.server.Peers()
 	peer := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.mu.Lock()
 		n.asked = append(n.asked, r.Method+" "+name)
 		n.mu.Unlock()
-		l.server.ServeTier(w, r)
+		peers.ServeHTTP(w, r)
 	}))
 	peer.EnableHTTP2 = true
 	peer.StartTLS()

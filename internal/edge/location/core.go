@@ -80,10 +80,10 @@ type CoreOptions struct {
 	Region      string
 	Logger      *slog.Logger
 
-	// Self is the core's own location, without an address. Tier answers other locations
-	// that ask it; nil: they cannot.
-	Self tier.Place
-	Tier http.Handler
+	// Self is the core's own location, without an address. Peers serves the other
+	// locations there, at the paths of package tier; nil: it does not.
+	Self  tier.Place
+	Peers http.Handler
 
 	// Away is how long a location may be silent before nobody waits for it any
 	// more: DefaultAway where zero.

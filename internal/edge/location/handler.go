@@ -43,8 +43,8 @@ func (c *Core) Handler() http.Handler {
 		serve(c, w, r, maxLogs, &req, func() (any, error) { return struct{}{}, c.takeLogs(req) })
 	}))
 	mux.HandleFunc("GET "+pathPackage+"{digest}", c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.sendPackage(w, r) }))
-	if c.opts.Tier != nil {
-		mux.HandleFunc(tier.ObjectPath, c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.opts.Tier.ServeHTTP(w, r) }))
+	if c.opts.Peers != nil {
+		mux.HandleFunc(tier.Prefix, c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.opts.Peers.ServeHTTP(w, r) }))
 	}
 	mux.HandleFunc("POST "+pathTokens, c.operator(func(w http.ResponseWriter, r *http.Request) {
 		var req tokenRequest

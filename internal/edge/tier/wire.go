@@ -13,9 +13,6 @@ import (
 	"lapwing.dev/lapwing/internal/edge/freshness"
 )
 
-// ObjectPath is where locations are asked for objects.
-const ObjectPath = "/v1/object"
-
 // aside is the header with what is said beside HTTP, in requests and in answers: a
 // query string, so that any bytes pass.
 const aside = "Lapwing-Tier"
