@@ -119,7 +119,7 @@ func (g *guest) reportExtensions() {
 		case extExited:
 			t.ErrorType = cmp.Or(t.ErrorType, "Extension.Crash")
 		}
-		g.link.json(proto.TypeExtension, t)
+		g.link.send(proto.TypeExtension, t)
 	}
 }
 

@@ -143,7 +143,7 @@ func (s *Supervisor) Run(conn net.Conn) error {
 // serve serves a guest and those that come after it.
 func (s *Supervisor) serve(g *guest, conn net.Conn) error {
 	frames := proto.NewReader(bufio.NewReaderSize(conn, 32*1024))
-	hello := proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
+	hello := proto.AppendFrame(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
 	for {
 		s.mu.Lock()
 		s.current = g
@@ -330,15 +330,15 @@ func (g *guest) settle() {
 		if !g.restoring.told {
 			g.restoring.told = true
 			g.endOfInit()
-			g.link.json(proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: g.unfit()})
+			g.link.send(proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: g.unfit()})
 		}
 	case !g.initOver:
 		g.endOfInit()
 		g.initOver = true
-		g.link.json(proto.TypeInitDone, proto.InitDone{Subscribed: g.telemetry.Wanted()})
+		g.link.send(proto.TypeInitDone, proto.InitDone{Subscribed: g.telemetry.Wanted()})
 	case g.event != nil && g.event.ended:
 		g.flushLogs()
-		g.link.json(proto.TypeInvokeDone, proto.InvokeDone{RequestID: g.event.inv.RequestID})
+		g.link.send(proto.TypeInvokeDone, proto.InvokeDone{RequestID: g.event.inv.RequestID})
 		g.event = nil
 		g.requestID.Store(nil)
 	}
@@ -369,7 +369,7 @@ func (g *guest) runtimeDone() {
 		return
 	}
 	g.flushLogs()
-	g.link.json(proto.TypeRuntimeDone, done)
+	g.link.send(proto.TypeRuntimeDone, done)
 }
 
 // deliver hands the event to the runtime and the extensions once all wait for

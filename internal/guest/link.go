@@ -52,11 +52,11 @@ func (l *link) begin() []byte {
 	return b
 }
 
-// json sends a frame with a JSON payload.
-func (l *link) json(t proto.Type, v any) {
+// send sends a frame without a body.
+func (l *link) send(t proto.Type, v any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.buf = proto.AppendJSON(l.begin(), t, v)
+	l.buf = proto.AppendFrame(l.begin(), t, v)
 	l.w.Write(l.buf)
 }
 

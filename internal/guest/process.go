@@ -264,7 +264,7 @@ func (g *guest) reportExit(e proto.RuntimeExit) {
 	if g.event != nil && g.event.delivered {
 		e.RequestID = g.event.inv.RequestID
 	}
-	g.link.json(proto.TypeRuntimeExit, e)
+	g.link.send(proto.TypeRuntimeExit, e)
 }
 
 // exitReason returns Lambda's words for the end of a process.

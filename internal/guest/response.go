@@ -86,7 +86,7 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 		end   proto.ResponseEnd
 		total int64
 		chunk = make([]byte, chunkSize(body))
-		out   = proto.AppendJSON(nil, proto.TypeResponseStart, start)
+		out   = proto.AppendFrame(nil, proto.TypeResponseStart, start)
 		rerr  error
 	)
 	for rerr == nil {
@@ -127,7 +127,7 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 	default:
 		end.ErrorType = truncated
 	}
-	out = proto.AppendJSON(out, proto.TypeResponseEnd, end)
+	out = proto.AppendFrame(out, proto.TypeResponseEnd, end)
 	if rerr == nil && r.HasNext() {
 		// The runtime has asked for the next event too: the word of that goes
 		// with the response. What it has asked for is served next, or its

@@ -10,7 +10,7 @@ import (
 // g.mu is held.
 func (g *guest) stepOver(name string) {
 	if g.steps.Load() && !g.initOver && !g.dead && !g.ending {
-		g.link.json(proto.TypeStep, proto.Step{Name: name})
+		g.link.send(proto.TypeStep, proto.Step{Name: name})
 	}
 }
 

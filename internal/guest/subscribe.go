@@ -46,7 +46,7 @@ func (g *guest) subscribe(r *http1.Request, api telemetry.API) http1.Response {
 		return invalid(err)
 	}
 	if fresh {
-		g.link.json(proto.TypeSubscription, proto.Subscription{Name: limited(e.name), API: string(api), Types: sub.Types})
+		g.link.send(proto.TypeSubscription, proto.Subscription{Name: limited(e.name), API: string(api), Types: sub.Types})
 	}
 	return http1.Response{Status: 200, Header: jsonHeader, Body: []byte(`"OK"`)}
 }

@@ -143,7 +143,7 @@ func (g *fakeGuest) serve(c net.Conn) {
 			c.Write(b)
 		}
 	}()
-	send := func(t proto.Type, v any) { out <- proto.AppendJSON(nil, t, v) }
+	send := func(t proto.Type, v any) { out <- proto.AppendFrame(nil, t, v) }
 	meta := func(t proto.Type, m any, body []byte) {
 		out <- append(proto.AppendMeta(nil, t, m, len(body)), body...)
 	}

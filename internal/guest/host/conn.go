@@ -264,7 +264,7 @@ func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
 	if again {
 		return InitResult{}, errors.New("host: the runtime has been started before")
 	}
-	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeStart, s), nil); err != nil {
+	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeStart, s), nil); err != nil {
 		return InitResult{}, err
 	}
 	close(l.started)
@@ -287,7 +287,7 @@ func (c *Conn) Restore(ctx context.Context, r proto.Restore) (InitResult, error)
 	if !waits {
 		return InitResult{}, errors.New("host: no runtime waits to be restored")
 	}
-	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeRestore, r), nil); err != nil {
+	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeRestore, r), nil); err != nil {
 		return InitResult{}, err
 	}
 	if !closed(l.started) {
@@ -452,14 +452,14 @@ func (c *Conn) grant(ctx context.Context, iv *invocation, n int) error {
 	c.mu.Lock()
 	iv.window += n
 	c.mu.Unlock()
-	return c.write(ctx, proto.AppendJSON(nil, proto.TypeWindow, proto.WindowUpdate{Bytes: n}), nil)
+	return c.write(ctx, proto.AppendFrame(nil, proto.TypeWindow, proto.WindowUpdate{Bytes: n}), nil)
 }
 
 // Shutdown asks the guest to end the runtime and then itself, and waits until
 // it has.
 func (c *Conn) Shutdown(ctx context.Context, reason string) error {
 	s := proto.Shutdown{Reason: reason}
-	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeShutdown, s), nil); err != nil {
+	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeShutdown, s), nil); err != nil {
 		return err
 	}
 	select {
@@ -485,7 +485,7 @@ func (c *Conn) Reset(ctx context.Context, reason string) error {
 	if again {
 		return errors.New("host: a reset is under way")
 	}
-	if err := c.write(ctx, proto.AppendJSON(nil, proto.TypeReset, proto.Reset{Reason: reason}), nil); err != nil {
+	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeReset, proto.Reset{Reason: reason}), nil); err != nil {
 		return err
 	}
 	select {

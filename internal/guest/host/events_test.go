@@ -72,7 +72,7 @@ func TestEventsNeverWaitForTheGuest(t *testing.T) {
 }
 
 func TestEventsAreWantedByThoseWhoSubscribed(t *testing.T) {
-	subscription := proto.AppendJSON(nil, proto.TypeSubscription, proto.Subscription{Name: "x"})
+	subscription := proto.AppendFrame(nil, proto.TypeSubscription, proto.Subscription{Name: "x"})
 	for name, c := range map[string]struct {
 		frames []byte
 		want   bool

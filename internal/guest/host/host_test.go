@@ -55,12 +55,12 @@ func data(n int) []byte {
 }
 
 var (
-	hello       = proto.AppendJSON(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
-	initDone    = proto.AppendJSON(nil, proto.TypeInitDone, proto.InitDone{})
-	start       = proto.AppendJSON(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
-	end         = proto.AppendJSON(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
-	runtimeDone = proto.AppendJSON(nil, proto.TypeRuntimeDone, proto.InvokeDone{RequestID: id})
-	invokeDone  = proto.AppendJSON(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})
+	hello       = proto.AppendFrame(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
+	initDone    = proto.AppendFrame(nil, proto.TypeInitDone, proto.InitDone{})
+	start       = proto.AppendFrame(nil, proto.TypeResponseStart, proto.ResponseStart{RequestID: id})
+	end         = proto.AppendFrame(nil, proto.TypeResponseEnd, proto.ResponseEnd{})
+	runtimeDone = proto.AppendFrame(nil, proto.TypeRuntimeDone, proto.InvokeDone{RequestID: id})
+	invokeDone  = proto.AppendFrame(nil, proto.TypeInvokeDone, proto.InvokeDone{RequestID: id})
 )
 
 // invoke runs a whole invocation.
@@ -100,7 +100,7 @@ func TestViolationsEndTheConnection(t *testing.T) {
 		}
 		return b
 	}
-	other := func(typ proto.Type, v any) []byte { return proto.AppendJSON(nil, typ, v) }
+	other := func(typ proto.Type, v any) []byte { return proto.AppendFrame(nil, typ, v) }
 	for name, in := range map[string][]byte{
 		"unknown type":               other(99, 1),
 		"frame of the host":          other(proto.TypeInvoke, 1),
@@ -225,7 +225,7 @@ func TestExitTellsUndeliveredEvents(t *testing.T) {
 	} {
 		w := new(discard)
 		_, g, result := begun(t, false, w)
-		g.Write(proto.AppendJSON(nil, proto.TypeRuntimeExit, c.exit))
+		g.Write(proto.AppendFrame(nil, proto.TypeRuntimeExit, c.exit))
 		if err := <-result; err != c.want {
 			t.Errorf("got %v, want %v", err, c.want)
 		}
@@ -272,7 +272,7 @@ func TestEndOfTheGuestEndsWaiting(t *testing.T) {
 }
 
 func FuzzGuest(f *testing.F) {
-	exit := proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
+	exit := proto.AppendFrame(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
 	f.Add(frames(hello, initDone, start, data(3), end, invokeDone), false)
 	f.Add(frames(hello, exit), false)
 	f.Add(frames(hello, exit, initDone, resetDone, initDone, exit), true)

@@ -53,7 +53,7 @@ func TestNothingOfTheOldRuntimeCountsAfterAReset(t *testing.T) {
 		resetting = c.reset != nil
 		c.mu.Unlock()
 	}
-	exit := proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{RequestID: id})
+	exit := proto.AppendFrame(nil, proto.TypeRuntimeExit, proto.RuntimeExit{RequestID: id})
 	if _, err := g.Write(frames(data(10), end, exit, exit, resetDone)); err != nil {
 		t.Fatal(err)
 	}

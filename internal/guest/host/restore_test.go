@@ -10,7 +10,7 @@ import (
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
 
-var snapshotReady = proto.AppendJSON(nil, proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: "no"})
+var snapshotReady = proto.AppendFrame(nil, proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: "no"})
 
 func TestRestoreOnTheSameConnection(t *testing.T) {
 	c, g := pair(t)
@@ -65,7 +65,7 @@ func TestRestoreOnANewConnection(t *testing.T) {
 				t.Error(f, err)
 			}
 			go io.Copy(io.Discard, g)
-			g.Write(proto.AppendJSON(nil, proto.TypeInitDone, proto.InitDone{Subscribed: true}))
+			g.Write(proto.AppendFrame(nil, proto.TypeInitDone, proto.InitDone{Subscribed: true}))
 		}()
 		if r, err := c.Restore(t.Context(), proto.Restore{}); err != nil || r.Err != nil || r.Restorable {
 			t.Errorf("%v, %+v", err, r)
@@ -77,9 +77,9 @@ func TestRestoreOnANewConnection(t *testing.T) {
 }
 
 func TestViolationsAroundASnapshotEndTheConnection(t *testing.T) {
-	exit := proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
+	exit := proto.AppendFrame(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
 	reason := func(s string) []byte {
-		return proto.AppendJSON(nil, proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: s})
+		return proto.AppendFrame(nil, proto.TypeSnapshotReady, proto.SnapshotReady{Unfit: s})
 	}
 	resumed := func(c net.Conn) *Conn { return Resume(c, nolog{}) }
 	asked := func(restorable bool) func(net.Conn) *Conn {
@@ -103,7 +103,7 @@ func TestViolationsAroundASnapshotEndTheConnection(t *testing.T) {
 		"after init":                   {asked(true), frames(initDone, snapshotReady)},
 		"after exit":                   {asked(true), frames(exit, snapshotReady)},
 		"init done before restore":     {asked(true), frames(snapshotReady, initDone)},
-		"runtime done before restore":  {asked(true), frames(snapshotReady, proto.AppendJSON(nil, proto.TypeRuntimeDone, proto.InvokeDone{}))},
+		"runtime done before restore":  {asked(true), frames(snapshotReady, proto.AppendFrame(nil, proto.TypeRuntimeDone, proto.InvokeDone{}))},
 		"reason too long":              {asked(true), reason(strings.Repeat("x", proto.MaxUnfit+1))},
 		"reason not printable":         {asked(true), reason("a\nb")},
 		"of a clone":                   {resumed, snapshotReady},
@@ -130,7 +130,7 @@ func TestViolationsAroundASnapshotEndTheConnection(t *testing.T) {
 }
 
 func FuzzRestoredGuest(f *testing.F) {
-	exit := proto.AppendJSON(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
+	exit := proto.AppendFrame(nil, proto.TypeRuntimeExit, proto.RuntimeExit{Reason: "x"})
 	f.Add(frames(hello, snapshotReady, initDone, start, data(3), end, invokeDone), false)
 	f.Add(frames(initDone, start, data(3), end, invokeDone), true)
 	f.Add(frames(snapshotReady, exit), false)

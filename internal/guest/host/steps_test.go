@@ -10,7 +10,7 @@ import (
 )
 
 func step(name string) []byte {
-	return proto.AppendJSON(nil, proto.TypeStep, proto.Step{Name: name})
+	return proto.AppendFrame(nil, proto.TypeStep, proto.Step{Name: name})
 }
 
 // stepped starts a runtime that sends frames, with a record of its steps.

@@ -5,7 +5,8 @@
 //	type u8 | flags u8 (0) | reserved u16 (0) | length u32 | payload
 //
 // in big endian. Control frames carry a JSON payload; frames with a body carry
-// "meta length u32 | JSON meta | body". At most one invocation is under way, so
+// "meta length u32 | JSON meta | body". What is in each invocation is not JSON but
+// compact. At most one invocation is under way, so
 // nothing needs a stream id. The guest may send at most Window bytes of
 // response data of one invocation that the host has not granted back by
 // TypeWindow: a slow reader of a response then never holds up logs and control.
@@ -25,7 +26,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two ends come from one
 // binary, so a difference is a fault.
-const Version = 4
+const Version = 5
 
 const (
 	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
@@ -53,7 +54,7 @@ type Type uint8
 // Frames from host to guest.
 const (
 	TypeStart    Type = 1 // JSON Start: start the runtime
-	TypeInvoke   Type = 2 // meta Invocation, body event
+	TypeInvoke   Type = 2 // compact meta Invocation, body event
 	TypeWindow   Type = 3 // JSON WindowUpdate
 	TypeShutdown Type = 4 // JSON Shutdown
 	TypeReset    Type = 5 // JSON Reset
@@ -66,15 +67,15 @@ const (
 	TypeHello         Type = 64 // JSON Hello: the guest is up
 	TypeInitDone      Type = 65 // JSON InitDone: the runtime asked for its first event
 	TypeInitError     Type = 66 // meta ErrorMeta, body as the runtime posted it
-	TypeResponseStart Type = 67 // JSON ResponseStart
+	TypeResponseStart Type = 67 // compact ResponseStart
 	TypeResponseData  Type = 68 // raw bytes, at most MaxChunk
-	TypeResponseEnd   Type = 69 // JSON ResponseEnd
+	TypeResponseEnd   Type = 69 // compact ResponseEnd
 	TypeResponseError Type = 70 // meta ErrorMeta, body as the runtime posted it
-	TypeInvokeDone    Type = 71 // JSON InvokeDone: the runtime asked for the next event
+	TypeInvokeDone    Type = 71 // compact InvokeDone: the runtime asked for the next event
 	TypeRuntimeExit   Type = 72 // JSON RuntimeExit
-	TypeLog           Type = 73 // meta Log, body one message without its newline
+	TypeLog           Type = 73 // compact meta Log, body one message without its newline
 	TypeResetDone     Type = 74 // empty: the answer to TypeReset
-	TypeRuntimeDone   Type = 75 // JSON InvokeDone: as InitDone and InvokeDone, but extensions are not ready yet
+	TypeRuntimeDone   Type = 75 // compact InvokeDone: as InitDone and InvokeDone, but extensions are not ready yet
 	TypeExtension     Type = 76 // JSON Extension: at the end of Init, one for each
 	TypeSubscription  Type = 77 // JSON Subscription: an extension has subscribed to telemetry
 	TypeSnapshotReady Type = 78 // JSON SnapshotReady: the runtime waits to be restored
@@ -179,18 +180,18 @@ type InitDone struct {
 
 // Invocation is the meta of TypeInvoke: the headers of /invocation/next.
 type Invocation struct {
-	RequestID          string `json:"requestId"`
-	DeadlineMs         int64  `json:"deadlineMs"` // Unix epoch, ms
-	InvokedFunctionARN string `json:"invokedFunctionArn"`
-	TraceID            string `json:"traceId,omitempty"`
-	ClientContext      string `json:"clientContext,omitempty"` // decoded JSON
-	CognitoIdentity    string `json:"cognitoIdentity,omitempty"`
-	TenantID           string `json:"tenantId,omitempty"`
-	ContentType        string `json:"contentType,omitempty"`
+	RequestID          string
+	DeadlineMs         int64 // Unix epoch, ms
+	InvokedFunctionARN string
+	TraceID            string
+	ClientContext      string // decoded JSON
+	CognitoIdentity    string
+	TenantID           string
+	ContentType        string
 	// Streaming is set for InvokeWithResponseStream: the response may have up
 	// to MaxStream bytes rather than MaxPayload. Response data are forwarded as
 	// they arrive in either mode.
-	Streaming bool `json:"streaming,omitempty"`
+	Streaming bool
 }
 
 // MaxResponse returns how many bytes the response may have.
@@ -246,17 +247,17 @@ type ErrorMeta struct {
 
 // ResponseStart begins a response.
 type ResponseStart struct {
-	RequestID   string `json:"requestId"`
-	ContentType string `json:"contentType,omitempty"`
-	Streaming   bool   `json:"streaming,omitempty"` // the runtime declared streaming mode
+	RequestID   string
+	ContentType string
+	Streaming   bool // the runtime declared streaming mode
 }
 
 // ResponseEnd ends a response. ErrorType is set where the runtime sent error
 // trailers, and to Function.ResponseSizeTooLarge or Runtime.TruncatedResponse
 // where the guest found the response at fault.
 type ResponseEnd struct {
-	ErrorType string `json:"errorType,omitempty"`
-	ErrorBody string `json:"errorBody,omitempty"` // decoded JSON
+	ErrorType string
+	ErrorBody string // decoded JSON
 }
 
 // Event is the meta of a platform event of the Telemetry API.
@@ -299,7 +300,7 @@ type Step struct {
 // InvokeDone tells that the runtime is ready for the next event. As
 // TypeRuntimeDone it has no request id at the end of Init.
 type InvokeDone struct {
-	RequestID string `json:"requestId"`
+	RequestID string
 }
 
 // RuntimeExit tells that the runtime's process ended, or could not be started.
@@ -321,10 +322,10 @@ type RuntimeExit struct {
 
 // Log is the meta of one log message.
 type Log struct {
-	TimeUs int64  `json:"t"`           // Unix epoch, µs
-	Source string `json:"s"`           // function or extension
-	Level  string `json:"l,omitempty"` // TRACE..FATAL where the runtime told it
-	JSON   bool   `json:"j,omitempty"` // the runtime says that the message is JSON
+	TimeUs int64  // Unix epoch, µs
+	Source string // function or extension
+	Level  string // TRACE..FATAL where the runtime told it
+	JSON   bool   // the runtime says that the message is JSON
 }
 
 // WrapLine returns the JSON form that Lambda gives, in the JSON log format, a
@@ -350,9 +351,9 @@ type Frame struct {
 	Payload []byte
 }
 
-// Decode unmarshals a JSON payload.
+// Decode unmarshals a payload without a body.
 func (f Frame) Decode(v any) error {
-	if err := json.Unmarshal(f.Payload, v); err != nil {
+	if err := unmarshal(f.Payload, v); err != nil {
 		return fmt.Errorf("proto: frame type %d: %w", f.Type, err)
 	}
 	return nil
@@ -368,7 +369,7 @@ func (f Frame) Split(meta any) (body []byte, err error) {
 	if uint64(n) > uint64(len(f.Payload)-4) {
 		return nil, fmt.Errorf("proto: frame type %d: meta of %d bytes in a payload of %d", f.Type, n, len(f.Payload))
 	}
-	if err := json.Unmarshal(f.Payload[4:4+n], meta); err != nil {
+	if err := unmarshal(f.Payload[4:4+n], meta); err != nil {
 		return nil, fmt.Errorf("proto: frame type %d: %w", f.Type, err)
 	}
 	return f.Payload[4+n:], nil
@@ -411,26 +412,24 @@ func (r *Reader) Read() (Frame, error) {
 	return Frame{Type: Type(r.head[0]), Payload: buf}, nil
 }
 
-// AppendJSON appends a frame with a JSON payload to b. It panics if v cannot
-// be marshalled, which for the types of this package cannot be.
-func AppendJSON(b []byte, t Type, v any) []byte {
-	p, err := json.Marshal(v)
-	if err != nil {
-		panic(err)
-	}
-	return append(appendHeader(b, t, len(p)), p...)
+// AppendFrame appends a frame without a body to b. It panics if v cannot be
+// marshalled, which for the types of this package cannot be.
+func AppendFrame(b []byte, t Type, v any) []byte {
+	at := len(b)
+	b = appendMeta(appendHeader(b, t, 0), v)
+	binary.BigEndian.PutUint32(b[at+4:], uint32(len(b)-at-headerLen))
+	return b
 }
 
 // AppendMeta appends the header and meta of a frame whose body of bodyLen bytes
 // the caller writes next.
 func AppendMeta(b []byte, t Type, meta any, bodyLen int) []byte {
-	p, err := json.Marshal(meta)
-	if err != nil {
-		panic(err)
-	}
-	b = appendHeader(b, t, 4+len(p)+bodyLen)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(p)))
-	return append(b, p...)
+	at := len(b)
+	b = appendMeta(append(appendHeader(b, t, 0), 0, 0, 0, 0), meta)
+	n := len(b) - at - headerLen
+	binary.BigEndian.PutUint32(b[at+4:], uint32(n+bodyLen))
+	binary.BigEndian.PutUint32(b[at+headerLen:], uint32(n-4))
+	return b
 }
 
 // AppendData appends the header of a frame whose payload of n raw bytes the

@@ -11,7 +11,7 @@ import (
 func TestFramesGoThere(t *testing.T) {
 	var b []byte
 	start := Start{Command: []string{"/bin/x", "y"}, Dir: "/", Env: map[string]string{"A": "é"}, UID: 993, FramedLogs: true}
-	b = AppendJSON(b, TypeStart, start)
+	b = AppendFrame(b, TypeStart, start)
 	inv := Invocation{RequestID: "r", DeadlineMs: 1, ClientContext: `{"a":"b"}`}
 	b = append(AppendMeta(b, TypeInvoke, inv, 5), "event"...)
 	large := bytes.Repeat([]byte("x"), MaxChunk+1)
@@ -66,7 +66,7 @@ func TestBadFrames(t *testing.T) {
 }
 
 func FuzzReader(f *testing.F) {
-	f.Add(AppendJSON(nil, TypeHello, Hello{1}))
+	f.Add(AppendFrame(nil, TypeHello, Hello{1}))
 	f.Add(append(AppendMeta(nil, TypeLog, Log{TimeUs: 1, Source: "function"}, 2), "hi"...))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := NewReader(bytes.NewReader(in))
