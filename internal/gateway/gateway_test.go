@@ -557,6 +557,46 @@ func (slowLambda) Invoke(ctx context.Context, in *lambda.InvokeInput) (*lambda.I
 	}
 }
 
+// lateLambda does something once its answer has left.
+type lateLambda struct {
+	fakeLambda
+	answered chan struct{}
+	late     chan bool // whether the client had the answer
+}
+
+func (l lateLambda) Invoke(ctx context.Context, in *lambda.InvokeInput) (*lambda.InvokeOutput, error) {
+	aws.RequestFrom(ctx).After(func() {
+		select {
+		case <-l.answered:
+			l.late <- true
+		case <-time.After(10 * time.Second):
+			l.late <- false
+		}
+	})
+	return l.fakeLambda.Invoke(ctx, in)
+}
+
+func TestWhatComesAfterTheAnswerDoesNotHoldItUp(t *testing.T) {
+	l := lateLambda{answered: make(chan struct{}, 1), late: make(chan bool, 1)}
+	b := newBed(t, slog.LevelInfo, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(l)} })
+	client := sdklambda.NewFromConfig(b.root())
+	for _, function := range []string{"f", "panic"} {
+		if function == "panic" {
+			l.answered <- struct{}{} // it is done whatever becomes of the request, and before an error is told
+		}
+		_, err := client.Invoke(t.Context(), &sdklambda.InvokeInput{FunctionName: &function, Payload: []byte(`{"a":1}`)})
+		if (err == nil) != (function == "f") {
+			t.Errorf("%s: %v", function, err)
+		}
+		if function == "f" {
+			l.answered <- struct{}{}
+		}
+		if !<-l.late {
+			t.Errorf("%s: the answer waited", function)
+		}
+	}
+}
+
 func TestSlowFunctionsAreNoStall(t *testing.T) {
 	b := newBed(t, slog.LevelInfo, func(o *Options) { o.Services = []*aws.Service{lambda.NewService(slowLambda{})} })
 	b.gateway.stall = 250 * time.Millisecond
