@@ -14,29 +14,21 @@ const header = "#Version: 1.0\n#Fields: date time x-edge-location sc-bytes c-ip 
 	"x-edge-response-result-type cs-protocol-version fle-status fle-encrypted-fields c-port time-to-first-byte x-edge-detailed-result-type sc-content-type " +
 	"sc-content-len sc-range-start sc-range-end\n"
 
-// appendLine appends the line of a record: 33 fields with tabs between them.
-func (r *Record) appendLine(b []byte) []byte {
-	at := r.Time.UTC()
-	cookie := ""
-	if r.Distribution.Logging.Cookies {
-		cookie = strings.Join(r.Header["Cookie"], "; ")
-	}
-	status := "000"
-	if r.Status != 0 {
-		status = strconv.Itoa(r.Status)
-	}
-	for i, field := range [...]string{
-		at.Format(time.DateOnly), at.Format(time.TimeOnly), r.Location, strconv.FormatInt(r.BytesSent, 10), r.ClientIP.Unmap().String(), r.Method,
-		r.Distribution.DomainName, r.Path, status, r.Header.Get("Referer"), r.Header.Get("User-Agent"), r.Query, cookie,
-		r.Result, r.RequestID, r.Host, r.Protocol, strconv.FormatInt(r.BytesReceived, 10), inSeconds(r.TimeTaken),
-		strings.Join(r.Header["X-Forwarded-For"], ", "), r.TLSVersion, opensslName(r.TLSCipher), r.Response, r.Version, "", "",
-		strconv.Itoa(int(r.ClientPort)), inSeconds(r.FirstByte), r.Detail, r.ContentType,
-		optional(r.ContentLength), optional(r.RangeStart), optional(r.RangeEnd),
-	} {
+// standard are the fields of standard logs in their order, as header names them.
+var standard = fieldsOf(
+	"date", "time", "x-edge-location", "sc-bytes", "c-ip", "cs-method", "cs-host", "cs-uri-stem", "sc-status", "cs-referer", "cs-user-agent",
+	"cs-uri-query", "cs(Cookie)", "x-edge-result-type", "x-edge-request-id", "x-host-header", "cs-protocol", "cs-bytes", "time-taken", "x-forwarded-for", "ssl-protocol", "ssl-cipher",
+	"x-edge-response-result-type", "cs-protocol-version", "fle-status", "fle-encrypted-fields", "c-port", "time-to-first-byte", "x-edge-detailed-result-type", "sc-content-type",
+	"sc-content-len", "sc-range-start", "sc-range-end",
+)
+
+// appendFields appends the line of a record: fields with tabs between them.
+func (r *Record) appendFields(b []byte, list []field) []byte {
+	for i, f := range list {
 		if i > 0 {
 			b = append(b, '\t')
 		}
-		b = appendField(b, field)
+		b = appendField(b, f(r))
 	}
 	return append(b, '\n')
 }

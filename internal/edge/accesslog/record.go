@@ -1,6 +1,7 @@
 // Package accesslog writes what viewers asked for and what they got: standard
 // logs, as files in S3, one distribution a file (CloudFront developer guide,
-// "Standard logging (legacy)").
+// "Standard logging (legacy)"), and real-time logs, as records of a Kinesis data
+// stream ("Real-time logs"). Both are a best effort: no answer waits for them.
 package accesslog
 
 import (

@@ -140,7 +140,7 @@ func (f *files) add(r *Record) {
 		f.open[id] = at
 		at.write([]byte(header))
 	}
-	f.line = r.appendLine(f.line[:0])
+	f.line = r.appendFields(f.line[:0], standard)
 	at.write(f.line)
 	if at.buffer.Len() >= full {
 		f.complete(id)

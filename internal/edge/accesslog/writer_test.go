@@ -57,14 +57,14 @@ func TestALineHasTheFieldsOfCloudFrontInOrder(t *testing.T) {
 		"4711", "0.001", "Hit", "text/html;%20charset=utf-8", "1500", "-", "-",
 	}, "\t") + "\n"
 	r := sample()
-	if got := string(r.appendLine(nil)); got != want {
+	if got := string(r.appendFields(nil, standard)); got != want {
 		t.Errorf("line\n%swant\n%s", got, want)
 	}
 	if n := len(strings.Split(strings.SplitN(header, "\n", 3)[1], " ")) - 1; n != 33 {
 		t.Errorf("%d fields are named, want 33", n)
 	}
 	r.Status, r.Distribution.Logging.Cookies = 0, true
-	if got := strings.Split(string(r.appendLine(nil)), "\t"); got[8] != "000" || got[12] != "secret=1" {
+	if got := strings.Split(string(r.appendFields(nil, standard)), "\t"); got[8] != "000" || got[12] != "secret=1" {
 		t.Errorf("status %s, cookie %s", got[8], got[12])
 	}
 }
@@ -72,7 +72,7 @@ func TestALineHasTheFieldsOfCloudFrontInOrder(t *testing.T) {
 func TestALineHasNoMoreFieldsThanItShould(t *testing.T) {
 	r := sample()
 	r.Header = http.Header{"Referer": {"a\tb\nc"}, "User-Agent": {"\x00ü"}}
-	if got := string(r.appendLine(nil)); strings.Count(got, "\t") != 32 || strings.Count(got, "\n") != 1 {
+	if got := string(r.appendFields(nil, standard)); strings.Count(got, "\t") != 32 || strings.Count(got, "\n") != 1 {
 		t.Errorf("line %q", got)
 	}
 }

@@ -58,8 +58,8 @@ func (s *Service) checkBehaviour(c *api.DistributionConfig, b *api.CacheBehavior
 		return api.NewNoSuchFieldLevelEncryptionConfig("Field-level encryption is not supported by Lapwing (FieldLevelEncryptionId).")
 	case *b.SmoothStreaming:
 		return unsupported("Microsoft Smooth Streaming (SmoothStreaming)")
-	case b.RealtimeLogConfigArn != nil:
-		return noRealtimeLog()
+	case b.RealtimeLogConfigArn != nil && !s.hasRealtimeLog(*b.RealtimeLogConfigArn):
+		return s.realtimeLogs.missing
 	case *b.GrpcConfig.Enabled && len(b.AllowedMethods.Items) != 7:
 		return api.NewInvalidArgument("The parameter GrpcConfig needs the method POST: all methods must be allowed.")
 	case *b.GrpcConfig.Enabled && c.HttpVersion != api.HttpVersionHttp2 && c.HttpVersion != api.HttpVersionHttp2and3:

@@ -33,7 +33,7 @@ type locations struct {
 func (l *locations) Applied() distribution.Revisions { return *l.applied.Load() }
 
 func (l *locations) are(revision uint64) {
-	l.applied.Store(&distribution.Revisions{Distributions: revision, Certificates: revision, Functions: revision, Replicas: revision, Invalidations: revision, KeyValues: revision})
+	l.applied.Store(&distribution.Revisions{Distributions: revision, Certificates: revision, Functions: revision, Replicas: revision, Invalidations: revision, KeyValues: revision, RealtimeLogs: revision})
 }
 
 // lambdas are the Lambda functions that there are: edgeFunction.

@@ -101,7 +101,11 @@ func (s *Service) ListDistributionsByWebACLId(_ context.Context, in *api.ListDis
 
 // ListDistributionsByRealtimeLogConfig implements api.API.
 func (s *Service) ListDistributionsByRealtimeLogConfig(_ context.Context, in *api.ListDistributionsByRealtimeLogConfigInput) (*api.ListDistributionsByRealtimeLogConfigOutput, error) {
-	list, err := s.listDistributions(in.Marker, in.MaxItems, func(*api.DistributionConfig) bool { return false })
+	arn, err := s.realtimeLogARN(in.RealtimeLogConfigName, in.RealtimeLogConfigArn)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.listDistributions(in.Marker, in.MaxItems, func(c *api.DistributionConfig) bool { return usesRealtimeLog(c, arn) })
 	return &api.ListDistributionsByRealtimeLogConfigOutput{DistributionList: list}, err
 }
 

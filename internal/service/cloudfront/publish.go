@@ -18,6 +18,9 @@ func (s *Service) publishAll(ctx context.Context) error {
 	if err := s.publishFunctions(ctx); err != nil {
 		return err
 	}
+	if err := s.publishRealtimeLogs(ctx); err != nil {
+		return err
+	}
 	if err := s.republish(ctx, func(*api.DistributionConfig) bool { return true }); err != nil {
 		return err
 	}
@@ -94,6 +97,9 @@ func (s *Service) status(id string) string {
 				current = current && f.Revision <= applied.Functions
 				current = current && (f.Value.Store == "" || s.opts.KeyValues.Served(f.Value.Store, applied.KeyValues))
 			}
+		}
+		if l, ok := s.records.RealtimeLogs.Get(b.RealtimeLog); ok {
+			current = current && l.Revision <= applied.RealtimeLogs
 		}
 		for _, a := range b.Functions {
 			if r, ok := s.records.Replicas.Get(a.ARN); ok {

@@ -192,10 +192,21 @@ func TestBrokenConstraintsAreNamedBySDK(t *testing.T) {
 	}
 	_, err = c.ListAnycastIpLists(ctx, &sdk.ListAnycastIpListsInput{})
 	wantCode(t, err, "NotImplemented")
-	_, err = c.CreateRealtimeLogConfig(ctx, &sdk.CreateRealtimeLogConfigInput{
-		Name: ptr("log"), SamplingRate: ptr[int64](1), Fields: []string{"timestamp"}, EndPoints: []types.EndPoint{{StreamType: ptr("Kinesis")}},
-	})
-	wantCode(t, err, "InvalidArgument")
+}
+
+func TestARealtimeLogIsConfiguredBySDK(t *testing.T) {
+	c, ctx := connect(t), t.Context()
+	d := must[*sdk.CreateDistributionOutput](t)(c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: sdkConfig("one")})).Distribution
+	account := strings.Split(*d.ARN, ":")[4]
+	made := must[*sdk.CreateRealtimeLogConfigOutput](t)(c.CreateRealtimeLogConfig(ctx, &sdk.CreateRealtimeLogConfigInput{
+		Name: ptr("log"), SamplingRate: ptr[int64](1), Fields: []string{"timestamp", "c-ip"},
+		EndPoints: []types.EndPoint{{StreamType: ptr("Kinesis"), KinesisStreamConfig: &types.KinesisStreamConfig{RoleARN: ptr("arn:aws:iam::" + account + ":role/r"), StreamARN: ptr("arn:aws:kinesis:us-east-1:" + account + ":stream/s")}}},
+	}))
+	list := must[*sdk.ListRealtimeLogConfigsOutput](t)(c.ListRealtimeLogConfigs(ctx, &sdk.ListRealtimeLogConfigsInput{})).RealtimeLogConfigs
+	if len(list.Items) != 1 || *list.Items[0].ARN != *made.RealtimeLogConfig.ARN || len(list.Items[0].Fields) != 2 || *list.Items[0].EndPoints[0].StreamType != "Kinesis" {
+		t.Errorf("listed %+v", list)
+	}
+	must[*sdk.DeleteRealtimeLogConfigOutput](t)(c.DeleteRealtimeLogConfig(ctx, &sdk.DeleteRealtimeLogConfigInput{Name: ptr("log")}))
 }
 
 func TestAFunctionIsTestedBySDK(t *testing.T) {

@@ -55,6 +55,7 @@ type Service struct {
 	keyGroups      kind[api.KeyGroupConfig]
 	functions      kind[functionResource]
 	keyValueStores kind[keyValueStoreResource]
+	realtimeLogs   kind[realtimeLogResource] // by name
 
 	tidier *tidier
 }
@@ -95,6 +96,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		s.keyGroups.open(ctx, s, "cloudfront-key-groups", api.NewNoSuchResource, "The specified key group does not exist."),
 		s.functions.open(ctx, s, "cloudfront-functions", api.NewNoSuchFunctionExists, "The specified function does not exist."),
 		s.keyValueStores.open(ctx, s, "cloudfront-key-value-stores", api.NewEntityNotFound, "The specified key value store does not exist."),
+		s.realtimeLogs.open(ctx, s, "cloudfront-realtime-logs", api.NewNoSuchRealtimeLogConfig, "The real-time log configuration does not exist."),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("cloudfront: %w", err)
