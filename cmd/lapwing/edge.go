@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,7 +22,6 @@ import (
 	"lapwing.dev/lapwing/internal/aws"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge"
-	"lapwing.dev/lapwing/internal/edge/accesslog"
 	"lapwing.dev/lapwing/internal/edge/cache"
 	"lapwing.dev/lapwing/internal/edge/cffunction"
 	"lapwing.dev/lapwing/internal/edge/distribution"
@@ -34,7 +32,6 @@ import (
 	"lapwing.dev/lapwing/internal/edge/trigger"
 	"lapwing.dev/lapwing/internal/edge/viewer"
 	"lapwing.dev/lapwing/internal/gateway"
-	"lapwing.dev/lapwing/internal/metrics"
 )
 
 // edgeOptions are the flags of `lapwing up` that are about viewers.
@@ -168,11 +165,7 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 	signer := func(principal string) *originSigner {
 		return &originSigner{principal: principal, credentials: s.issuer, region: s.opts.region, signer: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
 	}
-	n.log = &edgeLog{
-		metrics: metrics.NewCloudFront(s.metrics),
-		files:   accesslog.New(accesslog.Options{Objects: &logBuckets{n.own, signer(location.LogDelivery)}, Logger: s.log}),
-	}
-	s.onClose(func(context.Context) error { n.log.metrics.Close(); return nil })
+	n.log = newEdgeLog(s, n, signer(location.LogDelivery))
 	n.server = edge.New(edge.Options{
 		Log: n.log.take, Count: n.log.count, Functions: trigger.Runners{n.lambda, n.functions},
 		Records: n.records, Cache: store, Geo: places, Logger: s.log, Location: s.location(), Tiers: s.tiers(), HandOver: s.opts.tiers.handOver, AltSvc: altSvc(o.https),
@@ -198,8 +191,8 @@ func (n *edgeNode) Applied() distribution.Revisions {
 	r := n.server.Applied()
 	r.Certificates = n.certificates.Applied()
 	r.Replicas, r.Functions = n.lambda.Applied(), n.functions.Applied()
-	r.RealtimeLogs = math.MaxUint64
-	r.KeyValues = n.records.KeyValues.Mark().Revision // looked up as they are
+	r.RealtimeLogs = n.records.RealtimeLogs.Mark().Revision // these two are looked up as they are
+	r.KeyValues = n.records.KeyValues.Mark().Revision
 	return r
 }
 
@@ -282,8 +275,8 @@ func (s *server) listenEdge(ctx context.Context) error {
 // itself reaches Lapwing's buckets and function URLs.
 func (s *server) serveEdge(gw http.Handler) error {
 	s.listen(gw, s.edge.own.listener, nil)
-	// The last log files go by this listener.
-	s.onClose(func(context.Context) error { s.edge.log.files.Close(); return nil })
+	// The last logs go by this listener.
+	s.onClose(func(context.Context) error { s.edge.log.close(); return nil })
 
 	front := viewer.New(viewer.Options{
 		Handler: s.edge.server, Fast: s.edge.server, Certificates: s.edge.certificates, Logger: s.log, Refusal: edge.Refusal,
@@ -358,13 +351,20 @@ func (o *ownOrigins) ours(host string) bool {
 // originAuthorizer lets CloudFront, when it asks an S3 origin for a viewer, read
 // objects and nothing else, whatever methods a behaviour allows: on AWS the
 // bucket's policy says what it may, and policies are not evaluated yet. Who
-// delivers logs may put objects, and nothing else.
+// delivers logs may put objects and records into streams, and nothing else.
 type originAuthorizer struct{ gateway.PermitAccount }
 
 // Authorize implements gateway.Authorizer.
 func (a originAuthorizer) Authorize(ctx context.Context, r *aws.Request) error {
-	read, write := r.Operation == "GetObject" || r.Operation == "HeadObject", r.Operation == "PutObject"
-	if r.Caller.ARN == location.CloudFront && (r.Service != "s3" || !read) || r.Caller.ARN == location.LogDelivery && (r.Service != "s3" || !write) {
+	op := r.Service + ":" + r.Operation
+	denied := false
+	switch r.Caller.ARN {
+	case location.CloudFront:
+		denied = op != "s3:GetObject" && op != "s3:HeadObject"
+	case location.LogDelivery:
+		denied = op != "s3:PutObject" && op != "kinesis:PutRecords"
+	}
+	if denied {
 		return &aws.Error{Code: "AccessDenied", Status: http.StatusForbidden, Message: "Access Denied"}
 	}
 	return a.PermitAccount.Authorize(ctx, r)

@@ -111,7 +111,7 @@ func (s *server) openHub() (*state.Hub, error) {
 func (s *server) openLocations(ctx context.Context) error {
 	core, err := location.OpenCore(ctx, location.CoreOptions{
 		Store: s.store, Records: s.edge.records, Authority: s.nodes, Packages: packages{s}, Credentials: s.credentials,
-		Logs: metricLogs{s.events, s.metrics}, AWS: awsFrom{s},
+		Logs: metricLogs{s.events, s.metrics}, Metrics: s.metrics, AWS: awsFrom{s},
 		Self: s.place(), Peers: s.edge.server.Peers(),
 		AccountID: s.credentials.AccountID(), Region: s.opts.region, Away: s.opts.locations.away, Logger: s.log,
 	})

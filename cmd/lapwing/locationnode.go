@@ -19,6 +19,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/location"
 	"lapwing.dev/lapwing/internal/edge/trigger"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/metrics"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -141,6 +142,15 @@ type nodeLogs struct {
 // Append implements worker.Logs.
 func (l nodeLogs) Append(group, stream string, events []logstore.Event) error {
 	return errors.Join(l.Store.Append(group, stream, events), l.node.Append(group, stream, events))
+}
+
+// edgeMetrics is where the metrics of distributions go: to the core's from whatever
+// location.
+func (s *server) edgeMetrics() metrics.Collector {
+	if s.member != nil {
+		return s.member
+	}
+	return s.metrics
 }
 
 // nodePackages are the code packages of functions, from the core.

@@ -15,7 +15,7 @@ const cdnEvery = 5 * time.Second
 // (CloudFront developer guide, "CloudFront metrics"). Counting takes a few
 // atomic additions.
 type CloudFront struct {
-	store         *Store
+	to            Collector
 	distributions sync.Map // id -> *cdnCounters
 	stop          chan struct{}
 	done          sync.WaitGroup
@@ -28,10 +28,17 @@ type cdnCounters struct {
 	execution, validation, limit atomic.Int64 // errors of Lambda@Edge functions
 }
 
-// NewCloudFront returns the metrics of distributions, which go to store. Close
+// CloudFrontNamespace is that of the metrics of distributions.
+const CloudFrontNamespace = "AWS/CloudFront"
+
+// Collector takes data whose sender does not wait for them to be durable: a Store,
+// or what hands them on to one.
+type Collector interface{ Collect(data []Datum) }
+
+// NewCloudFront returns the metrics of distributions, which go to a Collector. Close
 // ends it.
-func NewCloudFront(store *Store) *CloudFront {
-	c := &CloudFront{store: store, stop: make(chan struct{})}
+func NewCloudFront(to Collector) *CloudFront {
+	c := &CloudFront{to: to, stop: make(chan struct{})}
 	c.done.Go(c.run)
 	return c
 }
@@ -96,7 +103,7 @@ func (c *CloudFront) take(since time.Time) {
 		}
 		var data []Datum
 		add := func(name, unit string, sum, least, most float64) {
-			m := NewMetric("AWS/CloudFront", name, Dimension{"DistributionId", id.(string)}, Dimension{"Region", "Global"})
+			m := NewMetric(CloudFrontNamespace, name, Dimension{"DistributionId", id.(string)}, Dimension{"Region", "Global"})
 			data = append(data, Datum{Metric: m, Unit: unit, Time: since, Set: Statistics(requests, sum, least, most)})
 		}
 		rate := func(name string, errors float64) {
@@ -124,7 +131,7 @@ func (c *CloudFront) take(since time.Time) {
 				add(name, "None", float64(k), 0, 1)
 			}
 		}
-		c.store.Collect(data)
+		c.to.Collect(data)
 		return true
 	})
 }

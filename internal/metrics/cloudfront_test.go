@@ -44,3 +44,35 @@ func sumOf(t *testing.T, s *Store, m Metric) (sum float64) {
 	}
 	return sum
 }
+
+func TestDataOfASourceAreKeptOnce(t *testing.T) {
+	dir := t.TempDir()
+	store, err := Open(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := NewMetric(CloudFrontNamespace, "Requests")
+	put := func(source, id string, sequence uint64) {
+		t.Helper()
+		if err := store.PutOnce(t.Context(), source, id, sequence, []Datum{{Metric: m, Time: time.Now(), Set: Of(Value{1, 1})}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("a", "x", 1)
+	put("a", "x", 1) // again
+	put("b", "x", 1)
+	put("a", "x", 2)
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if store, err = Open(dir, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	put("a", "x", 2) // again
+	put("a", "x", 1) // long ago
+	put("a", "y", 1) // another source of that name
+	if got := sumOf(t, store, m); got != 4 {
+		t.Errorf("the sum is %v, want 4", got)
+	}
+}

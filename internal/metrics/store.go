@@ -164,6 +164,27 @@ func (s *Store) Put(_ context.Context, data []Datum) error {
 	return nil
 }
 
+// PutOnce keeps data under a source's number, unless it has had that number, or one
+// after it, of the same id: a source that was not answered sends again, and one that
+// lost what it knew has another id. It returns when the data are durable.
+func (s *Store) PutOnce(_ context.Context, source, id string, sequence uint64, data []Datum) error {
+	key := []byte("source\x00" + source)
+	err := s.db.Batch(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(metaBucket)
+		if last := meta.Get(key); len(last) >= 8 && string(last[8:]) == id && binary.BigEndian.Uint64(last) >= sequence {
+			return nil
+		}
+		if err := add(tx, data); err != nil {
+			return err
+		}
+		return meta.Put(key, append(binary.BigEndian.AppendUint64(nil, sequence), id...))
+	})
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
+
 // add adds data to what is there.
 func add(tx *bolt.Tx, data []Datum) error {
 	points := tx.Bucket(pointsBucket)

@@ -75,6 +75,7 @@ type CoreOptions struct {
 	Packages    Packages
 	Credentials Credentials
 	Logs        Logs
+	Metrics     Metrics
 	AWS         AWS // for functions at locations
 	AccountID   string
 	Region      string

@@ -8,6 +8,7 @@
 //	  packages ── HTTP/2, by SHA-256 ────────▶   packages     (functions' code)
 //	  roles    ── HTTP/2, ahead of time ─────▶   credentials  (of functions' roles)
 //	  logs     ◀─ HTTP/2, from a spool ───────   logs         (of functions)
+//	  metrics  ◀─ HTTP/2, each once ──────────   metrics      (of distributions)
 //	  status   ◀─ HTTP/2, every second ───────   reports      (how far it is)
 //
 // so that it serves on when the core cannot be reached, also after a restart, and

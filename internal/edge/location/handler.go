@@ -42,6 +42,10 @@ func (c *Core) Handler() http.Handler {
 		var req []logBatch
 		serve(c, w, r, maxLogs, &req, func() (any, error) { return struct{}{}, c.takeLogs(req) })
 	}))
+	mux.HandleFunc("POST "+pathCounts, c.member(func(name string, w http.ResponseWriter, r *http.Request) {
+		var req countsRequest
+		serve(c, w, r, maxBody, &req, func() (any, error) { return struct{}{}, c.takeCounts(r.Context(), name, req) })
+	}))
 	mux.HandleFunc("GET "+pathPackage+"{digest}", c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.sendPackage(w, r) }))
 	if c.opts.Peers != nil {
 		mux.HandleFunc(tier.Prefix, c.member(func(_ string, w http.ResponseWriter, r *http.Request) { c.opts.Peers.ServeHTTP(w, r) }))

@@ -24,6 +24,7 @@ import (
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/logstore"
+	"lapwing.dev/lapwing/internal/metrics"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -44,6 +45,9 @@ type testCore struct {
 	packages map[string][]byte
 	logs     map[string][]string // by group and stream
 	issued   int
+	counted  map[string]uint64 // sequence numbers of metrics, by source and id
+	sum      float64           // of all metrics
+	lose     int               // how many answers to metrics get lost
 }
 
 type closer struct{ *bytes.Reader }
@@ -85,6 +89,29 @@ func (c *testCore) Append(group, stream string, events []logstore.Event) error {
 	return nil
 }
 
+// PutOnce implements Metrics. It fails once it has kept what it is given, as if the
+// answer was lost, as often as told.
+func (c *testCore) PutOnce(_ context.Context, source, id string, sequence uint64, data []metrics.Datum) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if key := source + " " + id; c.counted[key] < sequence {
+		c.counted[key] = sequence
+		for _, d := range data {
+			c.sum += d.Set.Sum
+		}
+	}
+	if c.lose--; c.lose >= 0 {
+		return errors.New("the answer is lost")
+	}
+	return nil
+}
+
+func (c *testCore) total() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sum
+}
+
 func (c *testCore) logged(key string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,7 +119,7 @@ func (c *testCore) logged(key string) []string {
 }
 
 func newCore(t *testing.T) *testCore {
-	c := &testCore{t: t, dir: t.TempDir(), packages: map[string][]byte{}, logs: map[string][]string{}}
+	c := &testCore{t: t, dir: t.TempDir(), packages: map[string][]byte{}, logs: map[string][]string{}, counted: map[string]uint64{}}
 	c.start("127.0.0.1:0", "127.0.0.1:0", 0)
 	t.Cleanup(func() { c.stop() })
 	return c
@@ -122,7 +149,7 @@ func (c *testCore) start(listen, leaves string, away time.Duration) {
 		log = slog.Default()
 	}
 	c.Core, err = OpenCore(c.t.Context(), CoreOptions{
-		Store: c.store, Records: c.records, Authority: c.authority, Packages: c, Credentials: c, Logs: c, AccountID: "123456789012", Region: "us-east-1", Logger: log, Away: away,
+		Store: c.store, Records: c.records, Authority: c.authority, Packages: c, Credentials: c, Logs: c, Metrics: c, AccountID: "123456789012", Region: "us-east-1", Logger: log, Away: away,
 		AWS: c,
 	})
 	if err != nil {
@@ -524,7 +551,7 @@ func TestLocationsMayNotDoWhatOperatorsDo(t *testing.T) {
 }
 
 func TestNobodyWaitsForALocationThatIsAway(t *testing.T) {
-	c := &testCore{t: t, dir: t.TempDir(), packages: map[string][]byte{}, logs: map[string][]string{}}
+	c := &testCore{t: t, dir: t.TempDir(), packages: map[string][]byte{}, logs: map[string][]string{}, counted: map[string]uint64{}}
 	c.start("127.0.0.1:0", "127.0.0.1:0", 2*time.Second)
 	t.Cleanup(func() { c.stop() })
 	dir := t.TempDir()

@@ -75,8 +75,9 @@ type Node struct {
 	node       *cluster.Node
 	transport  http.RoundTripper
 
-	roles *roles
-	spool *spool
+	roles  *roles
+	spool  *spool
+	counts *counts
 
 	store    *state.Store
 	records  *distribution.Records
@@ -129,6 +130,9 @@ func OpenNode(ctx context.Context, o NodeOptions) (*Node, error) {
 		return nil, fmt.Errorf("edge location: %w", err)
 	}
 	if n.spool, err = openSpool(filepath.Join(o.Dir, spoolDir), n.log); err != nil {
+		return nil, fmt.Errorf("edge location: %w", err)
+	}
+	if n.counts, err = openCounts(filepath.Join(o.Dir, countsFile), n.log); err != nil {
 		return nil, fmt.Errorf("edge location: %w", err)
 	}
 	return n, nil
@@ -250,6 +254,7 @@ func (n *Node) Start(o StartOptions) {
 	n.wg.Go(func() { n.run(ctx) })
 	n.wg.Go(func() { n.roles.run(ctx, n.records.Replicas) })
 	n.wg.Go(func() { n.spool.run(ctx, n.sendLogs) })
+	n.wg.Go(func() { n.counts.run(ctx, n.sendCounts) })
 	n.wg.Go(func() { n.collectPackages(ctx) })
 }
 
@@ -261,9 +266,9 @@ func (n *Node) Stop() {
 	}
 }
 
-// Close is for when nobody has any more logs. Those that have not been handed on
-// stay for the next start.
-func (n *Node) Close() error { return n.spool.Close() }
+// Close is for when nobody has any more logs and metrics. Those that have not been
+// handed on stay for the next start.
+func (n *Node) Close() error { return errors.Join(n.spool.Close(), n.counts.close()) }
 
 // call makes a call to the core.
 func (n *Node) call(ctx context.Context, path string, in, out any) error {

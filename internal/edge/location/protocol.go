@@ -18,6 +18,7 @@ const (
 	pathPackage     = "/v1/package/" // and the SHA-256
 	pathCredentials = "/v1/credentials"
 	pathLogs        = "/v1/logs"
+	pathCounts      = "/v1/metrics"
 	pathTokens      = "/v1/tokens"    // operators
 	pathLocations   = "/v1/locations" // operators; and a location's name
 )

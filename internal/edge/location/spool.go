@@ -296,9 +296,16 @@ func (s *spool) Close() error {
 // sendLogs hands log events to the core. Those that it refuses are dropped.
 func (n *Node) sendLogs(ctx context.Context, batches []logBatch) error {
 	err := n.call(ctx, pathLogs, batches, new(struct{}))
-	if r, ok := errors.AsType[*refusal](err); ok && r.status >= http.StatusBadRequest && r.status < http.StatusInternalServerError && r.status != http.StatusForbidden {
+	if refusedForGood(err) {
 		n.log.Error("the core refuses log events; they are dropped", "error", err)
 		return nil
 	}
 	return err
+}
+
+// refusedForGood tells whether the core will not take what was handed to it the next
+// time either.
+func refusedForGood(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.status >= http.StatusBadRequest && r.status < http.StatusInternalServerError && r.status != http.StatusForbidden
 }
