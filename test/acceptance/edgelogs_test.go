@@ -30,20 +30,29 @@ import (
 // count in the metrics, each once, also where the location is cut off and killed.
 func TestWhatRequestsLeaveReachesTheCoreFromEveryLocation(t *testing.T) {
 	n := newEdgeNet(t)
-	origin, err := net.Listen("tcp", n.core+":0")
+	// The origin is localhost, beside either location.
+	origin, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	port := origin.Addr().(*net.TCPAddr).Port
+	var there net.Listener
+	n.inside(func() (err error) {
+		there, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		return err
+	})
 	web := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=3600")
 		fmt.Fprint(w, "object")
 	})}
-	go web.Serve(origin) //nolint:errcheck // ends with the test
+	for _, l := range []net.Listener{origin, there} {
+		go web.Serve(l) //nolint:errcheck // ends with the test
+	}
 	t.Cleanup(func() { web.Close() })
 
-	join := fmt.Sprintf("%s:%d", n.core, 22622)
+	join := n.core + ":7422"
 	dir := t.TempDir()
-	s, err := harness.Start(filepath.Join(dir, "core"), "--edge-join", join, "--origin-allow", "10.0.0.0/8")
+	s, err := harness.Start(filepath.Join(dir, "core"), "--edge-join", join, "--origin-allow", "127.0.0.0/8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +65,7 @@ func TestWhatRequestsLeaveReachesTheCoreFromEveryLocation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &edgeLocation{net: n, data: filepath.Join(dir, "edge"), args: []string{"--join", join, "--join-token", strings.TrimSpace(string(token)), "--origin-allow", "10.0.0.0/8"}}
+	e := &edgeLocation{net: n, data: filepath.Join(dir, "edge"), args: []string{"--join", join, "--join-token", strings.TrimSpace(string(token)), "--origin-allow", "127.0.0.0/8"}}
 	e.start()
 	running := true
 	t.Cleanup(func() {
@@ -65,7 +74,7 @@ func TestWhatRequestsLeaveReachesTheCoreFromEveryLocation(t *testing.T) {
 		}
 	})
 	l := &edgeLogs{t: t, s: s, kinesis: kinesis.NewFromConfig(s.Config()), s3: s3.NewFromConfig(s.Config(), func(o *s3.Options) { o.UsePathStyle = true }), cloudwatch: cloudwatch.NewFromConfig(s.Config())}
-	l.distribution(n.core, origin.Addr().(*net.TCPAddr).Port)
+	l.distribution(port)
 
 	waitFor(t, "the distribution at the location", func() bool {
 		status, _, _, err := e.get(l.host, "/warm")
@@ -138,7 +147,7 @@ type edgeLogs struct {
 
 // distribution makes a bucket, a stream, a real-time log and a distribution that has
 // both.
-func (l *edgeLogs) distribution(origin string, port int) {
+func (l *edgeLogs) distribution(port int) {
 	l.t.Helper()
 	ctx := l.t.Context()
 	if _, err := l.s3.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String("logs")}); err != nil {
@@ -164,7 +173,7 @@ func (l *edgeLogs) distribution(origin string, port int) {
 	d, err := cf.CreateDistribution(ctx, &cloudfront.CreateDistributionInput{DistributionConfig: &cftypes.DistributionConfig{
 		CallerReference: aws.String("logs"), Comment: aws.String(""), Enabled: aws.Bool(true),
 		Origins: &cftypes.Origins{Quantity: aws.Int32(1), Items: []cftypes.Origin{{
-			Id: aws.String("o"), DomainName: aws.String(origin),
+			Id: aws.String("o"), DomainName: aws.String("localhost"),
 			CustomOriginConfig: &cftypes.CustomOriginConfig{HTTPPort: aws.Int32(int32(port)), HTTPSPort: aws.Int32(443), OriginProtocolPolicy: cftypes.OriginProtocolPolicyHttpOnly},
 		}}},
 		DefaultCacheBehavior: &cftypes.DefaultCacheBehavior{
