@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -103,6 +104,48 @@ func TestSpacesInATargetAreRefused(t *testing.T) {
 		if w.Code != 400 || l.requests.Load() != 0 {
 			t.Errorf("%q: %d, %d requests to the origin", target, w.Code, l.requests.Load())
 		}
+	}
+}
+
+func TestFieldsThatConnectionNamesGoNoFurther(t *testing.T) {
+	l := newLocation(t, echo, with(func(d *distribution.Distribution) {
+		d.Behaviours[0].Forward.Headers = distribution.Choice{Mode: distribution.ModeAll}
+	}))
+	r := l.do("GET", "/a", http.Header{"Connection": {"x-hop, close"}, "X-Hop": {"1"}, "X-End": {"1"}})
+	if strings.Contains(r.body, "X-Hop") || !strings.Contains(r.body, "X-End: 1") {
+		t.Errorf("the origin got %q", r.body)
+	}
+}
+
+func TestAnswersToRequestsWithABodyAreNotStored(t *testing.T) {
+	l := newLocation(t, echo, with(func(d *distribution.Distribution) {
+		b := &d.Behaviours[0]
+		b.AllowedMethods, b.CachedMethods = append(b.AllowedMethods, "OPTIONS"), append(b.CachedMethods, "OPTIONS")
+	}))
+	ask := func(body io.Reader) *reply {
+		r, err := l.send("OPTIONS", "/a", nil, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for n := range 2 {
+		l.expect(ask(strings.NewReader("poison")), 200, "Miss", int64(n+1))
+	}
+	if r := ask(nil); strings.Contains(r.body, "poison") {
+		t.Errorf("another viewer's body: %q", r.body)
+	}
+	l.expect(ask(nil), 200, "Hit", 3)
+}
+
+func TestATargetWithoutAPathIsRefused(t *testing.T) {
+	l := newLocation(t, echo)
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Host, r.RequestURI, r.URL = host, "*", &url.URL{Path: "*"}
+	w := httptest.NewRecorder()
+	l.server.ServeHTTP(w, r)
+	if w.Code != 400 || l.requests.Load() != 0 {
+		t.Errorf("%d, %d requests to the origin", w.Code, l.requests.Load())
 	}
 }
 

@@ -61,6 +61,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{s: s, w: w, r: r, id: newID(), began: time.Now(), secure: r.TLS != nil}
 	x.client, _ = netip.ParseAddrPort(r.RemoteAddr) // as the listener says; zero in some tests
 	x.client = netip.AddrPortFrom(x.client.Addr().Unmap().WithZone(""), x.client.Port())
+	dropNominated(r.Header)
 	path, query, _ := strings.Cut(r.RequestURI, "?")
 	if !strings.HasPrefix(path, "/") { // the absolute form, or none at all
 		path, query = r.URL.EscapedPath(), r.URL.RawQuery
@@ -73,6 +74,21 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	}
 	x.request = policy.Request{Method: r.Method, Host: r.Host, Path: path, Query: query, Header: r.Header}
 	return x
+}
+
+// dropNominated drops the fields that are for this connection only because Connection
+// names them (RFC 9110, 7.6.1): no function, key or origin is to see what is none of
+// the request.
+func dropNominated(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			switch name = http.CanonicalHeaderKey(strings.TrimSpace(name)); name {
+			case "Upgrade", "Connection": // which isUpgrade looks at
+			default:
+				delete(h, name)
+			}
+		}
+	}
 }
 
 // serve takes the request through the pipeline.
@@ -107,7 +123,7 @@ func (x *exchange) admit() *failure {
 	if len(x.request.Path)+len(x.request.Query)+1 > maxURL {
 		return refused(http.StatusRequestURITooLong, "InvalidRequest", textBad)
 	}
-	if !printable(x.request.Path) || !printable(x.request.Query) {
+	if x.request.Path[0] != '/' || !printable(x.request.Path) || !printable(x.request.Query) {
 		return refused(http.StatusBadRequest, "InvalidRequest", textBad)
 	}
 	if headSize(x.r) > maxHead {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -153,9 +154,16 @@ func (x *exchange) invalidationPath() string {
 	return x.request.Path
 }
 
+// errPanic ends a fetch that has met a mistake of ours.
+var errPanic = errors.New("internal failure")
+
 // run fetches. However it ends, the fill ends with it.
 func (w *filler) run() {
 	defer func() {
+		if p := recover(); p != nil {
+			w.s.log.Error("panic while an object was fetched", "requestId", w.j.id, "panic", p, "stack", string(debug.Stack()))
+			w.f.Abort(errPanic)
+		}
 		if w.stale != nil {
 			w.stale.Release()
 		}

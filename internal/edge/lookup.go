@@ -20,8 +20,8 @@ var errWhole = errors.New("the origin sent the whole object")
 
 // answer finds the answer to a request: in the cache, or at an origin.
 func (x *exchange) answer() (*answer, error) {
-	if !x.plan.Caches(x.request.Method) {
-		return x.alone()
+	if !x.plan.Caches(x.request.Method) || x.body != nil {
+		return x.alone() // a body, which OPTIONS may have, is in no key
 	}
 	key := x.key("")
 	if a := x.cached(key, ""); a != nil {

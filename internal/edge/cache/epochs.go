@@ -130,7 +130,14 @@ func (e *epochs) write() error {
 	if err == nil {
 		err = os.Rename(f.Name(), e.file)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(e.file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close()) // the name is durable, too
 }
 
 // Invalidate takes the objects of an invalidation out of the cache, also those

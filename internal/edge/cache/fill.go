@@ -27,6 +27,9 @@ const (
 	// patience is how long the slowest reader of such a body may hold up the others
 	// without the window's moving on; then it is left behind.
 	patience = 5 * time.Second
+	// maxUnshared is how many keys of a shard are remembered whose answers are not for
+	// sharing.
+	maxUnshared = 4096
 )
 
 // Fill is one fetch of an object, shared by all who want it meanwhile. Who leads
@@ -439,12 +442,8 @@ func (f *Fill) Unshared() {
 	sh := f.store.shard(f.key)
 	now := time.Now()
 	sh.mu.Lock()
-	if len(sh.unshared) >= 1024 {
-		for k, until := range sh.unshared {
-			if now.After(until) {
-				delete(sh.unshared, k)
-			}
-		}
+	if len(sh.unshared) >= maxUnshared {
+		clear(sh.unshared) // mostly of keys that nobody asks for any more; the others are found out again
 	}
 	sh.unshared[f.key] = now.Add(unsharedFor)
 	sh.mu.Unlock()

@@ -67,8 +67,10 @@ type fixture struct {
 	buckets   buckets
 }
 
-func newFixture(t *testing.T) *fixture {
-	f := &fixture{t: t, dir: t.TempDir(), buckets: buckets{"logs": true}}
+func newFixture(t *testing.T) *fixture { return newFixtureIn(t, t.TempDir()) }
+
+func newFixtureIn(t *testing.T, dir string) *fixture {
+	f := &fixture{t: t, dir: dir, buckets: buckets{"logs": true}}
 	f.locations.are(math.MaxUint64)
 	f.open()
 	t.Cleanup(func() { f.close() })
