@@ -231,7 +231,8 @@ type part struct {
 // sets the answer's status and returns what is to be sent.
 func (x *exchange) cut(a *answer, h http.Header) part {
 	all := part{length: a.length}
-	if a.object == nil || a.status != http.StatusOK || a.own || x.request.Method == http.MethodOptions {
+	partial := a.status == http.StatusPartialContent // a part that was fetched as such
+	if a.object == nil || a.status != http.StatusOK && !partial || a.own || x.request.Method == http.MethodOptions {
 		return all
 	}
 	request := x.r.Header
@@ -243,6 +244,7 @@ func (x *exchange) cut(a *answer, h http.Header) part {
 	if status := freshness.Condition(request, validators); status != 0 {
 		a.status = status
 		if status == http.StatusPreconditionFailed {
+			delete(h, "Content-Range")
 			return part{}
 		}
 		for _, name := range []string{"Content-Type", "Content-Encoding", "Content-Range"} {
@@ -250,7 +252,7 @@ func (x *exchange) cut(a *answer, h http.Header) part {
 		}
 		return all
 	}
-	if a.length < 0 || x.request.Method != http.MethodGet {
+	if partial || a.length < 0 || x.request.Method != http.MethodGet {
 		return all // ranges are GET's (RFC 9110, 14.2)
 	}
 	ranges, status := freshness.Select(request, validators, a.length)

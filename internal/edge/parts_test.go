@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -84,6 +85,27 @@ func TestIfRangeOfAPartThatIsNotThere(t *testing.T) {
 		if r.body != "0123456789" {
 			t.Errorf("another object's part: %q", r.body)
 		}
+	}
+}
+
+func TestConditionsHoldForAStoredPart(t *testing.T) {
+	l := newLocation(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Etag", `"now"`)
+		http.ServeContent(w, r, "a.bin", time.Time{}, strings.NewReader("0123456789"))
+	}))
+	for name, want := range map[string]map[string]int{
+		"If-Match":      {`"now"`: 206, `"before"`: 412},
+		"If-None-Match": {`"now"`: 304, `"before"`: 206},
+	} {
+		for tag, status := range want {
+			r := l.do("GET", "/a.bin", http.Header{"Range": {"bytes=2-4"}, name: {tag}})
+			if r.StatusCode != status || (r.Header.Get("Content-Range") != "") != (status == 206) || (r.body == "234") != (status == 206) {
+				t.Errorf("%s: %s: %d %v %q", name, tag, r.StatusCode, r.Header, r.body)
+			}
+		}
+	}
+	if n := l.requests.Load(); n != 1 {
+		t.Errorf("%d requests to the origin", n)
 	}
 }
 
