@@ -318,7 +318,7 @@ func (w *filler) validated(a *fetched) {
 		w.s.cache.Remove(w.key)
 		return
 	}
-	o := w.s.cache.Refresh(w.key, w.stale, h)
+	o := w.f.Refresh(w.stale, h)
 	w.f.Resolve(o)
 	o.Release()
 }

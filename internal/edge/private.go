@@ -104,7 +104,7 @@ func (x *exchange) private(key cache.Key) (*answer, error) {
 		switch h.Lifetime = w.lifetime(a); {
 		case h.Lifetime.Collapses(): // from now on it is for all
 			h.Header, _ = split(h.Header.Clone())
-			shared := x.s.cache.Refresh(key, o, h)
+			shared := f.Refresh(o, h)
 			o.Release()
 			o = shared
 		case !h.Lifetime.Store:

@@ -245,21 +245,6 @@ func (s *Store) forget(n *node[*Object]) {
 	}
 }
 
-// Refresh gives a stored object the head that a 304 has made of its own, without
-// touching its body, and returns the object as it is now, to be released by the
-// caller like the one given.
-func (s *Store) Refresh(k Key, o *Object, h Head) *Object {
-	h.Length = o.Head.Length
-	h.Epoch = s.epochs.now.Load()
-	fresh := &Object{Head: &h, data: o.data, file: o.file}
-	fresh.acquire() // for the caller, who holds o
-	fresh.disk.Store(o.disk.Load())
-	if s.put(k, fresh, true) && s.disk != nil {
-		s.disk.later(k, func() { s.disk.refresh(k, fresh) })
-	}
-	return fresh
-}
-
 // Stats are what a cache holds and has done.
 type Stats struct {
 	Objects     int // in memory

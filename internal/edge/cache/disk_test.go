@@ -296,7 +296,7 @@ func TestRefreshChangesTheHeadAndKeepsTheBody(t *testing.T) {
 			h := *o.Head
 			h.Header = map[string][]string{"X-Version": {v}}
 			h.Lifetime.TTL = 2 * time.Hour
-			fresh := s.Refresh(key("a"), o, h)
+			fresh := refresh(s, key("a"), o, h)
 			o.Release()
 			if content(t, fresh) != string(body) {
 				t.Fatal("the refreshed object has another body")

@@ -425,6 +425,22 @@ func (f *Fill) object() *Object {
 	return o
 }
 
+// Refresh gives a stored object the head that a 304 has made of its own, without
+// touching its body, and returns the object as it is now, to be released by the
+// caller like the one given. As of an invalidation it is as old as the fill: the
+// origin may have answered before what the invalidation is about.
+func (f *Fill) Refresh(o *Object, h Head) *Object {
+	h.Length = o.Head.Length
+	h.Epoch = f.epoch
+	fresh := &Object{Head: &h, data: o.data, file: o.file}
+	fresh.acquire() // for the caller, who holds o
+	fresh.disk.Store(o.disk.Load())
+	if s := f.store; s.put(f.key, fresh, true) && s.disk != nil {
+		s.disk.later(f.key, func() { s.disk.refresh(f.key, fresh) })
+	}
+	return fresh
+}
+
 // Resolve answers all who wait with an object of the cache, such as the one that
 // the origin has just validated. Each of them releases it, as the caller does.
 func (f *Fill) Resolve(o *Object) {

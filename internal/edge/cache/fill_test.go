@@ -346,7 +346,7 @@ func TestResolveAnswersAllWithAnObject(t *testing.T) {
 	o, _ := s.Get(key("a"))
 	f, _ := s.Fill(key("a"), 0)
 	w, _ := s.Fill(key("a"), 0)
-	fresh := s.Refresh(key("a"), o, *o.Head)
+	fresh := refresh(s, key("a"), o, *o.Head)
 	f.Resolve(fresh)
 	o.Release()
 	fresh.Release()

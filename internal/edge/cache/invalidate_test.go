@@ -74,3 +74,27 @@ func current(t *testing.T, s *Store, name string, origin *atomic.Int64) int64 {
 	}
 	return version
 }
+
+// refresh has the origin say that an object is as it was.
+func refresh(s *Store, k Key, o *Object, h Head) *Object {
+	f := s.Private(k)
+	defer f.Abort(nil)
+	return f.Refresh(o, h)
+}
+
+func TestRefreshThatBeganBeforeAnInvalidationDoesNotOutliveIt(t *testing.T) {
+	s := openOnDisk(t, Options{})
+	defer s.Close()
+	store(t, s, key("a"), head("/a"), "old")
+	o, _ := s.Get(key("a"))
+	f := s.Private(key("a")) // the origin is asked, and says that nothing has changed
+	if err := s.Invalidate(distribution.Invalidation{ID: "I1", Distribution: "E1", Paths: []string{"/*"}}); err != nil {
+		t.Fatal(err)
+	}
+	f.Refresh(o, *o.Head).Release()
+	f.Abort(nil)
+	o.Release()
+	if _, ok := s.Get(key("a")); ok {
+		t.Error("an object that was validated before the invalidation is there after it")
+	}
+}

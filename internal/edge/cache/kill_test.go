@@ -42,7 +42,7 @@ func workUntilKilled(dir string) error {
 		}
 		f.Leave()
 		if o, ok := s.Get(key(name)); ok {
-			s.Refresh(key(name), o, *o.Head).Release()
+			refresh(s, key(name), o, *o.Head).Release()
 			o.Release()
 		}
 		fmt.Println(name)
