@@ -30,7 +30,9 @@
 // the memory of these processes in a file beside it, which clones map and copy from
 // (see lent.go of package sentry). What belongs to the world outside is not in it: a
 // clone gets its own mounts, network, /tmp, host connection, clock and randomness,
-// and with open connections to the outside no snapshot is taken.
+// and with open connections to the outside no snapshot is taken. What the first clone
+// has touched of its memory when its boost ends is put in place in all later ones
+// before they run (see footprints).
 //
 // # File systems
 //

@@ -94,6 +94,18 @@ func TestClonesGoOnFromTheSnapshotAndAreApart(t *testing.T) {
 	}
 }
 
+func TestClonesKeepTheRegistersOfTheirThreads(t *testing.T) {
+	d := newDriver(t)
+	g := newGuest(t, d)
+	g.must("hold", "", 0)
+	snap := takeSnapshot(t, g)
+	for range 2 {
+		if restore(t, d, snap).must("let go", "", 0).N != 1 {
+			t.Error("floating point registers are not what they were")
+		}
+	}
+}
+
 // What a snapshot takes on the disk is known before it is made.
 func TestSnapshotTakesHardlyMoreThanTheSandboxUses(t *testing.T) {
 	const more = 32 // the part of the worker's allowance that this is sure of, in MiB

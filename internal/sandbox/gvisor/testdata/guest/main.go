@@ -36,6 +36,9 @@ var (
 	held   [][]byte // allocated
 	kept   []net.Conn
 	rounds atomic.Int64
+
+	letGo [2]int    // a pipe that somebody reads from, holding registers
+	holds chan bool // whether they were the same afterwards
 )
 
 func main() {
@@ -164,6 +167,23 @@ func do(c command) (r reply, err error) {
 			for i := 0; i < len(b); i += 4096 {
 				r.N += int64(b[i])
 			}
+		}
+	case "hold": // a pattern in floating point registers, in a system call
+		if err := syscall.Pipe(letGo[:]); err != nil {
+			return r, err
+		}
+		holds = make(chan bool, 1)
+		go func() {
+			var b [1]byte
+			holds <- readHolding(letGo[0], &b[0], 0x0123456789abcdef)
+		}()
+		time.Sleep(100 * time.Millisecond) // it is in the call
+	case "let go":
+		if _, err := syscall.Write(letGo[1], []byte{1}); err != nil {
+			return r, err
+		}
+		if <-holds {
+			r.N = 1
 		}
 	case "random":
 		b := make([]byte, 16)
