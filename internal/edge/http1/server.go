@@ -1,4 +1,5 @@
-// Package http1 is the HTTP/1.1 server that viewers' connections end in. It serves
+// Package http1 is the HTTP/1.1 server that viewers' connections end in, and those
+// of the front door, which has limits of its own. It serves
 // a standard http.Handler, and beside it a Fast handler, which answers a request
 // for what is in the cache from the bytes of its head, before there is an
 // *http.Request, with bytes that go out in one write.
@@ -19,7 +20,8 @@
 // for the URL.
 //
 // Keep-alive, pipelining, chunked bodies both ways, 100-continue, Hijack, Flush and
-// 1xx answers work as in net/http. Trailers are read and dropped.
+// 1xx answers work as in net/http. Trailers are read and dropped. No goroutine
+// watches over the client of a request, unless somebody waits for its context.
 package http1
 
 import (
