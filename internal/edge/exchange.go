@@ -11,6 +11,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/geo"
 	"lapwing.dev/lapwing/internal/edge/policy"
 	"lapwing.dev/lapwing/internal/edge/tier"
+	"lapwing.dev/lapwing/internal/edge/trigger"
 )
 
 // Limits of a viewer's request, in bytes ("Quotas").
@@ -39,6 +40,9 @@ type exchange struct {
 	// body is nil for none, length -1 where it is not known.
 	body   io.Reader
 	length int64
+	// route is where the viewer-request function sends the request; nil: where the
+	// behaviour says.
+	route *trigger.Route
 
 	// level is not that of viewers where another location asks; origin is then the
 	// member of an origin group that it wants asked.

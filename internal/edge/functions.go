@@ -116,6 +116,7 @@ func (x *exchange) runViewerRequest() (*trigger.Response, error) {
 	}
 	x.request.Path, x.request.Query = t.Request.URI, t.Request.Query
 	x.request.Header, x.request.Host = fromFields(t.Request.Header)
+	x.route = t.Request.Route
 	replaced(t.Request.Body, &x.body, &x.length)
 	return nil, nil
 }

@@ -48,6 +48,8 @@ type job struct {
 	// origin is the id of the one origin that is asked, of a group; empty: the
 	// behaviour's.
 	origin string
+	// route, where a function chose one, is asked instead.
+	route *trigger.Route
 }
 
 // job makes the request to the origin for a viewer's.
@@ -56,7 +58,7 @@ func (x *exchange) job() *job {
 	j := &job{
 		s: x.s, site: x.site, plan: x.plan, id: x.id, client: x.client.Addr(), secure: x.secure,
 		method: x.request.Method, path: x.request.Path, query: f.Query, asked: x.request.Host, host: f.Host, header: f.Header,
-		body: x.body, length: x.length, level: tier.Shield, origin: x.origin,
+		body: x.body, length: x.length, level: tier.Shield, origin: x.origin, route: x.route,
 	}
 	if x.tiered() {
 		j.level, j.key = x.level, x.key("")
@@ -160,41 +162,53 @@ func (j *job) ask(ctx context.Context) (*fetched, error) {
 	if f, err := j.askRegional(ctx); f != nil || err != nil {
 		return f, err
 	}
-	id := j.plan.Behaviour.Origin
-	if j.origin != "" {
-		id = j.origin
-	}
-	group := j.site.groups[id]
-	if group == nil {
-		return j.askOne(ctx, j.site.origins[id])
-	}
-	f, err := j.askOne(ctx, j.site.origins[group.Members[0]])
-	if j.method != http.MethodGet && j.method != http.MethodHead && j.method != http.MethodOptions {
+	to := j.targets()
+	f, err := j.askOne(ctx, to.Targets[0])
+	if len(to.Targets) == 1 || j.method != http.MethodGet && j.method != http.MethodHead && j.method != http.MethodOptions {
 		return f, err
 	}
-	if !failsOver(group, f, err) || ctx.Err() != nil {
+	if !failsOver(to.StatusCodes, f, err) || ctx.Err() != nil {
 		return f, err
 	}
 	if f != nil {
 		f.close()
 	}
-	return j.askOne(ctx, j.site.origins[group.Members[1]])
+	return j.askOne(ctx, to.Targets[1])
+}
+
+// targets returns what is to be asked.
+func (j *job) targets() *trigger.Route {
+	if j.route != nil {
+		return j.route
+	}
+	id := j.plan.Behaviour.Origin
+	if j.origin != "" {
+		id = j.origin
+	}
+	if g := j.site.groups[id]; g != nil {
+		return &trigger.Route{
+			Targets:     []trigger.Target{{Origin: j.site.origins[g.Members[0]]}, {Origin: j.site.origins[g.Members[1]]}},
+			StatusCodes: g.StatusCodes,
+		}
+	}
+	return &trigger.Route{Targets: []trigger.Target{{Origin: j.site.origins[id]}}}
 }
 
 // failsOver tells whether the second member of a group is to be asked.
-func failsOver(g *distribution.OriginGroup, f *fetched, err error) bool {
+func failsOver(codes []int, f *fetched, err error) bool {
 	if err != nil {
 		_, ofOrigin := errors.AsType[*origin.Error](err)
 		return ofOrigin
 	}
-	return slices.Contains(g.StatusCodes, f.status)
+	return slices.Contains(codes, f.status)
 }
 
 var errNoOrigin = errors.New("the behaviour names no origin of the distribution")
 
 // askOne asks one origin: its shield, where it has one, or else itself, with its
 // functions before and after.
-func (j *job) askOne(ctx context.Context, o *distribution.Origin) (*fetched, error) {
+func (j *job) askOne(ctx context.Context, to trigger.Target) (*fetched, error) {
+	o := to.Origin
 	if o == nil {
 		return nil, &origin.Error{Detail: origin.OriginFailure, Err: errNoOrigin}
 	}
@@ -204,6 +218,9 @@ func (j *job) askOne(ctx context.Context, o *distribution.Origin) (*fetched, err
 	r := &origin.Request{
 		Origin: o, Secure: j.secure, Method: j.method, Path: j.path, Query: j.query, Host: j.host,
 		Header: j.header.Clone(), Body: j.body, Length: j.length, GRPC: j.grpc,
+	}
+	if to.Host != nil {
+		r.Host = *to.Host
 	}
 	var t *trigger.Exchange
 	if j.plan.Has(distribution.OriginRequest) || j.plan.Has(distribution.OriginResponse) {

@@ -179,6 +179,43 @@ func TestFunctionsRunWhenTheyShould(t *testing.T) {
 	}
 }
 
+func TestAFunctionSendsRequestsToAnotherOrigin(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/fails" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintf(w, "other as %s", r.Host)
+	}))
+	t.Cleanup(other.Close)
+	chosen := customOrigin("other", other.URL)
+	shop := "shop.example.net"
+	l := newLocation(t, echo, lambdas(scripted{
+		distribution.ViewerRequest: func(x *trigger.Exchange) error {
+			if x.Request.URI != "/main" {
+				x.Request.Route = &trigger.Route{Targets: []trigger.Target{{Origin: &chosen, Host: &shop}}}
+			}
+			if x.Request.URI == "/fails" {
+				main := x.Request.Route.Targets[0]
+				x.Request.Route = &trigger.Route{Targets: []trigger.Target{main, {Origin: &chosen}}, StatusCodes: []int{503}}
+			}
+			return nil
+		},
+	}))
+	if r := l.get("/other"); r.body != "other as shop.example.net" || r.cache() != "Miss" {
+		t.Errorf("%s: %q", r.cache(), r.body)
+	}
+	if r := l.get("/other"); r.cache() != "Hit" {
+		t.Errorf("again: %s", r.cache())
+	}
+	if r := l.get("/main"); strings.HasPrefix(r.body, "other") || r.StatusCode != 200 {
+		t.Errorf("%d: %q", r.StatusCode, r.body)
+	}
+	if r := l.get("/fails"); r.StatusCode != 503 {
+		t.Errorf("status %d of both targets", r.StatusCode)
+	}
+}
+
 func TestAFunctionThatFailsIsNotPassedBy(t *testing.T) {
 	l := newLocation(t, echo, lambdas(scripted{
 		distribution.OriginRequest: func(*trigger.Exchange) error {

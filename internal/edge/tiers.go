@@ -18,9 +18,10 @@ import (
 
 // tiered tells whether other locations may be asked for the answer: where it may
 // come from a cache. All else goes straight to the origin, as on CloudFront what is
-// dynamic bypasses regional edge caches.
+// dynamic bypasses regional edge caches; and so does what a function sends to an
+// origin of its own choice, of which other locations do not know.
 func (x *exchange) tiered() bool {
-	return x.s.options.Tiers != nil && x.plan.Caches(x.request.Method) && x.body == nil
+	return x.s.options.Tiers != nil && x.route == nil && x.plan.Caches(x.request.Method) && x.body == nil
 }
 
 // depth is how far a fetch for this request goes by itself: to the origin, or to

@@ -63,7 +63,7 @@ func Test(ctx context.Context, f distribution.Function, stores *keyvalue.Stores,
 	if err != nil {
 		return TestResult{Error: err.Error()}, nil
 	}
-	o, err := p.run(ctx, newMachine(p.flavour), &values{stores: stores, id: f.Store}, event, func() {})
+	o, err := p.run(ctx, newMachine(p.flavour), &values{stores: stores, id: f.Store}, &router{}, event, func() {})
 	if err != nil {
 		return TestResult{}, err
 	}
@@ -144,7 +144,8 @@ func (f *Functions) Run(ctx context.Context, d *distribution.Distribution, b *di
 	if err != nil {
 		return &trigger.Error{Class: trigger.FunctionExecution, Text: textExecution, Cause: err}
 	}
-	o, err := f.run(ctx, c, appendEvent(make([]byte, 0, 2048), d, e, x))
+	to := &router{event: e, distribution: d, behaviour: b, header: x.Request.Header}
+	o, err := f.run(ctx, c, to, appendEvent(make([]byte, 0, 2048), d, e, x))
 	if err != nil {
 		return err
 	}
@@ -156,13 +157,14 @@ func (f *Functions) Run(ctx context.Context, d *distribution.Distribution, b *di
 		f.log(c.name, d, x, append(o.logs, "ERROR Validation error: "+err.Error()))
 		return &trigger.Error{Class: trigger.FunctionValidation, Text: textInvalid + err.Error() + ".", Cause: fmt.Errorf("%s: %w", c.name, err)}
 	}
+	x.Request.Route = to.route
 	f.log(c.name, d, x, o.logs)
 	return nil
 }
 
 // run runs a function when there is a slot for it, which one that cannot be
 // interrupted keeps.
-func (f *Functions) run(ctx context.Context, c *compiled, event []byte) (outcome, error) {
+func (f *Functions) run(ctx context.Context, c *compiled, to *router, event []byte) (outcome, error) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -172,7 +174,7 @@ func (f *Functions) run(ctx context.Context, c *compiled, event []byte) (outcome
 	case <-ctx.Done():
 		return outcome{}, ctx.Err()
 	}
-	return c.run(ctx, f.machines.take(c.flavour), &values{stores: f.opts.Stores, id: c.store}, event, func() { <-f.slots })
+	return c.run(ctx, f.machines.take(c.flavour), &values{stores: f.opts.Stores, id: c.store}, to, event, func() { <-f.slots })
 }
 
 // program returns the current code of a function.

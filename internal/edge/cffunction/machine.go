@@ -104,8 +104,8 @@ type outcome struct {
 // run runs a function in a machine that is for this run alone: no state is kept
 // between runs. ended is called when it has really ended, which may be
 // after run returns. The error is ctx's, where that ends before.
-func (p *program) run(ctx context.Context, m *machine, values *values, event []byte, ended func()) (outcome, error) {
-	m.values = values
+func (p *program) run(ctx context.Context, m *machine, values *values, router *router, event []byte, ended func()) (outcome, error) {
+	m.values, m.router = values, router
 	done := make(chan outcome, 1)
 	go func() {
 		defer ended()
@@ -264,11 +264,12 @@ type native struct {
 	modern bool
 	module *goja.Object // buffer's
 	values *values      // of the key value store
+	router *router
 }
 
 func (n *native) object() goja.Value {
 	return n.vm.ToValue(map[string]any{
-		"memory": maxMemory, "log": n.log, "hash": n.hash, "buffer": n.buffer, "kvs": n.kvs, "unescape": unescape,
+		"memory": maxMemory, "log": n.log, "hash": n.hash, "buffer": n.buffer, "kvs": n.kvs, "origin": n.chooseOrigin, "unescape": unescape,
 		"fromBase64": n.fromBase64, "toBase64": n.toBase64,
 		"fromBytes": func(s string) string { return s }, "toBytes": n.toBytes,
 		"fromUTF8": n.fromUTF8, "toUTF8": func(s string) string { return byteString([]byte(s)) }, "bytesFrom": n.bytesFrom,

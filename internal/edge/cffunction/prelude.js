@@ -127,7 +127,7 @@
   const loaded = {};
   if (modern) {
     modules.buffer = () => native.buffer();
-    modules.cloudfront = () => ({ kvs: (id) => {
+    const kvs = (id) => {
       const store = native.kvs(id === undefined ? '' : String(id));
       return Object.freeze({
         async get(key, options) {
@@ -140,10 +140,23 @@
           throw new TypeError(`format "${options.format}" is not known`);
         },
         async exists(key) { return store.exists(String(key)); },
-        async count() { return store.meta().keyCount; },
-        async meta() { return store.meta(); },
+        async count() { return store.count; },
+        async meta() {
+          return { creationDateTime: store.created, lastUpdatedDateTime: store.updated, keyCount: store.count };
+        },
       });
-    } });
+    };
+    const choice = (o) => (typeof o === 'string' ? { originId: o } : o);
+    modules.cloudfront = () => Object.freeze({
+      kvs,
+      updateRequestOrigin(properties) { native.origin('update', JSON.stringify(properties)); },
+      selectRequestOriginById(originId, options) {
+        native.origin('select', JSON.stringify({ originId, originOverrides: options && options.originOverrides }));
+      },
+      createRequestOriginGroup(group) {
+        native.origin('group', JSON.stringify({ ...group, originIds: group.originIds.map(choice) }));
+      },
+    });
     Object.defineProperty(globalThis, 'Buffer', {
       configurable: true,
       get() { const { Buffer } = native.buffer(); define(globalThis, 'Buffer', Buffer); return Buffer; },

@@ -45,7 +45,7 @@ func (n *native) kvs(id string) goja.Value {
 		"get": func(key string) string {
 			value, ok := view.Get(key)
 			if !ok {
-				n.fail("Key not found: %s", key)
+				n.fail("KeyNotFound: %s", key)
 			}
 			return value
 		},
@@ -53,17 +53,7 @@ func (n *native) kvs(id string) goja.Value {
 			_, ok := view.Get(key)
 			return ok
 		},
-		"meta": func() goja.Value {
-			meta := n.vm.NewObject()
-			for name, value := range map[string]any{
-				"creationDateTime": iso(view.Head.Created), "lastUpdatedDateTime": iso(view.Head.Modified), "keyCount": view.Head.Count,
-			} {
-				if err := meta.Set(name, value); err != nil {
-					n.fail("%v", err)
-				}
-			}
-			return meta
-		},
+		"created": iso(view.Head.Created), "updated": iso(view.Head.Modified), "count": view.Head.Count,
 	})
 }
 

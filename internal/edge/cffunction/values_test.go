@@ -55,7 +55,7 @@ func TestFunctionsReadTheirKeyValueStore(t *testing.T) {
 		`(await kvs.count()) + ''`:                                              "2",
 		`JSON.stringify(await kvs.meta())`:                                      `{"creationDateTime":"2026-11-30T12:00:00.000Z","lastUpdatedDateTime":"2026-11-30T13:00:00.000Z","keyCount":2}`,
 		`(await cf.kvs('` + storeID + `').get('text'))`:                         "värde",
-		`await kvs.get('other').catch((e) => e.message)`:                        "Key not found: other",
+		`await kvs.get('other').catch((e) => e.message)`:                        "KeyNotFound: other",
 		`await kvs.get('text', {format: 'json'}).catch((e) => e.name)`:          "SyntaxError",
 		`await kvs.get('text', {format: 'xml'}).catch((e) => e.message)`:        `format "xml" is not known`,
 		`(await Promise.all([kvs.get('text'), kvs.get('object')])).length + ''`: "2",

@@ -37,6 +37,9 @@ type Request struct {
 	// only. A function that chooses another one replaces the pointer; what it
 	// points to is never changed.
 	Origin *distribution.Origin
+	// Route is where a CloudFront Function sends the request; nil: where the
+	// behaviour says.
+	Route *Route
 }
 
 // Body is a request's body as functions see it.

@@ -45,7 +45,7 @@ func usesFunction(c *api.DistributionConfig, arn string) bool {
 	})
 }
 
-func (s *Service) checkFunction(name string, c *api.FunctionConfig, code []byte) error {
+func (s *Service) checkFunction(c *api.FunctionConfig, code []byte) error {
 	if err := checkQuantities(c); err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (s *Service) checkFunction(name string, c *api.FunctionConfig, code []byte)
 	if len(*c.Comment) > 128 {
 		return api.NewInvalidArgument("The parameter Comment is too long: it has at most 128 characters.")
 	}
-	if err := s.checkStore(name, c); err != nil {
+	if err := s.checkStore(c); err != nil {
 		return err
 	}
 	if err := cffunction.Check(string(c.Runtime), string(code)); err != nil {
@@ -103,7 +103,7 @@ func (s *Service) describeFunction(f *functionRecord, stage api.FunctionStage) *
 func (s *Service) CreateFunction(ctx context.Context, in *api.CreateFunctionInput) (*api.CreateFunctionOutput, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	if err := s.checkFunction(*in.Name, in.FunctionConfig, in.FunctionCode); err != nil {
+	if err := s.checkFunction(in.FunctionConfig, in.FunctionCode); err != nil {
 		return nil, err
 	}
 	tags, err := addTags(nil, in.Tags)
@@ -164,7 +164,7 @@ func (s *Service) UpdateFunction(ctx context.Context, in *api.UpdateFunctionInpu
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkFunction(*in.Name, in.FunctionConfig, in.FunctionCode); err != nil {
+	if err := s.checkFunction(in.FunctionConfig, in.FunctionCode); err != nil {
 		return nil, err
 	}
 	r := f.Resource

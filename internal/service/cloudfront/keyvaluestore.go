@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -16,12 +15,10 @@ import (
 	"lapwing.dev/lapwing/internal/edge/keyvalue"
 )
 
-// Quotas of key value stores ("Quotas on key value stores", CloudFront developer
-// guide). Stores are in memory at every location.
-const (
-	maxKeyValueStores    = 50
-	maxFunctionsPerStore = 10
-)
+// maxKeyValueStores is how many there can be ("Quotas on key value stores",
+// CloudFront developer guide). A hundred functions can use the same one, which is
+// as many as there can be.
+const maxKeyValueStores = 200
 
 // keyValueStoreResource is a key value store; its id is its name. Its pairs, and
 // how far it is, are among the records of edge locations, by Store.
@@ -254,7 +251,7 @@ func (f *functionResource) usesStore(arn string) bool {
 }
 
 // checkStore checks a function's association with a key value store.
-func (s *Service) checkStore(name string, c *api.FunctionConfig) error {
+func (s *Service) checkStore(c *api.FunctionConfig) error {
 	arn := storeOf(c)
 	if arn == "" {
 		return nil
@@ -267,10 +264,6 @@ func (s *Service) checkStore(name string, c *api.FunctionConfig) error {
 	}
 	if _, ok := s.keyValueStores.first(func(r *keyValueStoreRecord) bool { return s.keyValueStoreARN(r.Resource.Store) == arn }); !ok {
 		return api.NewEntityNotFound("The specified key value store does not exist: %s", arn)
-	}
-	others := slices.DeleteFunc(s.functions.all(), func(f functionRecord) bool { return f.ID == name || !f.Resource.usesStore(arn) })
-	if len(others) >= maxFunctionsPerStore {
-		return api.NewInvalidArgument("A key value store can be associated with at most %d functions.", maxFunctionsPerStore)
 	}
 	return nil
 }
