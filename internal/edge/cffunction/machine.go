@@ -32,9 +32,13 @@ const (
 )
 
 const (
-	// maxMemory is what one call of a function may allocate, in bytes: the memory
-	// that a function has on AWS.
+	// maxMemory is what one step of a function may allocate, in bytes: the memory
+	// that a function has on AWS. A step is what cannot be interrupted: a
+	// concatenation, or one call of what the language comes with.
 	maxMemory = 2 << 20
+	// maxTotal is what all steps of a run may that allocate strings or arrays of
+	// any length, in bytes, whether or not they are still there.
+	maxTotal = 16 << 20
 	// maxLog is how much a function may log, in bytes; the rest is cut
 	// ("Restrictions on CloudFront Functions", logs).
 	maxLog = 10 << 10
@@ -89,7 +93,7 @@ func compile(runtime, code string) (*program, error) {
 		code = imports.ReplaceAllString(code, "const $1 = require('$2');")
 	}
 	var err error
-	p.main, err = goja.Compile("function.js", code, true)
+	p.main, err = compileCounted("function.js", code)
 	return p, err
 }
 
@@ -163,12 +167,15 @@ func newMachine(f flavour) *machine {
 	vm.SetTimeSource(func() time.Time { return m.now })
 	json := vm.Get("JSON").ToObject(vm)
 	m.parse, _ = goja.AssertFunction(json.Get("parse"))
-	m.stringify, _ = goja.AssertFunction(json.Get("stringify"))
 	v, err := vm.RunProgram(prelude)
 	if err == nil {
 		install, _ := goja.AssertFunction(v)
-		_, err = install(goja.Undefined(), m.object(), vm.ToValue(f.modern), vm.ToValue(f.arrays))
+		var count goja.Value
+		if count, err = install(goja.Undefined(), m.object(), vm.ToValue(f.modern), vm.ToValue(f.arrays)); err == nil {
+			err = vm.GlobalObject().DefineDataProperty(grown, count, goja.FLAG_FALSE, goja.FLAG_FALSE, goja.FLAG_FALSE)
+		}
 	}
+	m.stringify, _ = goja.AssertFunction(json.Get("stringify")) // which counts
 	if err != nil {
 		panic(fmt.Sprintf("cffunction: prelude: %v", err)) // it is ours
 	}
@@ -269,7 +276,7 @@ type native struct {
 
 func (n *native) object() goja.Value {
 	return n.vm.ToValue(map[string]any{
-		"memory": maxMemory, "log": n.log, "hash": n.hash, "buffer": n.buffer, "kvs": n.kvs, "origin": n.chooseOrigin, "unescape": unescape,
+		"memory": maxMemory, "total": maxTotal, "log": n.log, "hash": n.hash, "buffer": n.buffer, "kvs": n.kvs, "origin": n.chooseOrigin, "unescape": unescape,
 		"fromBase64": n.fromBase64, "toBase64": n.toBase64,
 		"fromBytes": func(s string) string { return s }, "toBytes": n.toBytes,
 		"fromUTF8": n.fromUTF8, "toUTF8": func(s string) string { return byteString([]byte(s)) }, "bytesFrom": n.bytesFrom,
