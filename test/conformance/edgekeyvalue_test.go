@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -129,4 +131,54 @@ func TestACloudFrontFunctionReadsItsKeyValueStore(t *testing.T) {
 	if _, ok := errors.AsType[*cdn.CannotDeleteEntityWhileInUse](err); !ok {
 		t.Errorf("a store in use was deleted: %v", err)
 	}
+}
+
+func TestACloudFrontFunctionIsDeployedWithItsKeyValueStore(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	deploy := func(answer string) *example {
+		t.Helper()
+		template := filepath.Join(dir, "template.yaml")
+		if err := os.WriteFile(template, fmt.Appendf(nil, `
+Resources:
+  Values: {Type: AWS::CloudFront::KeyValueStore, Properties: {Name: deployed-values, Comment: %[1]s}}
+  Answers:
+    Type: AWS::CloudFront::Function
+    Properties:
+      Name: deployed-function
+      AutoPublish: true
+      FunctionCode: |
+        import cf from 'cloudfront';
+        async function handler(event) {
+          return { statusCode: 200, body: '%[1]s ' + await cf.kvs().count() };
+        }
+      FunctionConfig:
+        Runtime: cloudfront-js-2.0
+        Comment: ""
+        KeyValueStoreAssociations: [{KeyValueStoreARN: !GetAtt Values.Arn}]
+  Site:
+    Type: AWS::CloudFront::Distribution
+    Properties:
+      DistributionConfig:
+        Enabled: true
+        Origins: [{Id: o, DomainName: localhost, CustomOriginConfig: {OriginProtocolPolicy: http-only}}]
+        DefaultCacheBehavior:
+          TargetOriginId: o
+          ViewerProtocolPolicy: allow-all
+          CachePolicyId: %[2]s
+          FunctionAssociations: [{EventType: viewer-request, FunctionARN: !GetAtt Answers.FunctionARN}]
+Outputs:
+  DomainName: {Value: !GetAtt Site.DomainName}
+`, answer, cachingOptimized), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := server.Run("deploy", "--name", "edge-values", template)
+		m := domainOutput.FindSubmatch(out)
+		if err != nil || m == nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return &example{t, server, string(m[1])}
+	}
+	deploy("first").want("/", 200, "FunctionGeneratedResponse", "first 0")
+	deploy("second").want("/", 200, "FunctionGeneratedResponse", "second 0")
 }

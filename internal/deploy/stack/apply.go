@@ -272,7 +272,8 @@ func (s *State) Adopt(id, typ, physicalID string, properties map[string]any, att
 // isMissing tells of an answer that a resource is not there.
 func isMissing(err error) bool {
 	switch code(err) {
-	case "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "ProvisionedConcurrencyConfigNotFoundException", "RepositoryNotFoundException":
+	case "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "ProvisionedConcurrencyConfigNotFoundException", "RepositoryNotFoundException",
+		"NoSuchFunctionExists", "EntityNotFound":
 		return true
 	}
 	return false
@@ -281,7 +282,8 @@ func isMissing(err error) bool {
 // isConflict tells of an answer that a resource is there already.
 func isConflict(err error) bool {
 	switch code(err) {
-	case "ResourceConflictException", "EntityAlreadyExists", "BucketAlreadyOwnedByYou", "ResourceAlreadyExistsException", "RepositoryAlreadyExistsException":
+	case "ResourceConflictException", "EntityAlreadyExists", "BucketAlreadyOwnedByYou", "ResourceAlreadyExistsException", "RepositoryAlreadyExistsException",
+		"FunctionAlreadyExists":
 		return true
 	}
 	return false

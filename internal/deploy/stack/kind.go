@@ -114,7 +114,7 @@ var kinds map[string]kind
 
 func init() {
 	kinds = map[string]kind{}
-	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, cdnKinds} {
+	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, cdnKinds, edgeFunctionKinds} {
 		maps.Copy(kinds, some)
 	}
 }
