@@ -4,11 +4,15 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
+	"lapwing.dev/lapwing/internal/edge/clienthello"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
+	"lapwing.dev/lapwing/internal/edge/http1"
+	"lapwing.dev/lapwing/internal/edge/http2"
 	"lapwing.dev/lapwing/internal/edge/policy"
 	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/edge/trigger"
@@ -255,8 +259,26 @@ func (x *exchange) ownHeaders() {
 		return
 	}
 	x.request.Header = x.request.Header.Clone() // the viewer's is logged
-	v := &geo.Viewer{Request: x.r, Client: x.client, Place: x.where()}
+	v := &geo.Viewer{Request: x.r, Client: x.client, Place: x.where(), Names: func() []string { return fieldNames(x.r) }, Hello: clienthello.From(x.r)}
 	x.plan.SetMade(x.request.Header, v.Header)
+}
+
+// fieldNames are the names of a request's header fields, in the order in which they
+// came; nil where that is not known, as by HTTP/3. By HTTP/2 the host has a field of
+// another kind, and is named first.
+func fieldNames(r *http.Request) []string {
+	if h := http1.HeadOf(r); h != nil {
+		names := make([]string, len(h.Fields))
+		for i := range h.Fields {
+			names[i] = string(h.Fields[i].Name)
+		}
+		return names
+	}
+	names := http2.NamesOf(r)
+	if names == nil || slices.Contains(names, "host") {
+		return names
+	}
+	return append([]string{"host"}, names...)
 }
 
 // dropSpoofed keeps from the viewer-request function what only CloudFront may say

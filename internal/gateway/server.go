@@ -92,7 +92,7 @@ func (s *Server) Serve(l net.Listener, tlsConfig *tls.Config) error {
 		return l.Close()
 	}
 	defer s.serving.Done()
-	serve := s.http1.ServeConn
+	serve := func(c net.Conn) { s.http1.ServeConn(context.Background(), c) }
 	if tlsConfig != nil {
 		tlsConfig = tlsConfig.Clone()
 		tlsConfig.NextProtos = []string{"h2", "http/1.1"}
@@ -129,7 +129,7 @@ func (s *Server) serveTLS(c *tls.Conn) {
 	case c.ConnectionState().NegotiatedProtocol == "h2":
 		s.streams.give(c)
 	default:
-		s.http1.ServeConn(c)
+		s.http1.ServeConn(context.Background(), c)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"lapwing.dev/lapwing/internal/edge/clienthello"
 )
 
 // Viewer is who sends a request.
@@ -14,7 +16,16 @@ type Viewer struct {
 	Request *http.Request
 	Client  netip.AddrPort
 	Place   *Place
+	// Names returns the names of the request's header fields in the order in which they
+	// came; nil: it is not known.
+	Names func() []string
+	// Hello is how the viewer began its TLS handshake; nil: it is not known.
+	Hello *clienthello.Hello
 }
+
+// maxOrder bounds the header that tells the order of headers, in bytes ("Header
+// order").
+const maxOrder = 7680
 
 // Header returns the value of a header that CloudFront makes, by its canonical
 // name ("Cloudfront-Viewer-Country"), and nothing where it is not known ("Adding
@@ -37,6 +48,18 @@ func (v *Viewer) Header(name string) string {
 		return v.Client.Addr().String() + ":" + strconv.Itoa(int(v.Client.Port()))
 	case "Cloudfront-Viewer-Tls":
 		return viewerTLS(v.Request.TLS)
+	case "Cloudfront-Viewer-Ja3-Fingerprint":
+		if v.Hello != nil {
+			return v.Hello.JA3()
+		}
+		return ""
+	case "Cloudfront-Viewer-Ja4-Fingerprint":
+		if v.Hello != nil {
+			return v.Hello.JA4()
+		}
+		return ""
+	case "Cloudfront-Viewer-Header-Order":
+		return v.order()
 	case "Cloudfront-Viewer-Header-Count":
 		n := 1 // Host
 		for _, values := range v.Request.Header {
@@ -45,6 +68,24 @@ func (v *Viewer) Header(name string) string {
 		return strconv.Itoa(n)
 	}
 	return v.place(strings.TrimPrefix(name, "Cloudfront-Viewer-"))
+}
+
+// order is the names of the request's header fields, with colons between them.
+func (v *Viewer) order() string {
+	if v.Names == nil {
+		return ""
+	}
+	var b strings.Builder
+	for i, name := range v.Names() {
+		if b.Len()+1+len(name) > maxOrder {
+			break
+		}
+		if i > 0 {
+			b.WriteByte(':')
+		}
+		b.WriteString(name)
+	}
+	return b.String()
 }
 
 func httpVersion(r *http.Request) string {

@@ -34,6 +34,7 @@ const (
 // Conn is a connection of a viewer.
 type Conn struct {
 	s    *Server
+	ctx  context.Context // that requests' descend from
 	nc   net.Conn
 	raw  syscall.RawConn // of a connection in clear text; nil: there is none
 	tls  *tls.ConnectionState
@@ -64,8 +65,8 @@ const (
 	ending
 )
 
-func newConn(s *Server, nc net.Conn) *Conn {
-	c := &Conn{s: s, nc: nc, tls: tlsState(nc), buf: make([]byte, firstBuffer)}
+func newConn(ctx context.Context, s *Server, nc net.Conn) *Conn {
+	c := &Conn{s: s, ctx: context.WithoutCancel(ctx), nc: nc, tls: tlsState(nc), buf: make([]byte, firstBuffer)}
 	if sc, ok := nc.(syscall.Conn); ok && c.tls == nil {
 		if raw, err := sc.SyscallConn(); err == nil {
 			c.raw = raw

@@ -69,7 +69,7 @@ func (s script) RemoteAddr() net.Addr             { return nil }
 // ours reads a request with its body, and tells whether it is accepted.
 func ours(in []byte) (r *http.Request, content, rest []byte, ok bool) {
 	reader := bytes.NewReader(in)
-	c := newConn(&Server{}, script{r: reader})
+	c := newConn(context.Background(), &Server{}, script{r: reader})
 	raw, err := c.readHead()
 	if err != nil || c.head.parse(raw) != nil || !c.head.own(raw) {
 		return nil, nil, nil, false

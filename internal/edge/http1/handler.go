@@ -16,7 +16,7 @@ func (c *Conn) serveHandler() bool {
 	h := new(Head)
 	*h = c.head
 	c.head.Fields = nil
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(c.ctx)
 	watch := &watcher{Context: ctx, c: c, head: h, cancel: cancel}
 	defer cancel(context.Canceled)
 	req, refused := c.request(h, watch)

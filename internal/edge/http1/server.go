@@ -133,13 +133,14 @@ func (s *Server) Serve(l net.Listener) error {
 			return err
 		}
 		delay = time.Millisecond
-		go s.ServeConn(nc)
+		go s.ServeConn(context.Background(), nc)
 	}
 }
 
 // ServeConn serves a connection until its end. A *tls.Conn has made its handshake.
-func (s *Server) ServeConn(nc net.Conn) {
-	c := newConn(s, nc)
+// The contexts of requests have the values of ctx.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
+	c := newConn(ctx, s, nc)
 	if !s.conns.Add(c, s.MaxConns) {
 		nc.Close()
 		return

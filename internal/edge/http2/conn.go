@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -31,6 +32,7 @@ const (
 // conn is a connection of a viewer.
 type conn struct {
 	s      *Server
+	ctx    context.Context // that requests' descend from
 	limits limits
 	nc     net.Conn // frames are written to it: TLS, or the link
 	link   *Link
@@ -78,9 +80,9 @@ type block struct {
 	self   bool // it depends on itself
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 	c := &conn{
-		s: s, limits: s.limits(), buf: make([]byte, firstBuffer), streams: map[uint32]*stream{},
+		s: s, ctx: context.WithoutCancel(ctx), limits: s.limits(), buf: make([]byte, firstBuffer), streams: map[uint32]*stream{},
 		window: firstWindow, initial: firstWindow, receive: flow{left: connWindow, full: connWindow},
 	}
 	c.link, c.nc, c.tls = linkOf(nc)

@@ -2,6 +2,7 @@ package http2
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -82,7 +83,7 @@ func FuzzConnection(f *testing.F) {
 			_, _ = w.Write(body)
 			w.Header().Set(http.TrailerPrefix+"X", "y")
 		})}
-		s.ServeConn(conn)
+		s.ServeConn(context.Background(), conn)
 		fr := xhttp2.NewFramer(nil, &conn.out)
 		fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 		for {

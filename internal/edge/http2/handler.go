@@ -11,7 +11,7 @@ import (
 // begin has the handler answer a request, in a goroutine that ends with it: its
 // context ends with the stream.
 func (c *conn) begin(b block, r *http.Request) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancelCause(context.WithValue(c.ctx, namesKey{}, c.head.names()))
 	r = r.WithContext(ctx)
 	r.RemoteAddr, r.TLS = c.addr, c.tls
 	c.mu.Lock()

@@ -208,6 +208,24 @@ func (h *Head) request() (*http.Request, *refusal) {
 	return r, nil
 }
 
+// names returns the names of the fields, in their order.
+func (h *Head) names() []string {
+	names := make([]string, len(h.Fields))
+	for i, f := range h.Fields {
+		names[i] = f.Name
+	}
+	return names
+}
+
+type namesKey struct{}
+
+// NamesOf returns the names of the header fields of a request of this server, in the
+// order in which they came, without those of pseudo-header fields; nil of others.
+func NamesOf(r *http.Request) []string {
+	names, _ := r.Context().Value(namesKey{}).([]string)
+	return names
+}
+
 // canonical returns a name as http.Header has it.
 func canonical(name string) string { return http.CanonicalHeaderKey(name) }
 

@@ -46,7 +46,7 @@ func start(t testing.TB, s *Server) string {
 			serving.Go(func() {
 				c := tls.Server(NewLink(raw), config)
 				if c.HandshakeContext(context.Background()) == nil {
-					s.ServeConn(c)
+					s.ServeConn(t.Context(), c)
 				}
 				_ = c.Close()
 			})

@@ -105,9 +105,9 @@ func (s *Server) limits() limits {
 }
 
 // ServeConn serves a connection until its end. A *tls.Conn has made its handshake,
-// and best has a Link below it.
-func (s *Server) ServeConn(nc net.Conn) {
-	c := newConn(s, nc)
+// and best has a Link below it. The contexts of requests have the values of ctx.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
+	c := newConn(ctx, s, nc)
 	if !s.conns.Add(c, 0) {
 		_ = nc.Close()
 		return

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 
+	"lapwing.dev/lapwing/internal/edge/clienthello"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/state"
 )
@@ -109,6 +110,17 @@ func (c *Certificates) apply(change state.Change[distribution.CertificateRecord]
 // TLS returns the configuration of listeners for HTTP/1.1 and HTTP/2.
 func (c *Certificates) TLS() *tls.Config {
 	return &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) { return c.config(h, false) }}
+}
+
+// connection is the same for one connection. After its handshake values returns a context
+// that knows how the viewer began that.
+func (c *Certificates) connection() (config *tls.Config, values func() context.Context) {
+	var hello *clienthello.Hello
+	config = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+		hello = clienthello.Of(h)
+		return c.config(h, false)
+	}}
+	return config, func() context.Context { return clienthello.NewContext(context.Background(), hello) }
 }
 
 // errNoHTTP3 is a distribution that viewers do not reach by HTTP/3.

@@ -120,8 +120,8 @@ func (s *Server) isClosed() bool {
 // serveTLS makes handshakes, and has each connection served by the protocol that
 // came of it.
 func (s *Server) serveTLS(l net.Listener) error {
-	config := s.options.Certificates.TLS()
 	return s.accept(l, func(raw net.Conn) {
+		config, values := s.options.Certificates.connection()
 		defer s.secure.Add(-1)
 		if s.secure.Add(1) > maxConnections {
 			_ = raw.Close()
@@ -137,9 +137,9 @@ func (s *Server) serveTLS(l net.Listener) error {
 			return
 		}
 		if c.ConnectionState().NegotiatedProtocol == "h2" {
-			s.http2.ServeConn(c)
+			s.http2.ServeConn(values(), c)
 		} else {
-			s.http1.ServeConn(c)
+			s.http1.ServeConn(values(), c)
 		}
 	})
 }
