@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strings"
 
 	acmapi "lapwing.dev/lapwing/internal/aws/acm"
 	cloudfrontapi "lapwing.dev/lapwing/internal/aws/cloudfront"
@@ -16,8 +17,20 @@ import (
 // and the edge location must be there.
 func (s *server) openCDN(ctx context.Context, buckets cloudfront.Buckets) error {
 	account := s.credentials.AccountID()
+	issuer, err := s.openACME()
+	if err != nil {
+		return err
+	}
+	if s.names, err = s.loadDNS(); err != nil {
+		return err
+	}
+	zone := ""
+	if s.names != nil {
+		zone = strings.TrimSuffix(s.names.Zones[0], ".")
+	}
 	certificates, err := acm.New(ctx, acm.Options{
-		Store: s.store, Records: s.edge.records, AccountID: account, Region: s.opts.region, Local: s.edge.authority.Issuer(), Logger: s.log,
+		Store: s.store, Records: s.edge.records, AccountID: account, Region: s.opts.region, Logger: s.log,
+		Local: s.edge.authority.Issuer(), ACME: issuer, Zone: zone, Locations: s.locations.Load(),
 	})
 	if err != nil {
 		return err

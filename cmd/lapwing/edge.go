@@ -157,7 +157,7 @@ func (s *server) openEdge(ctx context.Context) (err error) {
 		return err
 	}
 	s.onClose(func(context.Context) error { return places.Close() })
-	roots, err := originRoots(o.originCA)
+	roots, err := authorities("--origin-ca", o.originCA)
 	if err != nil {
 		return err
 	}
@@ -216,8 +216,9 @@ func altSvc(https string) string {
 	return fmt.Sprintf(`h3=":%s"; ma=86400`, port)
 }
 
-// originRoots are the authorities that origins may be certified by.
-func originRoots(file string) (*x509.CertPool, error) {
+// authorities are those of the system and of a file that a flag names; nil: the
+// system's alone.
+func authorities(flag, file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -227,10 +228,10 @@ func originRoots(file string) (*x509.CertPool, error) {
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("--origin-ca: %w", err)
+		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("--origin-ca: %s holds no certificates in PEM form", file)
+		return nil, fmt.Errorf("%s: %s holds no certificates in PEM form", flag, file)
 	}
 	return pool, nil
 }

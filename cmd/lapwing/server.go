@@ -25,6 +25,7 @@ import (
 	stsapi "lapwing.dev/lapwing/internal/aws/sts"
 	"lapwing.dev/lapwing/internal/cluster"
 	"lapwing.dev/lapwing/internal/credentials"
+	"lapwing.dev/lapwing/internal/edge/dns"
 	"lapwing.dev/lapwing/internal/edge/location"
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/functionurl"
@@ -104,6 +105,7 @@ type server struct {
 	functions   *lambda.Service
 	services    []*aws.Service
 	edge        *edgeNode
+	names       *dns.Config // of the DNS server for viewers; nil: there is none
 
 	edgeHTTP, edgeHTTPS net.Listener   // nil: none
 	edgeQUIC            net.PacketConn // nil: none

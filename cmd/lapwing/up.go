@@ -36,6 +36,7 @@ type upOptions struct {
 	snapshotAge time.Duration
 	edge        edgeOptions
 	locations   locationOptions
+	acme        acmeOptions
 	node        nodeOptions
 	tiers       tierOptions
 }
@@ -78,6 +79,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.DurationVar(&o.snapshotAge, "snapshot-age", snapshot.DefaultTTL, "`TIME` after which a snapshot is made anew")
 	o.edge.flags(f)
 	o.locations.flags(f)
+	o.acme.flags(f)
 	o.node.flags(f)
 	o.tiers.flags(f)
 	f.BoolVar(&o.debug, "debug", false, "log more, among it every request")
@@ -109,7 +111,7 @@ func (o *upOptions) check() error {
 	if o.idle <= 0 {
 		return usageError{fmt.Errorf("--idle-timeout %v: want more than 0", o.idle)}
 	}
-	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.node.check(o), o.tiers.check(o), o.checkSnapshots()); err != nil {
+	if err := errors.Join(o.edge.check(o.listen), o.locations.check(), o.node.check(o), o.tiers.check(o), o.acme.check(o), o.checkSnapshots()); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {

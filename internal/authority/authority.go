@@ -105,19 +105,12 @@ func (a *Authority) make(name string) error {
 		return err
 	}
 	t.IsCA, t.MaxPathLenZero, t.KeyUsage = true, true, x509.KeyUsageCertSign
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := makeKey(filepath.Join(a.dir, keyFile))
 	if err != nil {
 		return err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	if err := writePEM(filepath.Join(a.dir, keyFile), "PRIVATE KEY", keyDER, 0o600); err != nil {
 		return err
 	}
 	return writePEM(a.File(), "CERTIFICATE", der, 0o644)
@@ -134,21 +127,57 @@ func (a *Authority) load() error {
 	if time.Now().After(a.cert.NotAfter) {
 		return fmt.Errorf("%s has expired; remove it to have a new one made, and let clients trust that", a.File())
 	}
-	der, err := readPEM(filepath.Join(a.dir, keyFile), "PRIVATE KEY")
+	key, err := readKey(filepath.Join(a.dir, keyFile))
 	if err != nil {
 		// Not wrapped: a lost key must not have a new authority made.
 		return fmt.Errorf("the key of %s: %v; remove that to have a new one made, and let clients trust that", a.File(), err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(der)
-	if err != nil {
-		return fmt.Errorf("%s: %w", keyFile, err)
-	}
-	signer, ok := key.(*ecdsa.PrivateKey)
-	if !ok || !signer.PublicKey.Equal(a.cert.PublicKey) {
+	if !key.PublicKey.Equal(a.cert.PublicKey) {
 		return fmt.Errorf("%s is not the key of %s", keyFile, certFile)
 	}
-	a.key = signer
+	a.key = key
 	return nil
+}
+
+// Key reads the ECDSA key in a file in PEM form, and makes one if there is none. The
+// file is its owner's alone.
+func Key(path string) (*ecdsa.PrivateKey, error) {
+	key, err := readKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeKey(path)
+	}
+	return key, err
+}
+
+func readKey(path string) (*ecdsa.PrivateKey, error) {
+	der, err := readPEM(path, "PRIVATE KEY")
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	known, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("%s holds no ECDSA key", path)
+	}
+	return known, nil
+}
+
+func makeKey(path string) (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	return key, writePEM(path, "PRIVATE KEY", der, 0o600)
 }
 
 func readPEM(path, kind string) ([]byte, error) {

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lapwing.dev/lapwing/internal/acme"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/policy"
 	"lapwing.dev/lapwing/internal/edge/signed"
@@ -157,6 +158,11 @@ type follower struct {
 	begins  distribution.Revisions // what is being applied, or has been
 	changed chan struct{}          // closed when applied changes, if anybody waits
 	watches sync.WaitGroup
+
+	// What authorities that certify names want to see, by token, and the tokens of
+	// each certificate, which mu guards.
+	answers sync.Map // of string
+	tokens  map[string][]string
 }
 
 // Applied returns how far the server is with the records that it serves.
@@ -201,9 +207,11 @@ func (f *follower) await(ctx context.Context, patience time.Duration, distributi
 // start loads what is there and watches the collections until ctx ends.
 func (f *follower) start(ctx context.Context) {
 	r := f.s.options.Records
+	f.tokens = map[string][]string{}
 	f.table.Store(newTable(map[string]*site{}))
 	follow(ctx, f, r.Distributions, &f.begins.Distributions, &f.applied.Distributions, f.distribution)
 	follow(ctx, f, r.Invalidations, &f.begins.Invalidations, &f.applied.Invalidations, f.invalidation)
+	follow(ctx, f, r.Challenges, &f.begins.Challenges, &f.applied.Challenges, f.challenge)
 }
 
 // follow applies the changes of one collection, in order. What is there now is
@@ -262,6 +270,36 @@ func (f *follower) invalidation(c state.Change[distribution.Invalidation]) {
 	if err := f.s.cache.Invalidate(inv); err != nil {
 		f.s.log.Error("an invalidation could not be applied", "distribution", inv.Distribution, "invalidation", inv.ID, "error", err)
 	}
+}
+
+// challenge has the answers to an authority's challenges given, or given no more.
+func (f *follower) challenge(c state.Change[distribution.Challenge]) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, token := range f.tokens[c.Key] {
+		f.answers.Delete(token)
+	}
+	delete(f.tokens, c.Key)
+	if c.Deleted {
+		return
+	}
+	for token, content := range c.Value.HTTP {
+		f.answers.Store(token, content)
+		f.tokens[c.Key] = append(f.tokens[c.Key], token)
+	}
+}
+
+// answer returns what an authority wants to see at a path; false: none asks for it.
+func (f *follower) answer(path string) (string, bool) {
+	token, ok := strings.CutPrefix(path, acme.WellKnown)
+	if !ok {
+		return "", false
+	}
+	content, ok := f.answers.Load(token)
+	if !ok {
+		return "", false
+	}
+	return content.(string), true
 }
 
 func (f *follower) rootObject(id string) string {

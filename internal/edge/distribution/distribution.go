@@ -251,6 +251,18 @@ type CertificateRecord struct {
 	Chain, Key string
 }
 
+// Challenge is what edge locations, and DNS, answer to an authority that makes sure
+// that the names of a certificate lead here.
+type Challenge struct {
+	Format int
+	ARN    string // of the certificate
+	// HTTP are the contents of /.well-known/acme-challenge/TOKEN, of whatever host, by
+	// token.
+	HTTP map[string]string
+	// TXT are the values of TXT records by name, in lower case and without a final dot.
+	TXT map[string][]string
+}
+
 // Function is a CloudFront Function in its LIVE stage.
 type Function struct {
 	Format  int

@@ -18,6 +18,7 @@ type Records struct {
 	Invalidations *state.Collection[Invalidation]
 	RealtimeLogs  *state.Collection[RealtimeLog]
 	KeyValues     *state.Collection[KeyValues]
+	Challenges    *state.Collection[Challenge]
 }
 
 // Open opens the collections of a store, once.
@@ -31,6 +32,7 @@ func Open(ctx context.Context, s *state.Store) (*Records, error) {
 		collect(ctx, s, "edge-invalidations", &r.Invalidations),
 		collect(ctx, s, "edge-realtime-logs", &r.RealtimeLogs),
 		collect(ctx, s, "edge-key-values", &r.KeyValues),
+		collect(ctx, s, "edge-challenges", &r.Challenges),
 	} {
 		if err != nil {
 			return nil, err
@@ -50,5 +52,5 @@ func collect[T any](ctx context.Context, s *state.Store, name string, c **state.
 // applied every change up to and including that one. A collection that was never
 // written is at 0.
 type Revisions struct {
-	Distributions, Certificates, Functions, Replicas, Invalidations, RealtimeLogs, KeyValues uint64
+	Distributions, Certificates, Functions, Replicas, Invalidations, RealtimeLogs, KeyValues, Challenges uint64
 }

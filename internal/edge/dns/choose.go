@@ -13,10 +13,11 @@ type chooser struct {
 	lengths []int    // of the prefixes of subnets, the longest first
 	names   []string // of locations, in order
 	healthy func(location string) bool
+	region  func(location string) string
 }
 
-func newChooser(c *Config, healthy func(string) bool) *chooser {
-	ch := &chooser{config: c, healthy: healthy}
+func newChooser(c *Config, healthy func(string) bool, region func(string) string) *chooser {
+	ch := &chooser{config: c, healthy: healthy, region: region}
 	for p := range c.Subnets {
 		if !slices.Contains(ch.lengths, p.Bits()) {
 			ch.lengths = append(ch.lengths, p.Bits())
@@ -32,21 +33,30 @@ func newChooser(c *Config, healthy func(string) bool) *chooser {
 }
 
 // choose returns the location for viewers of a network that has an address of the
-// family that is asked for, and how many bits of the network it depended on. ok is
-// false where no location has such an address.
-func (c *chooser) choose(viewers netip.Prefix, v6 bool) (name string, bits int, ok bool) {
+// family that is asked for, and how many bits of the network it depended on: the
+// nearest that is well and in the price class, or else the nearest that is well,
+// since a class is to save costs and not to turn viewers away. ok is false where no
+// location has such an address.
+func (c *chooser) choose(viewers netip.Prefix, class string, v6 bool) (name string, bits int, ok bool) {
 	able := func(name string) bool { return len(c.config.Locations[name].of(v6)) > 0 }
 	order, bits := c.order(viewers)
 	order = slices.DeleteFunc(order, func(name string) bool { return !able(name) })
-	for _, name := range order {
-		if c.healthy(name) {
-			return name, bits, true
-		}
-	}
+	slices.SortStableFunc(order, func(a, b string) int { return c.rank(a, class) - c.rank(b, class) })
 	if len(order) == 0 {
 		return "", bits, false
 	}
-	return order[0], bits, true // none is known to be well: one may be
+	return order[0], bits, true // where none is known to be well, one may be
+}
+
+// rank puts locations that are well first, and those of a price class before others.
+func (c *chooser) rank(name, class string) (rank int) {
+	if !c.healthy(name) {
+		rank += 2
+	}
+	if !covered(class, c.region(name)) {
+		rank++
+	}
+	return rank
 }
 
 // order returns the locations for viewers of a network, the best first.

@@ -1,6 +1,6 @@
 // Package dns brings viewers to an edge location near them: a small authoritative
 // server that answers for the names of distributions with the addresses of a
-// location.
+// location. It also answers to certificate authorities that ask it for proof.
 //
 // Where a viewer is, its resolver says by the client subnet (RFC 7871), or else is
 // said by the resolver's own address. The operator's Config tells which locations
@@ -42,9 +42,14 @@ const (
 type Options struct {
 	Config        *Config
 	Distributions *state.Collection[distribution.Distribution]
+	// Challenges are the TXT records that authorities look for.
+	Challenges *state.Collection[distribution.Challenge]
 	// Healthy tells whether a location is well, as far as is known.
 	Healthy func(location string) bool
-	Logger  *slog.Logger
+	// Region is the AWS Region of a location, by which price classes go; empty: not
+	// known.
+	Region func(location string) string
+	Logger *slog.Logger
 }
 
 // Server is an authoritative DNS server for the names of distributions.
@@ -54,7 +59,9 @@ type Server struct {
 }
 
 // New returns a Server.
-func New(o Options) *Server { return &Server{opts: o, chooser: newChooser(o.Config, o.Healthy)} }
+func New(o Options) *Server {
+	return &Server{opts: o, chooser: newChooser(o.Config, o.Healthy, o.Region)}
+}
 
 // Serve answers at UDP and TCP sockets until ctx ends.
 func (s *Server) Serve(ctx context.Context, udp net.PacketConn, tcp net.Listener) error {
@@ -147,10 +154,11 @@ func (s *Server) answer(q *dns.Msg, resolver netip.Addr) *dns.Msg {
 	switch d, known := s.find(name, zone); {
 	case name == zone:
 		m.Answer = s.apex(zone, question.Qtype)
+	case (!known || question.Qtype == dns.TypeTXT) && s.proof(question, m):
 	case !known:
 		m.Rcode = dns.RcodeNameError
 	case question.Qtype == dns.TypeA || question.Qtype == dns.TypeAAAA && d.IPv6:
-		m.Answer, bits = s.addresses(question, viewers)
+		m.Answer, bits = s.addresses(question, viewers, d.PriceClass)
 	case question.Qtype == dns.TypeANY: // RFC 8482
 		m.Answer = []dns.RR{&dns.HINFO{Hdr: s.header(question.Name, dns.TypeHINFO), Cpu: "RFC8482"}}
 	}
@@ -202,10 +210,38 @@ func (s *Server) find(name, zone string) (d distribution.Distribution, ok bool) 
 	return d, ok
 }
 
-// addresses returns those of the location for viewers, and how many bits of their
-// network that depends on.
-func (s *Server) addresses(q dns.Question, viewers netip.Prefix) (rrs []dns.RR, bits int) {
-	location, bits, ok := s.chooser.choose(viewers, q.Qtype == dns.TypeAAAA)
+// proof answers a question for what a certificate authority looks for, and tells
+// whether there is such a name, or one below it: resolvers ask for these one after
+// the other. All certificates with a name have the same record.
+func (s *Server) proof(q dns.Question, m *dns.Msg) bool {
+	host := strings.TrimSuffix(strings.ToLower(q.Name), ".")
+	found := false
+	for item := range s.opts.Challenges.Scan("", "") {
+		for name, values := range item.Value.TXT {
+			if name != host {
+				found = found || strings.HasSuffix(name, "."+host)
+				continue
+			}
+			found = true
+			for _, v := range values {
+				if q.Qtype == dns.TypeTXT {
+					m.Answer = append(m.Answer, &dns.TXT{Hdr: s.proofHeader(q.Name), Txt: []string{v}})
+				}
+			}
+		}
+	}
+	return found
+}
+
+// proofHeader is that of a record which is not to be kept: it changes at once.
+func (s *Server) proofHeader(name string) dns.RR_Header {
+	return dns.RR_Header{Name: name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}
+}
+
+// addresses returns those of the location for viewers of a distribution of a price
+// class, and how many bits of their network that depends on.
+func (s *Server) addresses(q dns.Question, viewers netip.Prefix, class string) (rrs []dns.RR, bits int) {
+	location, bits, ok := s.chooser.choose(viewers, class, q.Qtype == dns.TypeAAAA)
 	if !ok {
 		return nil, bits
 	}

@@ -26,6 +26,9 @@ const config = `{
   "subnets": {"198.51.100.0/24": ["LHR", "FRA"], "198.51.0.0/16": ["SYD"], "2001:db8:1::/48": ["FRA"]}
 }`
 
+// regions of the locations; that of LHR is not known.
+var regions = map[string]string{"FRA": "eu-central-1", "SYD": "ap-southeast-2"}
+
 // fixture is a server with two distributions and locations that can be unwell.
 type fixture struct {
 	*Server
@@ -51,13 +54,24 @@ func newFixture(t testing.TB) *fixture {
 		{ID: "E1", DomainName: "d111.cloudfront.net", Enabled: true, IPv6: true, Aliases: []string{"shop.example.net", "www.shop.example.net", "*.img.shop.example.net"}},
 		{ID: "E2", DomainName: "d222.cloudfront.net", Enabled: true},
 		{ID: "E3", DomainName: "d333.cloudfront.net"},
+		{ID: "E4", DomainName: "d100.cloudfront.net", Enabled: true, PriceClass: "PriceClass_100"},
+		{ID: "E5", DomainName: "d200.cloudfront.net", Enabled: true, PriceClass: "PriceClass_200"},
 	} {
 		if _, err := all.Put(t.Context(), d.ID, d); err != nil {
 			t.Fatal(err)
 		}
 	}
+	challenges, err := state.Collect[distribution.Challenge](t.Context(), store, "challenges")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for arn, value := range map[string]string{"arn:1": "one", "arn:2": "two"} {
+		if _, err := challenges.Put(t.Context(), arn, distribution.Challenge{TXT: map[string][]string{"_x.new.cdn.example.org": {value}, "_acme-challenge.img.shop.example.net": {"star " + value}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	f := &fixture{unwell: map[string]bool{}}
-	f.Server = New(Options{Config: c, Distributions: all, Healthy: func(l string) bool { return !f.unwell[l] }, Logger: slog.New(slog.DiscardHandler)})
+	f.Server = New(Options{Config: c, Distributions: all, Challenges: challenges, Healthy: func(l string) bool { return !f.unwell[l] }, Region: func(l string) string { return regions[l] }, Logger: slog.New(slog.DiscardHandler)})
 	return f
 }
 
@@ -106,6 +120,10 @@ func TestAnswers(t *testing.T) {
 		{name: "d111.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.100.7", want: "NOERROR 192.0.2.2"},
 		{name: "D111.CDN.example.org", qtype: dns.TypeA, resolver: "198.51.100.7", want: "NOERROR 192.0.2.2"},
 		{name: "d111.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.7.7", want: "NOERROR 192.0.2.3"},
+		{name: "d100.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.7.7", unwell: "LHR", want: "NOERROR 192.0.2.1"},
+		{name: "d200.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.7.7", unwell: "LHR", want: "NOERROR 192.0.2.1"},
+		{name: "d200.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.7.7", unwell: "LHR FRA", want: "NOERROR 192.0.2.3"},
+		{name: "d100.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.100.7", want: "NOERROR 192.0.2.2"},
 		{name: "d111.cdn.example.org", qtype: dns.TypeA, resolver: "203.0.113.1", subnet: "198.51.100.0/24", want: "NOERROR 192.0.2.2 scope 24"},
 		{name: "d111.cdn.example.org", qtype: dns.TypeA, resolver: "203.0.113.1", subnet: "198.51.100.7/32", want: "NOERROR 192.0.2.2 scope 24"},
 		{name: "d111.cdn.example.org", qtype: dns.TypeA, resolver: "203.0.113.1", subnet: "198.51.0.0/16", want: "NOERROR 192.0.2.3 scope 16"},
@@ -122,6 +140,11 @@ func TestAnswers(t *testing.T) {
 		{name: "a.b.img.shop.example.net", qtype: dns.TypeA, resolver: "198.51.100.7", want: "NXDOMAIN"},
 		{name: "www.shop.example.net", qtype: dns.TypeMX, resolver: "198.51.100.7", want: "NOERROR"},
 		{name: "www.shop.example.net", qtype: dns.TypeANY, resolver: "198.51.100.7", want: `NOERROR "RFC8482" ""`},
+		{name: "_X.new.cdn.example.org", qtype: dns.TypeTXT, resolver: "198.51.100.7", want: `NOERROR "one" "two"`},
+		{name: "_x.new.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.100.7", want: "NOERROR"},
+		{name: "_y.new.cdn.example.org", qtype: dns.TypeTXT, resolver: "198.51.100.7", want: "NXDOMAIN"},
+		{name: "new.cdn.example.org", qtype: dns.TypeA, resolver: "198.51.100.7", want: "NOERROR"},
+		{name: "_acme-challenge.img.shop.example.net", qtype: dns.TypeTXT, resolver: "198.51.100.7", want: `NOERROR "star one" "star two"`},
 		{name: "cdn.example.org", qtype: dns.TypeNS, resolver: "198.51.100.7", want: "NOERROR ns1.example.org."},
 		{name: "example.org", qtype: dns.TypeA, resolver: "198.51.100.7", want: "REFUSED"},
 		{name: "d111.cloudfront.net", qtype: dns.TypeA, resolver: "198.51.100.7", want: "REFUSED"},
@@ -224,4 +247,19 @@ func FuzzAnswer(f *testing.F) {
 			t.Fatalf("an answer that cannot be sent: %v", err)
 		}
 	})
+}
+
+func TestPriceClassesCoverWhatCloudFrontsDo(t *testing.T) {
+	for class, want := range map[string]map[string]bool{
+		"PriceClass_100": {"us-east-1": true, "us-gov-west-1": true, "ca-west-1": true, "mx-central-1": true, "eu-south-2": true, "il-central-1": true, "af-south-1": false, "me-central-1": false, "ap-northeast-1": false, "ap-south-1": false, "sa-east-1": false, "": true},
+		"PriceClass_200": {"eu-west-1": true, "af-south-1": true, "me-south-1": true, "ap-northeast-1": true, "ap-southeast-1": true, "ap-southeast-3": true, "ap-south-1": true, "ap-southeast-2": false, "ap-southeast-4": false, "ap-southeast-6": false, "sa-east-1": false},
+		"PriceClass_All": {"sa-east-1": true, "ap-southeast-2": true},
+		"":               {"sa-east-1": true},
+	} {
+		for region, in := range want {
+			if got := covered(class, region); got != in {
+				t.Errorf("%s covers %q: %v, want %v", class, region, got, in)
+			}
+		}
+	}
 }

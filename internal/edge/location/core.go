@@ -35,6 +35,7 @@ const (
 var mirrored = []string{
 	"edge-distributions", "edge-certificates", "edge-functions", "edge-replicas", "edge-invalidations", "edge-realtime-logs",
 	"edge-key-values",
+	"edge-challenges",
 }
 
 // Packages opens code packages by their SHA-256, in hexadecimal; fs.ErrNotExist
@@ -367,7 +368,8 @@ func (c *Core) Applied() distribution.Revisions {
 	defer c.mu.Unlock()
 	all := distribution.Revisions{
 		Distributions: ^uint64(0), Certificates: ^uint64(0), Functions: ^uint64(0), Replicas: ^uint64(0), Invalidations: ^uint64(0), RealtimeLogs: ^uint64(0),
-		KeyValues: ^uint64(0),
+		KeyValues:  ^uint64(0),
+		Challenges: ^uint64(0),
 	}
 	for _, applied := range c.local {
 		lower(&all, applied())
@@ -393,6 +395,7 @@ func lower(all *distribution.Revisions, r distribution.Revisions) {
 	all.Invalidations = min(all.Invalidations, r.Invalidations)
 	all.RealtimeLogs = min(all.RealtimeLogs, r.RealtimeLogs)
 	all.KeyValues = min(all.KeyValues, r.KeyValues)
+	all.Challenges = min(all.Challenges, r.Challenges)
 }
 
 // Well tells whether viewers may be sent to a location, as far as the core knows: it
@@ -405,6 +408,17 @@ func (c *Core) Well(name string) bool {
 	defer c.mu.Unlock()
 	s := c.seen[name]
 	return s != nil && time.Since(s.at) <= silentAfter
+}
+
+// Region returns the AWS Region of a location that has joined; empty: it has not.
+func (c *Core) Region(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.seen[name]; s != nil {
+		return s.Region
+	}
+	p, _ := c.places.Get(name)
+	return p.Value.Region
 }
 
 // Locations returns what is known of every location that has joined, by name.

@@ -195,6 +195,7 @@ func (n *testNode) revisions() distribution.Revisions {
 		Distributions: n.records.Distributions.Mark().Revision, Certificates: n.records.Certificates.Mark().Revision,
 		Functions: n.records.Functions.Mark().Revision, Replicas: n.records.Replicas.Mark().Revision,
 		Invalidations: n.records.Invalidations.Mark().Revision, RealtimeLogs: n.records.RealtimeLogs.Mark().Revision,
+		Challenges: n.records.Challenges.Mark().Revision,
 	}
 }
 

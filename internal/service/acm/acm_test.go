@@ -36,6 +36,12 @@ import (
 // and what edge locations get.
 func connect(t *testing.T) (*sdk.Client, *distribution.Records) {
 	t.Helper()
+	return connectWith(t, func(*acm.Options, string) {})
+}
+
+// connectWith is connect with other options, and the directory of the data.
+func connectWith(t *testing.T, change func(o *acm.Options, dir string)) (*sdk.Client, *distribution.Records) {
+	t.Helper()
 	t.Parallel()
 	dir := t.TempDir()
 	store, err := state.Open(t.Context(), state.Options{Dir: dir})
@@ -54,9 +60,11 @@ func connect(t *testing.T) (*sdk.Client, *distribution.Records) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	service, err := acm.New(t.Context(), acm.Options{
+	options := acm.Options{
 		Store: store, Records: records, AccountID: creds.AccountID(), Region: "eu-central-1", Local: local, Logger: slog.New(slog.DiscardHandler),
-	})
+	}
+	change(&options, dir)
+	service, err := acm.New(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}

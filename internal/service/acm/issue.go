@@ -1,7 +1,6 @@
 package acm
 
 import (
-	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -24,8 +23,10 @@ const (
 	localLife = 90 * 24 * time.Hour
 	// maxCommonName bounds a common name (RFC 5280, ub-common-name).
 	maxCommonName = 64
+	// maxIssues bounds the certificates that are worked on at once.
+	maxIssues = 4
 	// lookEvery is how often it is looked for certificates that are to be renewed.
-	lookEvery = time.Minute
+	lookEvery = 10 * time.Second
 )
 
 // issue is a certificate that is being issued. Key is a secret: no log has it.
@@ -34,20 +35,55 @@ type issue struct {
 	Key   string // PEM
 	// Next is when to go on.
 	Next time.Time
+	// Order is the URL of the order; empty: nothing is ordered.
+	Order string
+	// Methods are how names are proven, by name.
+	Methods map[string]string
+	// Asked is when the authority was last asked; zero: never. Looks and Failures
+	// count looks that found names that do not lead here yet, and what the authority
+	// refused.
+	Asked           time.Time
+	Looks, Failures int
 }
 
 // begin writes the record of a certificate that was just requested. The local
 // authority issues it at once.
 func (s *Service) begin(ctx context.Context, c *record, now time.Time) error {
-	issued, err := s.sign(c.Request)
-	if err != nil {
-		return err
+	if c.Request.ACME {
+		i, err := newIssue(c.Request, now)
+		if err != nil {
+			return err
+		}
+		c.Request.Issue = i
+		defer s.wake()
+	} else {
+		issued, err := s.sign(c.Request)
+		if err != nil {
+			return err
+		}
+		issued.apply(c, now)
 	}
-	issued.apply(c, now)
 	if _, err := s.certificates.Put(ctx, c.ARN, *c); err != nil {
 		return err
 	}
 	return s.publish(ctx, c)
+}
+
+func newIssue(r *request, now time.Time) (*issue, error) {
+	key, err := newKey(r.Algorithm)
+	if err != nil {
+		return nil, err
+	}
+	text, err := keyPEM(key)
+	return &issue{Began: now, Next: now, Key: text}, err
+}
+
+// wake has issueAll look again.
+func (s *Service) wake() {
+	select {
+	case s.woken <- struct{}{}:
+	default:
+	}
 }
 
 // issued is a certificate as its authority has issued it.
@@ -120,45 +156,89 @@ func certificatePEM(der []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// issueAll renews certificates in time, until ctx ends.
+// issueAll sees to certificates that are being issued, or to be renewed, until ctx
+// ends: a few at a time, and each once at a time.
 func (s *Service) issueAll(ctx context.Context) {
 	for ctx.Err() == nil {
-		for item := range s.certificates.Scan("", "") {
-			if c := &item.Value; c.Request != nil && s.due(c, s.opts.Now()) {
-				if err := s.renew(ctx, c); err != nil && ctx.Err() == nil {
-					s.opts.Logger.Error("a certificate was not renewed", "certificate", c.ARN, "error", err)
-				}
-			}
-		}
+		next := s.issueDue(ctx)
 		select {
 		case <-ctx.Done():
 		case <-s.woken:
-		case <-time.After(lookEvery):
+		case <-time.After(min(next, lookEvery)):
 		}
 	}
 }
 
-// due tells whether a certificate is to be renewed: not, as on AWS, one that
-// nothing shows.
-func (s *Service) due(c *record, now time.Time) bool {
-	return c.Certificate != "" && now.After(c.Request.Renew) && len(s.users(c.ARN)) > 0
+// issueDue begins what is due, and tells how long nothing else is. Whoever is done
+// wakes issueAll.
+func (s *Service) issueDue(ctx context.Context) time.Duration {
+	now, next, running := s.opts.Now(), lookEvery, 0
+	s.busy.Range(func(any, any) bool { running++; return true })
+	for item := range s.certificates.Scan("", "") {
+		c := item.Value
+		at, ok := s.due(&c, now)
+		if !ok {
+			continue
+		}
+		if wait := at.Sub(now); wait > 0 {
+			next = min(next, wait)
+			continue
+		}
+		if running >= maxIssues {
+			break
+		}
+		if _, busy := s.busy.LoadOrStore(c.ARN, true); busy {
+			continue
+		}
+		running++
+		s.issuer.Go(func() {
+			defer s.wake()
+			defer s.busy.Delete(c.ARN)
+			if err := s.advance(ctx, &c); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotFound) { // deleted meanwhile
+				s.opts.Logger.Error("a certificate could not be worked on", "certificate", c.ARN, "error", err)
+				select {
+				case <-ctx.Done():
+				case <-time.After(lookEvery): // when it is next would not have been written
+				}
+			}
+		})
+	}
+	return next
 }
 
-func (s *Service) renew(ctx context.Context, c *record) error {
+// due tells when a certificate is to be worked on; false: not by now. As on AWS one
+// that nothing shows is not renewed.
+func (s *Service) due(c *record, now time.Time) (time.Time, bool) {
+	r := c.Request
+	switch {
+	case r == nil, r.ACME && s.opts.ACME == nil:
+		return time.Time{}, false
+	case r.Issue != nil:
+		return r.Issue.Next, true
+	case c.Certificate == "", now.After(r.Renew) && len(s.users(c.ARN)) == 0:
+		return time.Time{}, false
+	}
+	return r.Renew, true
+}
+
+// advance takes a certificate a step further.
+func (s *Service) advance(ctx context.Context, c *record) error {
+	if c.Request.ACME {
+		return s.advanceOrder(ctx, c)
+	}
 	issued, err := s.sign(c.Request)
 	if err != nil {
 		return err
 	}
+	return s.store(ctx, c.ARN, issued)
+}
+
+// store keeps a certificate that has been issued, and shows it at edge locations.
+func (s *Service) store(ctx context.Context, arn string, i *issued) error {
 	now := s.opts.Now().UTC()
-	item, err := s.certificates.Modify(ctx, c.ARN, func(c *record) error { issued.apply(c, now); return nil })
-	if errors.Is(err, state.ErrNotFound) {
-		return nil // deleted meanwhile
-	}
+	item, err := s.certificates.Modify(ctx, arn, func(c *record) error { i.apply(c, now); return nil })
 	if err != nil {
 		return err
 	}
-	return s.publish(ctx, &item.Value)
+	return errors.Join(s.publish(ctx, &item.Value), s.withdraw(ctx, arn))
 }
-
-// validationZone is the domain of the names that proofs by DNS lead to.
-func (s *Service) validationZone() string { return cmp.Or("", "aws") }

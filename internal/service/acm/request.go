@@ -1,6 +1,7 @@
 package acm
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,6 +30,7 @@ type request struct {
 	Names     []string // lower case; the domain name first
 	Algorithm api.KeyAlgorithm
 	Token     string
+	ACME      bool // issued by the ACME authority, not by the local one
 	// Status is that of a certificate that has not been issued; empty once it was.
 	Status  api.CertificateStatus
 	Failure api.FailureReason
@@ -85,7 +87,7 @@ func (s *Service) checkRequest(in *api.RequestCertificateInput) (*request, error
 	case in.Options != nil && in.Options.CertificateTransparencyLoggingPreference == api.CertificateTransparencyLoggingPreferenceDisabled:
 		return nil, api.NewInvalidParameterException("Certificate transparency logging opt-out is no longer available.")
 	}
-	r := &request{Algorithm: in.KeyAlgorithm, Token: aws.Value(in.IdempotencyToken), Status: api.CertificateStatusPendingValidation}
+	r := &request{ACME: s.opts.ACME != nil, Algorithm: in.KeyAlgorithm, Token: aws.Value(in.IdempotencyToken), Status: api.CertificateStatusPendingValidation}
 	switch r.Algorithm {
 	case "":
 		r.Algorithm = api.KeyAlgorithmRsa2048
@@ -103,6 +105,9 @@ func (s *Service) checkRequest(in *api.RequestCertificateInput) (*request, error
 	}
 	if len(r.Names) > maxNames {
 		return nil, api.NewLimitExceededException("A certificate can have at most %d names.", maxNames)
+	}
+	if r.ACME && s.opts.Zone == "" && slices.ContainsFunc(r.Names, func(n string) bool { return n[0] == '*' }) {
+		return nil, api.NewInvalidParameterException("An authority certifies names with a star after proof by DNS only, for which this Lapwing needs a DNS server of its own: start it with --edge-dns.")
 	}
 	for _, o := range in.DomainValidationOptions {
 		if !slices.Contains(r.Names, strings.ToLower(*o.DomainName)) {
@@ -151,5 +156,5 @@ func challengeName(base string) string { return "_acme-challenge." + base }
 // told.
 func (s *Service) delegated(base string) string {
 	sum := sha256.Sum256([]byte(s.opts.AccountID + " " + base))
-	return "_" + hex.EncodeToString(sum[:16]) + ".acm-validations." + s.validationZone()
+	return "_" + hex.EncodeToString(sum[:16]) + "." + cmp.Or(s.opts.Zone, "acm-validations.aws")
 }

@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"lapwing.dev/lapwing/internal/acme"
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/acm"
 	"lapwing.dev/lapwing/internal/edge/distribution"
@@ -45,6 +47,17 @@ type Local interface {
 	Certificate() *x509.Certificate
 }
 
+// ACME is an authority elsewhere that issues certificates after proof.
+type ACME interface {
+	Order(ctx context.Context, names []string) (order string, err error)
+	Finish(ctx context.Context, order string, names []string, key crypto.Signer, p acme.Proof) (acme.Issued, error)
+	// Look tells by which method a name could be proven now; empty: by none.
+	Look(ctx context.Context, name, probe string) (method string)
+}
+
+// Locations tells what every edge location serves.
+type Locations interface{ Applied() distribution.Revisions }
+
 // Options configures a Service. All fields above the blank line are required.
 type Options struct {
 	Store     *state.Store
@@ -52,8 +65,13 @@ type Options struct {
 	AccountID string
 	Region    string
 	Local     Local
+	Locations Locations
 	Logger    *slog.Logger
 
+	// ACME issues the certificates that are requested; nil: Local does.
+	ACME ACME
+	// Zone is one that Lapwing's DNS answers for; empty: there is none.
+	Zone string
 	// Now tells the time; time.Now when nil.
 	Now func() time.Time
 }
@@ -67,8 +85,9 @@ type Service struct {
 	writing sync.Mutex // held by whatever the API changes
 
 	stop   context.CancelFunc
-	issuer sync.WaitGroup // see issue.go
+	issuer sync.WaitGroup // and those that it has started
 	woken  chan struct{}
+	busy   sync.Map // of ARNs that are being worked on
 }
 
 // record is a certificate as it is kept. Key is a secret: no log has it.
@@ -106,6 +125,13 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	for c := range s.edge.Certificates.Scan("", "") {
 		if _, ok := s.certificates.Get(c.Key); !ok {
 			if err := s.edge.Certificates.Delete(ctx, c.Key, c.Revision); err != nil {
+				return nil, fmt.Errorf("acm: %w", err)
+			}
+		}
+	}
+	for c := range s.edge.Challenges.Scan("", "") {
+		if r, ok := s.certificates.Get(c.Key); !ok || r.Value.Request == nil || r.Value.Request.Issue == nil {
+			if err := s.edge.Challenges.Delete(ctx, c.Key, c.Revision); err != nil {
 				return nil, fmt.Errorf("acm: %w", err)
 			}
 		}
@@ -246,10 +272,12 @@ func (s *Service) DeleteCertificate(ctx context.Context, in *api.DeleteCertifica
 	if err := s.certificates.Delete(ctx, c.Key, c.Revision); err != nil {
 		return nil, err
 	}
+	var errs []error
 	if shown, ok := s.edge.Certificates.Get(c.Key); ok {
-		return &api.DeleteCertificateOutput{}, s.edge.Certificates.Delete(ctx, c.Key, shown.Revision)
+		errs = append(errs, s.edge.Certificates.Delete(ctx, c.Key, shown.Revision))
 	}
-	return &api.DeleteCertificateOutput{}, nil
+	errs = append(errs, s.withdraw(ctx, c.Key))
+	return &api.DeleteCertificateOutput{}, errors.Join(errs...)
 }
 
 // addTags returns tags with others added.
