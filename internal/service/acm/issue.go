@@ -194,7 +194,11 @@ func (s *Service) issueDue(ctx context.Context) time.Duration {
 		s.issuer.Go(func() {
 			defer s.wake()
 			defer s.busy.Delete(c.ARN)
-			if err := s.advance(ctx, &c); err != nil && ctx.Err() == nil && !errors.Is(err, state.ErrNotFound) { // deleted meanwhile
+			err := s.advance(ctx, &c)
+			if errors.Is(err, state.ErrNotFound) { // deleted meanwhile
+				err = s.withdraw(ctx, c.ARN)
+			}
+			if err != nil && ctx.Err() == nil {
 				s.opts.Logger.Error("a certificate could not be worked on", "certificate", c.ARN, "error", err)
 				select {
 				case <-ctx.Done():

@@ -118,6 +118,9 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		if c.Value.Format > format {
 			return nil, fmt.Errorf("acm: the certificate %s has format %d, which is newer than this program", c.Key, c.Value.Format)
 		}
+		if r := c.Value.Request; r != nil && r.ACME && o.ACME == nil {
+			o.Logger.Warn("a certificate is neither issued nor renewed: it was requested of an ACME authority, and there is none now", "certificate", c.Key)
+		}
 		if err := s.publish(ctx, &c.Value); err != nil {
 			return nil, fmt.Errorf("acm: %w", err)
 		}
