@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -22,8 +23,8 @@ type Link struct {
 	mu      sync.Mutex
 	changed sync.Cond // less is held, or err is set
 	holds   bool
-	held    []byte        // not sent yet
-	flying  int           // what the goroutine is sending
+	held    [][]byte      // not sent yet, in buffers
+	size    int           // of it, and of what the goroutine is sending
 	sending bool          // the goroutine runs
 	patient time.Duration // how long a viewer may take none of it
 	err     error
@@ -49,16 +50,20 @@ func (l *Link) hold(patient time.Duration, sent func()) {
 	l.holds, l.patient, l.sent = true, patient, sent
 }
 
+// bufferSize is that of a buffer: it has room for what is gathered before it is
+// sealed, one more frame, and what TLS adds to it.
+const bufferSize = sealAt + 2*maxFrame
+
 // buffers are for what is held; a connection that is idle has none.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 2*sealAt); return &b }}
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// getBuffer returns an empty buffer, and putBuffer takes it back.
-func getBuffer() []byte { return *buffers.Get().(*[]byte) }
+// getBuffer returns an empty buffer.
+func getBuffer() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
 
+// putBuffer takes a buffer back, unless it has grown.
 func putBuffer(b []byte) {
-	if c := cap(b); c >= 2*sealAt && c <= 8*sealAt {
-		b = b[:0]
-		buffers.Put(&b)
+	if cap(b) == bufferSize {
+		buffers.Put((*[bufferSize]byte)(b[:bufferSize]))
 	}
 }
 
@@ -73,10 +78,17 @@ func (l *Link) Write(p []byte) (int, error) {
 	if l.err != nil {
 		return 0, l.err
 	}
-	if l.held == nil {
-		l.held = getBuffer()
+	l.size += len(p)
+	for rest := p; len(rest) > 0; {
+		i := len(l.held) - 1
+		if i < 0 || len(l.held[i]) == cap(l.held[i]) {
+			l.held = append(l.held, getBuffer())
+			continue
+		}
+		b := l.held[i]
+		n := copy(b[len(b):cap(b)], rest)
+		l.held[i], rest = b[:len(b)+n], rest[n:]
 	}
-	l.held = append(l.held, p...)
 	return len(p), nil
 }
 
@@ -85,24 +97,32 @@ func (l *Link) Write(p []byte) (int, error) {
 func (l *Link) flush() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.sending || len(l.held) == 0 || l.err != nil {
+	if l.sending || l.err != nil {
 		return l.err
 	}
-	n := 0
-	if l.raw != nil {
-		if n, l.err = writeNow(l.raw, l.held); l.err != nil {
-			return l.err
+	for len(l.held) > 0 && l.err == nil {
+		b, n := l.held[0], 0
+		if l.raw != nil {
+			n, l.err = writeNow(l.raw, b)
+			l.size -= n
 		}
+		if n < len(b) {
+			l.held[0] = b[:copy(b, b[n:])]
+			l.sending = true
+			go l.send()
+			break
+		}
+		l.pop()
+		putBuffer(b)
 	}
-	if n == len(l.held) {
-		putBuffer(l.held)
-		l.held = nil
-		return nil
-	}
-	l.held = l.held[:copy(l.held, l.held[n:])]
-	l.sending = true
-	go l.send()
-	return nil
+	return l.err
+}
+
+// pop takes the first of what is held. l.mu is held.
+func (l *Link) pop() []byte {
+	b := l.held[0]
+	l.held = append(l.held[:0], l.held[1:]...)
+	return b
 }
 
 // writeNow writes what a socket takes without waiting.
@@ -130,35 +150,28 @@ func writeNow(raw syscall.RawConn, p []byte) (n int, err error) {
 	return n, err
 }
 
-// maxWrite is the most that is written under one deadline.
-const maxWrite = 64 << 10
-
 // send sends what is held until nothing is, waiting for the viewer.
 func (l *Link) send() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.held) > 0 && l.err == nil {
-		b := l.held
-		l.held, l.flying = nil, len(b)
-		for p := b; len(p) > 0 && l.err == nil; {
-			n := min(len(p), maxWrite)
-			deadline := time.Now().Add(l.patient)
-			l.mu.Unlock()
-			err := l.Conn.SetWriteDeadline(deadline)
-			if err == nil {
-				n, err = l.Conn.Write(p[:n])
-			}
-			l.mu.Lock()
-			p, l.flying, l.err = p[n:], l.flying-n, err
-			l.changed.Broadcast()
-			if l.sent != nil {
-				l.mu.Unlock()
-				l.sent()
-				l.mu.Lock()
-			}
+		b := l.pop()
+		deadline := time.Now().Add(l.patient)
+		l.mu.Unlock()
+		err := l.Conn.SetWriteDeadline(deadline)
+		if err == nil {
+			_, err = l.Conn.Write(b)
 		}
-		l.flying = 0
+		l.mu.Lock()
+		l.size -= len(b)
+		l.err = errors.Join(l.err, err)
+		l.changed.Broadcast()
 		putBuffer(b)
+		if l.sent != nil {
+			l.mu.Unlock()
+			l.sent()
+			l.mu.Lock()
+		}
 	}
 	if l.err == nil {
 		l.err = l.Conn.SetWriteDeadline(time.Time{}) // or it would fail the next flush
@@ -171,14 +184,14 @@ func (l *Link) send() {
 func (l *Link) backlog() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.held) + l.flying
+	return l.size
 }
 
 // wait waits until at most n bytes are held.
 func (l *Link) wait(n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.held)+l.flying > n && l.err == nil && l.sending {
+	for l.size > n && l.err == nil && l.sending {
 		l.changed.Wait()
 	}
 	return l.err

@@ -445,7 +445,7 @@ func (c *conn) sendFrame(st *stream) {
 	}
 	if n > 0 || flags != 0 {
 		n = max(n, 0)
-		c.out = appendFrameHead(c.out, n, frameData, flags, st.id)
+		c.out = appendFrameHead(c.buffer(), n, frameData, flags, st.id)
 		c.out = append(c.out, st.rest[:n]...)
 		st.rest = st.rest[n:]
 		st.window -= int64(n)
@@ -481,7 +481,7 @@ var errAnswered = http.ErrBodyReadAfterClose
 func (c *conn) answer(b block, r *Reply) {
 	n := int64(len(r.Body))
 	c.out = appendHeaders(c.buffer(), b.stream, r.Block, n == 0)
-	if n > 0 && (len(c.queue) > 0 || n > c.initial || n > c.window || c.crowded()) {
+	if n > 0 && (len(c.queue) > 0 || n > maxBacklog || n > c.initial || n > c.window || c.crowded()) {
 		st := c.newStream(b.stream, -1, b.end)
 		st.rest, st.end = r.Body, true
 		c.enqueue(st)
@@ -494,7 +494,10 @@ func (c *conn) answer(b block, r *Reply) {
 		if m > maxFrame {
 			m, flags = maxFrame, 0
 		}
-		c.out = appendFrameHead(c.out, m, frameData, flags, b.stream)
+		if len(c.out) >= sealAt {
+			c.flush()
+		}
+		c.out = appendFrameHead(c.buffer(), m, frameData, flags, b.stream)
 		c.out = append(c.out, p[:m]...)
 		p = p[m:]
 	}
