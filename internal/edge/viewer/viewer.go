@@ -15,21 +15,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quic-go/quic-go"
-	"github.com/quic-go/quic-go/http3"
-
 	"lapwing.dev/lapwing/internal/edge/http1"
 	"lapwing.dev/lapwing/internal/edge/http2"
 	"lapwing.dev/lapwing/internal/quiet"
 )
 
-// Limits on what a viewer may hold without having sent a whole request, and on how
-// long it may take no bytes.
+// limits are how long a viewer may take for a head, rest between requests, send
+// nothing of a body, and take nothing of an answer.
+type limits struct{ header, idle, body, write time.Duration }
+
+var standard = limits{10 * time.Second, time.Minute, time.Minute, time.Minute}
+
+// Limits on what a viewer may hold.
 const (
-	headerTimeout  = 10 * time.Second
-	idleTimeout    = time.Minute
-	bodyTimeout    = time.Minute
-	writeTimeout   = time.Minute
 	maxHeaderBytes = 64 << 10 // the pipeline refuses less than that, in CloudFront's words
 	maxStreams     = 128      // concurrent requests on one connection
 	maxConnections = 16384    // with TLS, and as many without
@@ -55,6 +53,7 @@ type Options struct {
 // Server serves viewers on any number of listeners.
 type Server struct {
 	options Options
+	limits  limits
 	http1   *http1.Server
 	http2   *http2.Server
 	serving sync.WaitGroup
@@ -63,20 +62,22 @@ type Server struct {
 	mu        sync.Mutex
 	closed    bool
 	listeners []net.Listener
-	quic      []*http3.Server
+	quic      []quicListener
 }
 
 // New returns a Server. Shutdown ends it.
-func New(o Options) *Server {
+func New(o Options) *Server { return newServer(o, standard) }
+
+func newServer(o Options, l limits) *Server {
 	return &Server{
-		options: o,
+		options: o, limits: l,
 		http1: &http1.Server{
 			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger, MaxConns: maxConnections,
-			HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BodyTimeout: bodyTimeout, WriteTimeout: writeTimeout,
+			HeaderTimeout: l.header, IdleTimeout: l.idle, BodyTimeout: l.body, WriteTimeout: l.write,
 		},
 		http2: &http2.Server{
 			Handler: o.Handler, Fast: o.Fast, Refusal: o.Refusal, Logger: o.Logger, MaxStreams: maxStreams,
-			HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BodyTimeout: bodyTimeout, WriteTimeout: writeTimeout,
+			HeaderTimeout: l.header, IdleTimeout: l.idle, BodyTimeout: l.body, WriteTimeout: l.write,
 		},
 	}
 }
@@ -128,7 +129,7 @@ func (s *Server) serveTLS(l net.Listener) error {
 			return
 		}
 		c := tls.Server(http2.NewLink(raw), config)
-		ctx, cancel := context.WithTimeout(context.Background(), headerTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), s.limits.header)
 		err := c.HandshakeContext(ctx)
 		cancel()
 		if err != nil {
@@ -163,29 +164,6 @@ func (s *Server) accept(l net.Listener, serve func(net.Conn)) error {
 	}
 }
 
-// ServeQUIC serves HTTP/3 on a socket, as Serve does. It closes the socket.
-func (s *Server) ServeQUIC(c net.PacketConn) error {
-	defer c.Close() //nolint:errcheck // nothing is lost with it
-	q := &http3.Server{
-		Handler: s.options.Handler, TLSConfig: s.options.Certificates.QUIC(), MaxHeaderBytes: maxHeaderBytes, IdleTimeout: idleTimeout,
-		QUICConfig: &quic.Config{MaxIncomingStreams: maxStreams, MaxIdleTimeout: idleTimeout, HandshakeIdleTimeout: headerTimeout},
-		Logger:     slog.New(slog.DiscardHandler),
-	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
-	s.quic = append(s.quic, q)
-	s.serving.Add(1)
-	s.mu.Unlock()
-	defer s.serving.Done()
-	if err := q.Serve(c); err != nil && !s.isClosed() {
-		return fmt.Errorf("serve viewers at %s: %w", c.LocalAddr(), err)
-	}
-	return nil
-}
-
 // Shutdown stops listening and waits until the requests under way are answered.
 // When ctx ends first it breaks them off and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -202,11 +180,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	ending.Go(func() { errs[0] = s.http1.Shutdown(ctx) })
 	ending.Go(func() { errs[1] = s.http2.Shutdown(ctx) })
 	for i, q := range quic {
-		ending.Go(func() {
-			if err := q.Shutdown(ctx); err != nil {
-				errs[i+2] = errors.Join(err, q.Close())
-			}
-		})
+		ending.Go(func() { errs[i+2] = q.drain(ctx) })
 	}
 	ending.Wait()
 	s.serving.Wait()
