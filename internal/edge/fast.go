@@ -99,13 +99,13 @@ func (s *Server) ServeHit(h *http2.Head, r *http2.Reply) bool {
 	if !q.head && h.Method != http.MethodGet {
 		return false
 	}
-	size := len(h.Method) + len(h.Path) + len(h.Authority) + len(h.Scheme)
+	size := len(h.Method) + len(h.Path) + len("  HTTP/1.1\r\n\r\n") + len("Host: \r\n") + len(h.Authority)
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		if !takes(&q, f.Name, f.Value) {
 			return false
 		}
-		size += len(f.Name) + len(f.Value)
+		size += len(f.Name) + len(f.Value) + len(": \r\n")
 	}
 	now := time.Now()
 	t, o := s.hit(&q, now)
@@ -113,15 +113,18 @@ func (s *Server) ServeHit(h *http2.Head, r *http2.Reply) bool {
 		return false
 	}
 	defer o.Release()
-	r.Block = append(r.Block, s.heads(t, o).http2...)
-	var text [64]byte
-	r.Block = http2.AppendPlainField(r.Block, "Age", strconv.AppendInt(text[:0], age(o, now), 10))
-	r.Block = http2.AppendPlainField(r.Block, "x-amz-cf-id", appendID(text[:0]))
+	heads := s.heads(t, o)
+	r.Block = append(r.Block, heads.http2...)
+	var text, id [64]byte
+	seconds, name := strconv.AppendInt(text[:0], age(o, now), 10), appendID(id[:0])
+	r.Block = http2.AppendPlainField(r.Block, "Age", seconds)
+	r.Block = http2.AppendPlainField(r.Block, "x-amz-cf-id", name)
 	if !q.head {
 		r.Body = o.Bytes()
 	}
-	if s.options.Count != nil {
-		s.options.Count(t.d, o.Head.Status, int64(len(r.Block)+len(r.Body)), int64(size))
+	if s.options.Count != nil { // sizes are those of HTTP/1.1, as in logs
+		sent := len(heads.http1) + len("Age: \r\nX-Amz-Cf-Id: \r\n\r\n") + len(seconds) + len(name) + len(r.Body)
+		s.options.Count(t.d, o.Head.Status, int64(sent), int64(size))
 	}
 	return true
 }

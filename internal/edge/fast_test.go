@@ -2,6 +2,8 @@ package edge
 
 import (
 	"bufio"
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +14,7 @@ import (
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/http1"
+	"lapwing.dev/lapwing/internal/edge/http2"
 )
 
 // counting tells how many requests the fast path answers.
@@ -28,9 +31,70 @@ func (c *counting) ServeFast(conn *http1.Conn, h *http1.Head, r *http1.Reply) bo
 	return ok
 }
 
-// raw serves the location as viewers reach it by HTTP/1.1, and returns a function
-// that exchanges a request for an answer on one connection.
-func raw(t *testing.T, l *location) (*counting, func(request string) *reply) {
+func (c *counting) ServeHit(h *http2.Head, r *http2.Reply) bool {
+	ok := c.Server.ServeHit(h, r)
+	if ok {
+		c.fast++
+	}
+	return ok
+}
+
+// ask exchanges a request, as HTTP/1.1 has it, for an answer.
+type ask func(request string) *reply
+
+// streams serves the location as viewers reach it by HTTP/2.
+func streams(t *testing.T, l *location) (*counting, ask) {
+	t.Helper()
+	c := &counting{Server: l.server}
+	s := &http2.Server{Handler: l.server, Fast: c, Logger: quiet()}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, own := certificate(t, host)
+	secure := tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{*own}, NextProtos: []string{"h2"}})
+	go func() {
+		for {
+			conn, err := secure.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				if conn.(*tls.Conn).HandshakeContext(context.Background()) == nil {
+					s.ServeConn(conn)
+				}
+			}()
+		}
+	}()
+	t.Cleanup(func() { _ = secure.Close(); s.Close() })
+	protocols := new(http.Protocols)
+	protocols.SetHTTP2(true)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Protocols: protocols, DisableCompression: true} //nolint:gosec
+	t.Cleanup(transport.CloseIdleConnections)
+	return c, func(request string) *reply {
+		t.Helper()
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(strings.ReplaceAll(request, "\n", "\r\n") + "\r\n\r\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.URL.Scheme, r.URL.Host, r.RequestURI = "https", listener.Addr().String(), ""
+		r.Header["User-Agent"] = nil
+		answer, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		body, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &reply{answer, string(body)}
+	}
+}
+
+// raw serves the location as viewers reach it by HTTP/1.1, all requests on one
+// connection.
+func raw(t *testing.T, l *location) (*counting, ask) {
 	t.Helper()
 	c := &counting{Server: l.server}
 	s := &http1.Server{Handler: l.server, Fast: c, Logger: quiet()}
@@ -80,12 +144,22 @@ func TestFastPathAnswersAsThePipelineDoes(t *testing.T) {
 		}
 		fmt.Fprintf(w, "body of %s %s", r.RequestURI, r.Header.Get("Accept-Encoding"))
 	}), with(func(d *distribution.Distribution) {
-		d.DefaultRootObject = "index.html"
+		d.DefaultRootObject, d.HTTP3 = "index.html", true
 		b := &d.Behaviours[0]
 		b.AcceptGzip, b.AcceptBrotli = true, true
 		b.Key.Query = distribution.Choice{Mode: distribution.ModeAll}
 	}))
+	l.server.altSvc, l.server.options.AltSvc = []string{`h3=":443"`}, `h3=":443"`
+	t.Run("HTTP/1.1", func(t *testing.T) { fastAndSlow(t, l, raw) })
+	t.Run("HTTP/2", func(t *testing.T) { fastAndSlow(t, l, streams) })
 	c, ask := raw(t, l)
+	if got := ask("GET http://" + host + "/a HTTP/1.1\nHost: x").StatusCode; got != 200 || c.fast != 0 {
+		t.Errorf("the absolute form: %d, %d answered fast", got, c.fast)
+	}
+}
+
+func fastAndSlow(t *testing.T, l *location, open func(*testing.T, *location) (*counting, ask)) {
+	c, ask := open(t, l)
 	for _, request := range []string{
 		"GET /a HTTP/1.1\nHost: " + host,
 		"GET /a HTTP/1.1\nHost: " + strings.ToUpper(host) + ":80",
@@ -124,7 +198,6 @@ func TestFastPathAnswersAsThePipelineDoes(t *testing.T) {
 		"GET /a HTTP/1.1\nHost: " + host + "\nIf-None-Match: \"e\"":        304,
 		"GET /a HTTP/1.1\nHost: " + host + "\nRange: bytes=0-1":            206,
 		"GET /a HTTP/1.1\nHost: other.example":                             403,
-		"GET http://" + host + "/a HTTP/1.1\nHost: x":                      200,
 		"OPTIONS /a HTTP/1.1\nHost: " + host:                               403,
 		"GET /a HTTP/1.1\nHost: " + host + "\nContent-Length: 0\nRANGE: x": 200,
 	} {
@@ -183,6 +256,11 @@ func TestFastPathIsOnlyForPlainBehaviours(t *testing.T) {
 }
 
 func TestFastHitsAreCounted(t *testing.T) {
+	t.Run("HTTP/1.1", func(t *testing.T) { hitsAreCounted(t, raw) })
+	t.Run("HTTP/2", func(t *testing.T) { hitsAreCounted(t, streams) })
+}
+
+func hitsAreCounted(t *testing.T, open func(*testing.T, *location) (*counting, ask)) {
 	l := newLocation(t, echo)
 	var sent, received []int64
 	l.server.options.Count = func(d *distribution.Distribution, status int, n, m int64) {
@@ -191,7 +269,7 @@ func TestFastHitsAreCounted(t *testing.T) {
 		}
 		sent, received = append(sent, n), append(received, m)
 	}
-	_, ask := raw(t, l)
+	_, ask := open(t, l)
 	request := "GET /a HTTP/1.1\nHost: " + host + "\nAccept: */*"
 	ask(request)
 	hit := ask(request)
