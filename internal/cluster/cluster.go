@@ -21,6 +21,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/authority"
@@ -157,18 +158,24 @@ func nodeTemplate(i Identity, life time.Duration) (*x509.Certificate, error) {
 // Node is this process among the nodes.
 type Node struct {
 	Identity
-	certificate *tls.Certificate
+	certificate atomic.Pointer[tls.Certificate]
 	roots       *x509.CertPool
 }
 
 func newNode(i Identity, cert *tls.Certificate, ca *x509.Certificate) *Node {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	return &Node{Identity: i, certificate: cert, roots: roots}
+	n := &Node{Identity: i, roots: roots}
+	n.certificate.Store(cert)
+	return n
 }
 
+// Renew has the node show the certificate of another one, which is of the same node
+// and newer, on the connections that are made from now on.
+func (n *Node) Renew(newer *Node) { n.certificate.Store(newer.certificate.Load()) }
+
 // Expires returns when the node's certificate ends.
-func (n *Node) Expires() time.Time { return n.certificate.Leaf.NotAfter }
+func (n *Node) Expires() time.Time { return n.certificate.Load().Leaf.NotAfter }
 
 // Aging tells whether it is time for a new certificate.
 func (n *Node) Aging() bool { return time.Until(n.Expires()) < renewal }
@@ -181,7 +188,7 @@ func (n *Node) Server(joining bool) *tls.Config {
 		auth = tls.VerifyClientCertIfGiven
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*n.certificate},
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*n.certificate.Load()},
 		ClientAuth: auth, ClientCAs: n.roots,
 	}
 }
@@ -193,7 +200,7 @@ func (n *Node) Client(role Role) *tls.Config { return n.client(hasRole(role)) }
 // client is Client to a node that right says is the right one.
 func (n *Node) client(right func(Identity) error) *tls.Config {
 	c := clientConfig(func(leaf *x509.Certificate, _ []*x509.Certificate) error { return verify(leaf, n.roots, right) })
-	c.Certificates = []tls.Certificate{*n.certificate}
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return n.certificate.Load(), nil }
 	return c
 }
 

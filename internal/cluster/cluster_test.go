@@ -19,13 +19,13 @@ func TestCertificatesTellWhoANodeIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i, err := IdentityOf(n.certificate.Leaf); err != nil || i != n.Identity {
+	if i, err := IdentityOf(n.certificate.Load().Leaf); err != nil || i != n.Identity {
 		t.Errorf("the certificate of %v is %v's, %v", n.Identity, i, err)
 	}
-	if err := verify(n.certificate.Leaf, n.roots, hasRole(Edge)); err != nil {
+	if err := verify(n.certificate.Load().Leaf, n.roots, hasRole(Edge)); err != nil {
 		t.Error(err)
 	}
-	if err := verify(n.certificate.Leaf, n.roots, hasRole(Core)); err == nil {
+	if err := verify(n.certificate.Load().Leaf, n.roots, hasRole(Core)); err == nil {
 		t.Error("an edge location passes for the core")
 	}
 	other, err := OpenAuthority(t.TempDir())
@@ -36,7 +36,7 @@ func TestCertificatesTellWhoANodeIs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := verify(stranger.certificate.Leaf, n.roots, hasRole(Edge)); err == nil {
+	if err := verify(stranger.certificate.Load().Leaf, n.roots, hasRole(Edge)); err == nil {
 		t.Error("a node of another installation passes for one of this")
 	}
 	for _, name := range []string{"", "a/b", "-a", "a.b", strings.Repeat("a", 33)} {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -71,8 +72,11 @@ type ServerOptions struct {
 // Serve answers the requests of other nodes until ctx ends; then it lets those
 // under way finish.
 func (n *Node) Serve(ctx context.Context, o ServerOptions) error {
+	config := n.Server(o.Joining)
+	config.Certificates = nil // it may be renewed
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return n.certificate.Load(), nil }
 	s := &http.Server{
-		Handler: o.Handler, TLSConfig: n.Server(o.Joining), ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		Handler: o.Handler, TLSConfig: config, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: handshakeTimeout + pingTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 	}

@@ -23,6 +23,7 @@ import (
 	"lapwing.dev/lapwing/internal/cluster"
 	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
+	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/logstore"
 	"lapwing.dev/lapwing/internal/metrics"
 	"lapwing.dev/lapwing/internal/state"
@@ -150,7 +151,8 @@ func (c *testCore) start(listen, leaves string, away time.Duration) {
 	}
 	c.Core, err = OpenCore(c.t.Context(), CoreOptions{
 		Store: c.store, Records: c.records, Authority: c.authority, Packages: c, Credentials: c, Logs: c, Metrics: c, AccountID: "123456789012", Region: "us-east-1", Logger: log, Away: away,
-		AWS: c,
+		AWS: c, Self: tier.Place{Name: "IAD89-P1", Region: "us-east-1", Core: true, Regional: true},
+		Peers: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "the core") }),
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -199,7 +201,7 @@ func (n *testNode) revisions() distribution.Revisions {
 	}
 }
 
-func startNode(t *testing.T, dir, core, token string) *testNode {
+func startNode(t *testing.T, dir, core, token string, change ...func(*StartOptions)) *testNode {
 	t.Helper()
 	o := NodeOptions{Dir: filepath.Join(dir, "edge"), Region: "eu-central-1", Version: "test", Core: core, Token: token, Logger: slog.New(slog.DiscardHandler)}
 	if testing.Verbose() {
@@ -219,7 +221,11 @@ func startNode(t *testing.T, dir, core, token string) *testNode {
 	if err := n.Prepare(n.store, n.records); err != nil {
 		t.Fatal(err)
 	}
-	n.Start(StartOptions{Applied: n.revisions})
+	start := StartOptions{Applied: n.revisions}
+	for _, f := range change {
+		f(&start)
+	}
+	n.Start(start)
 	n.stop = sync.OnceFunc(func() {
 		n.Stop()
 		if err := errors.Join(n.Close(), n.store.Close()); err != nil {

@@ -146,7 +146,12 @@ func (n *Node) use(m *cluster.Membership[facts]) error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.membership, n.node, n.transport = m, node, node.Transport(cluster.Core)
+	n.membership = m
+	if n.node != nil {
+		n.node.Renew(node)
+	} else {
+		n.node, n.transport = node, node.Transport(cluster.Core)
+	}
 	return nil
 }
 

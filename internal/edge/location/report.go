@@ -131,7 +131,7 @@ func (n *Node) save() {
 	}
 }
 
-// renew gets a new certificate. The leaf node uses it from the next start on.
+// renew gets a new certificate.
 func (n *Node) renew(ctx context.Context) error {
 	var r renewed
 	if err := n.call(ctx, pathRenew, struct{}{}, &r); err != nil {

@@ -92,7 +92,7 @@ func New(o Options) *Network { return &Network{options: o, peers: map[Place]*Pee
 type Peer struct {
 	Place
 	transport http.RoundTripper
-	down      atomic.Int64 // until when it is left alone, in nanoseconds of Unix time
+	down      atomic.Int64 // until when it is left alone, in nanoseconds of Unix time; 0: it answers
 }
 
 // Close ends the connections that are idle.
@@ -179,13 +179,27 @@ func rank(name string, key [32]byte) uint64 {
 	return binary.BigEndian.Uint64(sum[:]) | 1 // above a limit of 0
 }
 
-// errHead ends the wait for an answer.
-var errHead = errors.New("tier: no answer in time")
+var (
+	errHead = errors.New("no answer in time")
+	errDown = errors.New("it could not be reached a moment ago")
+)
+
+// claim tells whether a location is to be tried: after a failure one request finds
+// out whether it is back, while the others do without. before is what down was.
+func (p *Peer) claim() (before int64, ok bool) {
+	before = p.down.Load()
+	now := time.Now()
+	return before, before == 0 || before <= now.UnixNano() && p.down.CompareAndSwap(before, now.Add(pause).UnixNano())
+}
 
 // Ask asks a location for an object. An error is that of a location that did not
 // answer, or cannot: the caller asks another, or the origin. The answer's body must
 // be closed.
 func (n *Network) Ask(ctx context.Context, p *Peer, q *Request) (*http.Response, *Reply, error) {
+	before, ok := p.claim()
+	if !ok {
+		return nil, nil, fmt.Errorf("tier: ask %s: %w", p.Name, errDown)
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(headTimeout, func() { cancel(errHead) })
 	defer timer.Stop()
@@ -194,10 +208,13 @@ func (n *Network) Ask(ctx context.Context, p *Peer, q *Request) (*http.Response,
 		if ctx.Err() == nil || context.Cause(ctx) == errHead {
 			p.down.Store(time.Now().Add(pause).UnixNano())
 			n.options.Logger.Info("an edge location cannot be reached; others are asked", "location", p.Name, "error", err)
+		} else {
+			p.down.Store(before) // nothing was found out
 		}
 		cancel(nil)
 		return nil, nil, fmt.Errorf("tier: ask %s: %w", p.Name, err)
 	}
+	p.down.Store(0)
 	reply, err := decodeReply(resp)
 	if err != nil {
 		err = fmt.Errorf("tier: ask %s: %w", p.Name, err)
