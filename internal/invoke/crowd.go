@@ -129,10 +129,11 @@ func (e *environment) measure() time.Duration {
 	return since / time.Duration(n)
 }
 
-// await waits until w has an environment or an error.
-func (h *home) await(p *pool, w *waiter) {
+// await waits until w, which may have begun as patient, has an environment or an
+// error.
+func (h *home) await(p *pool, w *waiter, patient bool) {
 	step := finishGrace
-	if w.patient {
+	if patient {
 		// Where threads wait for a processor, all takes that much longer.
 		load := h.d.demand.load(h.d.clock())
 		step = min(patience, time.Duration(load*float64(finishGrace)))

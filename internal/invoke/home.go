@@ -61,7 +61,7 @@ func (h *home) acquire(req *Request) (*environment, error) {
 		h.serveWaiting(p, p.finishing)
 	}
 	h.mu.Unlock()
-	h.await(p, w)
+	h.await(p, w, crowded)
 	if w.err != nil {
 		h.leave(req, by, w.throttled)
 		return nil, w.err
