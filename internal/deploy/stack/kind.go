@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/acm"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -29,15 +30,16 @@ type Clients struct {
 	S3              *s3.Client
 	Logs            *cloudwatchlogs.Client
 	CloudFront      *cloudfront.Client
+	ACM             *acm.Client
 	Account, Region string
 }
 
 // NewClients makes the clients.
 func NewClients(cfg aws.Config, account string) *Clients {
 	return &Clients{Lambda: lambda.NewFromConfig(cfg), IAM: iam.NewFromConfig(cfg), Logs: cloudwatchlogs.NewFromConfig(cfg),
-		CloudFront: cloudfront.NewFromConfig(cfg),
-		S3:         s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }),
-		Account:    account, Region: cfg.Region}
+		CloudFront: cloudfront.NewFromConfig(cfg), ACM: acm.NewFromConfig(cfg),
+		S3:      s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }),
+		Account: account, Region: cfg.Region}
 }
 
 func (c *Clients) arn(service, resource string) string {
@@ -114,7 +116,7 @@ var kinds map[string]kind
 
 func init() {
 	kinds = map[string]kind{}
-	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, cdnKinds, edgeFunctionKinds} {
+	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, certificateKinds, cdnKinds, edgeFunctionKinds} {
 		maps.Copy(kinds, some)
 	}
 }
