@@ -273,7 +273,7 @@ func (s *State) Adopt(id, typ, physicalID string, properties map[string]any, att
 func isMissing(err error) bool {
 	switch code(err) {
 	case "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "ProvisionedConcurrencyConfigNotFoundException", "RepositoryNotFoundException",
-		"NoSuchFunctionExists", "EntityNotFound":
+		"NoSuchFunctionExists", "EntityNotFound", "NoSuchRealtimeLogConfig":
 		return true
 	}
 	return false
@@ -283,7 +283,7 @@ func isMissing(err error) bool {
 func isConflict(err error) bool {
 	switch code(err) {
 	case "ResourceConflictException", "EntityAlreadyExists", "BucketAlreadyOwnedByYou", "ResourceAlreadyExistsException", "RepositoryAlreadyExistsException",
-		"FunctionAlreadyExists":
+		"FunctionAlreadyExists", "RealtimeLogConfigAlreadyExists", "ResourceInUseException": // the last of data streams
 		return true
 	}
 	return false

@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
@@ -31,13 +32,14 @@ type Clients struct {
 	Logs            *cloudwatchlogs.Client
 	CloudFront      *cloudfront.Client
 	ACM             *acm.Client
+	Kinesis         *kinesis.Client
 	Account, Region string
 }
 
 // NewClients makes the clients.
 func NewClients(cfg aws.Config, account string) *Clients {
 	return &Clients{Lambda: lambda.NewFromConfig(cfg), IAM: iam.NewFromConfig(cfg), Logs: cloudwatchlogs.NewFromConfig(cfg),
-		CloudFront: cloudfront.NewFromConfig(cfg), ACM: acm.NewFromConfig(cfg),
+		CloudFront: cloudfront.NewFromConfig(cfg), ACM: acm.NewFromConfig(cfg), Kinesis: kinesis.NewFromConfig(cfg),
 		S3:      s3.NewFromConfig(cfg, func(o *s3.Options) { o.UsePathStyle = true }),
 		Account: account, Region: cfg.Region}
 }
@@ -116,7 +118,7 @@ var kinds map[string]kind
 
 func init() {
 	kinds = map[string]kind{}
-	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, certificateKinds, cdnKinds, edgeFunctionKinds} {
+	for _, some := range []map[string]kind{functionKinds, versionKinds, lambdaKinds, roleKinds, policyKinds, storageKinds, certificateKinds, cdnKinds, edgeFunctionKinds, streamKinds} {
 		maps.Copy(kinds, some)
 	}
 }
