@@ -134,6 +134,11 @@ func TestAWSCLI(t *testing.T) {
 	client(t, "with-cli", explicit, "sh", "clients/lifecycle.sh")
 }
 
+func TestDataStreamsByBoto3(t *testing.T) {
+	t.Parallel()
+	client(t, "with-boto3", explicit, "python3", "clients/streams.py")
+}
+
 func TestBoto3(t *testing.T) {
 	t.Parallel()
 	client(t, "with-boto3", explicit, "python3", "clients/lifecycle.py")
