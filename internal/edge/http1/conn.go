@@ -413,13 +413,14 @@ func (c *Conn) refuse(refused *badRequest) {
 }
 
 // linger ends the sending side and reads on for a moment, so that what was sent is
-// not lost to a reset.
+// not lost to a reset. How much comes in that time does not count: a viewer that is
+// still sending megabytes reads the answer behind them.
 func (c *Conn) linger() {
 	if w, ok := c.nc.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		return
 	}
 	c.nc.SetReadDeadline(time.Now().Add(lingerTime))
-	io.Copy(io.Discard, io.LimitReader(c.nc, maxDiscard))
+	io.Copy(io.Discard, c.nc)
 }
 
 // own copies what h holds out of the connection's buffer, which what the handler

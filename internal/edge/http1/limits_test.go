@@ -45,3 +45,22 @@ func TestHTTP2WithPriorKnowledgeIsHandedOverAsItCame(t *testing.T) {
 		t.Errorf("where nobody takes it: %q", got)
 	}
 }
+
+func TestClientThatSendsMegabytesReadsWhyTheyAreNotWanted(t *testing.T) {
+	addr := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		io.WriteString(w, "too large")
+	})
+	head := "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8388608\r\n\r\n"
+	for range 10 {
+		c := dial(t, addr)
+		// All is sent before anything is read, as simple clients do.
+		if _, err := io.WriteString(c, head+strings.Repeat("x", 8<<20)); err != nil {
+			t.Fatalf("send: %v", err)
+		}
+		b, err := io.ReadAll(c)
+		if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 413 ") || !strings.HasSuffix(string(b), "too large") {
+			t.Fatalf("answer %q, %v", b, err)
+		}
+	}
+}
