@@ -37,6 +37,32 @@ func IsToken[T []byte | string](s T) bool {
 	return len(s) > 0
 }
 
+// IsTarget tells whether a request target has no blanks and no control characters,
+// with which a request line would be read in more than one way.
+func IsTarget[T []byte | string](s T) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// IsHost tells whether a Host has only characters of host names, addresses and
+// ports. It may be empty.
+func IsHost[T []byte | string](s T) bool {
+	for i := range len(s) {
+		switch c := s[i]; c {
+		case ':', '[', ']', '(', ')', ',', ';', '=':
+		default:
+			if !tokens[c] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // IsValue tells whether a field value has no control characters but tabs.
 func IsValue(b []byte) bool {
 	const ones, high = 0x0101010101010101, 0x8080808080808080

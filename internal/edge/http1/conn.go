@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 const (
@@ -457,7 +459,7 @@ func (c *Conn) request(h *Head, ctx context.Context) (*http.Request, *badRequest
 		return nil, bad("malformed request target")
 	}
 	if r.URL.Host != "" {
-		if !isHost([]byte(r.URL.Host)) {
+		if !httpsyntax.IsHost(r.URL.Host) {
 			return nil, bad("malformed request target")
 		}
 		r.Host = r.URL.Host

@@ -96,7 +96,7 @@ func (h *Head) parse(b []byte) *badRequest {
 	switch {
 	case hosts > 1 || h.Minor == 1 && hosts == 0:
 		return bad("missing or repeated Host")
-	case !isHost(h.Host):
+	case !httpsyntax.IsHost(h.Host):
 		return bad("malformed Host")
 	case h.chunked && h.contentLength > 0:
 		return bad("both Content-Length and Transfer-Encoding")
@@ -131,10 +131,8 @@ func (h *Head) requestLine(line []byte) *badRequest {
 		}
 		return bad("malformed version")
 	}
-	for _, c := range h.Target {
-		if c <= ' ' || c == 0x7f {
-			return bad("malformed request target")
-		}
+	if !httpsyntax.IsTarget(h.Target) {
+		return bad("malformed request target")
 	}
 	return nil
 }
@@ -191,17 +189,6 @@ func cutLine(b []byte) (line, rest []byte, ok bool) {
 		return nil, nil, false
 	}
 	return b[:i-1], b[i+1:], true
-}
-
-// isHost tells whether a Host has only characters of host names, addresses and
-// ports.
-func isHost(b []byte) bool {
-	for _, c := range b {
-		if !httpsyntax.IsTokenByte(c) && c != ':' && c != '[' && c != ']' && c != '(' && c != ')' && c != ',' && c != ';' && c != '=' {
-			return false
-		}
-	}
-	return true
 }
 
 // equalLower compares with a name in lower case.

@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2/hpack"
+
+	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
 // Field is a header field, its name in lower case.
@@ -155,6 +157,10 @@ func (h *Head) check(ended bool) string {
 		return "missing pseudo-header field"
 	case h.Path[0] != '/' && (h.Path != "*" || h.Method != http.MethodOptions):
 		return "malformed path"
+	case !httpsyntax.IsTarget(h.Path):
+		return "malformed path" // of which HTTP/1.1 would make another request line
+	case !httpsyntax.IsHost(h.Authority) || !httpsyntax.IsHost(h.host):
+		return "malformed authority"
 	case h.host != "" && h.Authority != "" && !strings.EqualFold(h.host, h.Authority):
 		return "Host is not the authority"
 	case ended && h.length > 0:
