@@ -197,7 +197,9 @@ func (c *conn) next() (frame, error) {
 			if end := frameHead + f.length; len(b) >= end {
 				f.payload = b[frameHead:end]
 				c.r += end
-				c.begun = time.Time{}
+				if c.block.stream == 0 { // else it is takeBlock that knows when the block is whole
+					c.begun = time.Time{}
+				}
 				return f, nil
 			}
 		}
@@ -339,7 +341,7 @@ func (c *conn) takeBlock(f *frame) error {
 		return &connError{codeCompression, err.Error()}
 	}
 	b := c.block
-	c.block = block{}
+	c.block, c.begun = block{}, time.Time{}
 	c.clock.asked = true
 	switch {
 	case c.head.trailer:

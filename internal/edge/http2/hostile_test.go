@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -45,6 +46,9 @@ func TestMalformedRequestsEndTheirStream(t *testing.T) {
 		"a late pseudo-header":      {"x-a", "b", ":path", "/"},
 		"a method with a blank":     {":method", "G T"},
 		"a path that is none":       {":path", "a"},
+		"a path with a blank":       {":path", "/a HTTP/1.1"},
+		"an authority with a path":  {":authority", "h/a"},
+		"an authority with a user":  {":authority", "u@h"},
 		"an unknown pseudo-header":  {":protocol", "websocket"},
 		"a path twice":              {":path", "/", ":path", "/"},
 	} {
@@ -86,6 +90,27 @@ func TestRequestsThatAreNotServedAreAnswered(t *testing.T) {
 	p.request(7, true)
 	if a := p.answer(7); a.body != "hello" {
 		t.Errorf("%+v", a)
+	}
+}
+
+func TestAnswersThatAreGivenUpWaitForNoWindow(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	c := newConn(&Server{}, near)
+	c.window = 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := uint32(1); id < 6; id += 2 {
+		st := c.newStream(id, -1, true)
+		st.rest, st.end = []byte("text"), true
+		c.enqueue(st)
+		c.pump()
+	}
+	c.reset(3, codeCancel, errReset)
+	c.reset(5, codeCancel, errReset)
+	if len(c.queue) != 1 || c.queue[0].id != 1 {
+		t.Errorf("%d streams wait", len(c.queue))
 	}
 }
 
@@ -322,6 +347,16 @@ func TestTimeLimitsOfConnections(t *testing.T) {
 	t.Run("a block in parts", func(t *testing.T) {
 		p := dial(t, addr)
 		p.check(p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 1, BlockFragment: p.encode()}))
+		p.refused("NO_ERROR")
+	})
+	t.Run("a block in ever more parts", func(t *testing.T) {
+		p := dial(t, addr)
+		p.request(1, false) // as long as it is under way, the connection is not idle
+		go func() {
+			for err := p.WriteHeaders(xhttp2.HeadersFrameParam{StreamID: 3, BlockFragment: p.encode()}); err == nil; err = p.WriteContinuation(3, false, nil) {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
 		p.refused("NO_ERROR")
 	})
 	t.Run("a frame that drips", func(t *testing.T) {

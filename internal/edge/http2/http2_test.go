@@ -18,6 +18,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -237,6 +238,51 @@ func TestTrailersPassBothWays(t *testing.T) {
 		_ = answer.Body.Close()
 		if answer.Trailer.Get("X-Declared") != "123" || answer.Trailer.Get("X-Late") != "late" || answer.Header["X-Declared"] != nil {
 			t.Errorf("%s: %v %v", path, answer.Header, answer.Trailer)
+		}
+	}
+}
+
+func TestLengthsAndTrailersAreSaidOnceAndWhereTheyMayBe(t *testing.T) {
+	p := dial(t, start(t, &Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Trailer"] = []string{"X-Sum, Content-Length", "X-Sum"}
+		switch r.URL.Path {
+		case "/none":
+			w.Header().Set("Content-Length", "0")
+			w.WriteHeader(http.StatusNoContent)
+		case "/wrong":
+			w.Header()["Content-Length"] = []string{"many", "3"}
+			_, _ = io.WriteString(w, "four")
+		case "/twice":
+			w.Header()["Content-Length"] = []string{"4", "4"}
+			w.WriteHeader(http.StatusEarlyHints)
+			_, _ = io.WriteString(w, "four")
+		}
+		w.Header().Set("X-Sum", "1")
+	})}))
+	for i, want := range []struct {
+		path   string
+		length []string
+	}{{"/none", nil}, {"/wrong", []string{"4"}}, {"/twice", []string{"4"}}} {
+		id := uint32(2*i + 1)
+		p.request(id, true, ":path", want.path)
+		var lengths, sums []string
+		for ended := false; !ended; {
+			f := p.next("HEADERS")
+			if f.stream != id {
+				continue
+			}
+			for _, field := range f.fields {
+				switch field.Name {
+				case "content-length":
+					lengths = append(lengths, field.Value)
+				case "x-sum":
+					sums = append(sums, field.Value)
+				}
+			}
+			ended = f.end
+		}
+		if !slices.Equal(lengths, want.length) || len(sums) != 1 {
+			t.Errorf("%s: lengths %q, trailers %q", want.path, lengths, sums)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // maxPending is how much of a body is gathered before it is sent: of an answer that
@@ -44,7 +46,7 @@ func (w *response) WriteHeader(status int) {
 	case status < 100 || status > 999 || status == http.StatusSwitchingProtocols:
 		status = http.StatusInternalServerError
 	case status < 200:
-		w.st.interim(w.appendHeader(AppendStatus(nil, status), false))
+		w.st.interim(w.appendHeader(AppendStatus(nil, status)))
 		return
 	}
 	w.status, w.length = status, -1
@@ -54,15 +56,23 @@ func (w *response) WriteHeader(status int) {
 			w.length = n
 		}
 	}
-	w.block = w.appendHeader(AppendStatus(make([]byte, 0, 512), status), true)
+	w.block = w.appendHeader(AppendStatus(make([]byte, 0, 512), status))
+	if w.length >= 0 && status != http.StatusNoContent { // RFC 9110, 8.6
+		w.block = w.appendLength()
+	}
 	if w.header["Date"] == nil {
 		w.block = AppendField(w.block, "Date", time.Now().UTC().Format(http.TimeFormat))
 	}
 }
 
-// appendHeader appends the fields that the handler has set, but for those that are
-// the connection's.
-func (w *response) appendHeader(b []byte, final bool) []byte {
+// appendLength appends Content-Length to the head.
+func (w *response) appendLength() []byte {
+	return AppendPlainField(w.block, "Content-Length", strconv.FormatInt(w.length, 10))
+}
+
+// appendHeader appends the fields that the handler has set, but for the length and
+// those that are the connection's.
+func (w *response) appendHeader(b []byte) []byte {
 	var few [32]string
 	names := few[:0]
 	for name := range w.header {
@@ -71,18 +81,10 @@ func (w *response) appendHeader(b []byte, final bool) []byte {
 	slices.Sort(names)
 	for _, name := range names {
 		switch name {
-		case "Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade":
+		case "Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade", "Content-Length":
 			continue
-		case "Content-Length":
-			if !final {
-				continue
-			}
 		case "Trailer":
-			for _, v := range w.header[name] {
-				for n := range strings.SplitSeq(v, ",") {
-					w.declared = append(w.declared, canonical(strings.TrimSpace(n)))
-				}
-			}
+			w.declare(w.header[name])
 		}
 		if strings.HasPrefix(name, http.TrailerPrefix) || slices.Contains(w.declared, name) {
 			continue
@@ -90,6 +92,19 @@ func (w *response) appendHeader(b []byte, final bool) []byte {
 		b = appendFields(b, name, w.header[name])
 	}
 	return b
+}
+
+// declare takes note of the names of Trailer fields, of which a head after an
+// interim one has the same again.
+func (w *response) declare(lists []string) {
+	for _, v := range lists {
+		for n := range strings.SplitSeq(v, ",") {
+			n = canonical(strings.TrimSpace(n))
+			if httpguts.ValidTrailerHeader(n) && !slices.Contains(w.declared, n) {
+				w.declared = append(w.declared, n)
+			}
+		}
+	}
 }
 
 // appendFields appends all values of a field.
@@ -177,7 +192,7 @@ func (w *response) finish() {
 	}
 	if w.block != nil && w.length < 0 && !w.bodyless {
 		w.length = int64(len(w.pending))
-		w.block = AppendPlainField(w.block, "Content-Length", strconv.FormatInt(w.length, 10))
+		w.block = w.appendLength()
 	}
 	if !w.bodyless && w.length >= 0 && w.written < w.length {
 		w.abort()

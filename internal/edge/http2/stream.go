@@ -118,6 +118,10 @@ func (c *conn) reset(id uint32, code code, err error) {
 func (c *conn) drop(st *stream, err error) {
 	delete(c.streams, st.id)
 	st.err, st.rest = err, nil
+	if st.queued { // it would stay for as long as the queue's first stream is stopped
+		i := slices.Index(c.queue, st)
+		c.queue, st.queued = slices.Delete(c.queue, i, i+1), false
+	}
 	if st.readErr == nil {
 		st.readErr = err
 	}
@@ -483,7 +487,7 @@ func (c *conn) answer(b block, r *Reply) {
 	c.out = appendHeaders(c.buffer(), b.stream, r.Block, n == 0)
 	if n > 0 && (len(c.queue) > 0 || n > maxBacklog || n > c.initial || n > c.window || c.crowded()) {
 		st := c.newStream(b.stream, -1, b.end)
-		st.rest, st.end = r.Body, true
+		st.rest, st.end, st.closed = r.Body, true, true // nobody reads what comes
 		c.enqueue(st)
 		c.pump()
 		return
