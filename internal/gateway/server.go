@@ -161,7 +161,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for _, l := range listeners {
 		_ = l.Close() // nothing is accepted any more, whatever it says
 	}
-	first := s.http1.Shutdown(ctx)
+	var first error
+	s.serving.Go(func() { first = s.http1.Shutdown(ctx) }) // at once: neither takes requests meanwhile
 	second := s.http2.Shutdown(ctx)
 	if second != nil {
 		second = errors.Join(second, s.http2.Close())

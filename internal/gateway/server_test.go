@@ -143,6 +143,46 @@ func TestShutdownWaitsForRequestsUnderWay(t *testing.T) {
 	}
 }
 
+func TestShutdownTakesNoRequestsOnAnyProtocolWhileOneIsUnderWay(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	s, addr := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 1 {
+			close(entered)
+			<-release
+		}
+	}), nil)
+	c := client(t, func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) }, nil)
+	if proto, _ := get(t, c, "http://"+addr); proto != "HTTP/2.0" {
+		t.Fatal(proto)
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		if res, err := http.Get("http://" + addr); err == nil {
+			res.Body.Close()
+		}
+	}()
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(t.Context()) }()
+	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		res, err := c.Get("http://" + addr)
+		if err != nil {
+			break
+		}
+		res.Body.Close()
+		if time.Now().After(limit) {
+			t.Error("requests are taken on HTTP/2 while one on HTTP/1.1 is under way")
+			break
+		}
+	}
+	close(release)
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	<-answered
+}
+
 func TestShutdownBreaksOffWhatDoesNotEnd(t *testing.T) {
 	entered, left := make(chan struct{}), make(chan struct{})
 	s, addr := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

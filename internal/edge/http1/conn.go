@@ -89,15 +89,22 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // TLS is the state of the TLS connection, nil without one.
 func (c *Conn) TLS() *tls.ConnectionState { return c.tls }
 
-// Drain implements conns.Conn: a connection that waits for a request ends.
+// Drain implements conns.Conn: a connection that waits for a request ends. Its own
+// goroutine closes it, since TLS may wait for the viewer then.
 func (c *Conn) Drain() {
 	if c.state.CompareAndSwap(idle, ending) {
-		c.nc.Close()
+		c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
-// Abort implements conns.Conn.
-func (c *Conn) Abort() { c.nc.Close() }
+// Abort implements conns.Conn. It does not have TLS say goodbye.
+func (c *Conn) Abort() {
+	if t, ok := c.nc.(interface{ NetConn() net.Conn }); ok {
+		t.NetConn().Close()
+		return
+	}
+	c.nc.Close()
+}
 
 // serve answers requests until the connection ends.
 func (c *Conn) serve() {
@@ -214,7 +221,7 @@ func (c *Conn) hasHead() bool {
 // valid until the next read.
 func (c *Conn) readHead() ([]byte, error) {
 	searched, limit := 0, orDefault(c.s.MaxHead, MaxHead)
-	started := false
+	started, waiting := false, false
 	for {
 		// An empty line before a request is to be ignored (RFC 9112, 2.2).
 		for searched == 0 && c.w-c.r >= 2 && c.buf[c.r] == '\r' && c.buf[c.r+1] == '\n' {
@@ -239,23 +246,32 @@ func (c *Conn) readHead() ([]byte, error) {
 			started = true
 			c.state.CompareAndSwap(idle, busy)
 			c.setReadDeadline(orDefault(c.s.HeaderTimeout, 30*time.Second), 0)
-		} else if !started {
-			if err := c.flush(); err != nil {
+		} else if !started && !waiting { // empty lines that come give no more time
+			waiting = true
+			if err := c.awaitHead(); err != nil {
 				return nil, err
 			}
-			if c.state.Swap(idle) == ending || c.s.isClosing() {
-				return nil, io.EOF
-			}
-			idle := orDefault(c.s.IdleTimeout, time.Minute)
-			if !c.served {
-				idle = orDefault(c.s.FirstTimeout, idle)
-			}
-			c.setReadDeadline(idle, time.Second)
 		}
 		if err := c.fill(); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// awaitHead prepares for a head of which nothing has come.
+func (c *Conn) awaitHead() error {
+	if err := c.flush(); err != nil {
+		return err
+	}
+	limit := orDefault(c.s.IdleTimeout, time.Minute)
+	if !c.served {
+		limit = orDefault(c.s.FirstTimeout, limit)
+	}
+	c.setReadDeadline(limit, time.Second) // before Drain may set its own
+	if c.state.Swap(idle) == ending || c.s.isClosing() {
+		return io.EOF
+	}
+	return nil
 }
 
 var (

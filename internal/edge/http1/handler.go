@@ -26,28 +26,30 @@ func (c *Conn) serveHandler() bool {
 	}
 	b := &body{c: c, left: max(h.length, 0), chunked: h.chunked, expect: h.expect}
 	req.Body = http.NoBody
+	var given *requestBody // the handler may put another one into req
 	if h.HasBody() {
-		req.Body = &requestBody{b: b, ended: watch.bodyEnded}
+		given = &requestBody{b: b, ended: watch.bodyEnded}
+		req.Body = given
 	} else {
 		watch.bodyEnded()
 	}
 	w := &response{c: c, head: h, body: b, watch: watch, header: make(http.Header)}
-	b.cont = func() error {
-		if w.status != 0 {
-			return nil
-		}
-		c.out = append(c.out, "HTTP/1.1 100 Continue\r\n\r\n"...)
-		return c.flush()
-	}
-	ok := c.call(w, req)
+	w.waits, b.cont = h.expect, w.proceed
+	whole := c.call(w, req)
 	watch.stop()
-	if rb, isBody := req.Body.(*requestBody); isBody {
-		rb.Close()
+	switch {
+	case w.hijacked:
+	case whole:
+		whole = w.finish()
+	default:
+		c.Abort()
 	}
-	if w.hijacked || !ok {
-		return false
+	// The handler may have left somebody behind who reads the body, and whom the
+	// viewer that waits for the answer would have waited for.
+	if given != nil {
+		given.Close()
 	}
-	return w.finish()
+	return whole && !w.hijacked && w.goesOn()
 }
 
 // call calls the handler, and tells whether its answer is complete.

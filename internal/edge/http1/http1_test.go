@@ -4,11 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +23,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -255,10 +261,77 @@ func TestExpectContinueIsAnsweredWhenTheBodyIsRead(t *testing.T) {
 			t.Fatalf("%v, %v", resp, err)
 		}
 		io.Copy(io.Discard, resp.Body)
-		_ = close
+		if resp.Close != close {
+			t.Errorf("the answer says of the connection's end: %v", resp.Close)
+		}
 	}
 	if _, err := br.ReadByte(); err != io.EOF {
 		t.Errorf("the connection goes on though the body may come: %v", err)
+	}
+}
+
+// A handler may leave a goroutine behind that reads the body, such as a transport that
+// sends it on to a server which has answered early.
+func TestAnswersDoNotWaitForWhoReadsTheBody(t *testing.T) {
+	addr := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		body := r.Body
+		r.Body = struct{ io.ReadCloser }{body} // as middleware does
+		begun := make(chan struct{})
+		go func() {
+			io.ReadFull(body, make([]byte, 3))
+			close(begun)
+			for {
+				if _, err := body.Read(make([]byte, 1)); err != nil {
+					return
+				}
+			}
+		}()
+		<-begun
+		if r.URL.Path == "/abort" {
+			panic(http.ErrAbortHandler)
+		}
+		io.WriteString(w, "early")
+	})
+	const rest = " HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nabc"
+	c := dial(t, addr)
+	br := bufio.NewReader(c)
+	io.WriteString(c, "POST /"+rest)
+	for _, more := range []string{"dePOST /" + rest, "de"} { // the next request is nobody else's
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(resp.Body); string(b) != "early" || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+		io.WriteString(c, more)
+	}
+	c = dial(t, addr)
+	io.WriteString(c, "POST /abort"+rest)
+	if b, err := io.ReadAll(c); len(b) > 0 || os.IsTimeout(err) {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestContinueAndAnswerMayRace(t *testing.T) {
+	addr := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		go io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "early")
+	})
+	for range 200 {
+		c := dial(t, addr)
+		io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err == nil && resp.StatusCode == http.StatusContinue {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(resp.Body); string(b) != "early" || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+		c.Close()
 	}
 }
 
@@ -456,6 +529,18 @@ func TestTimeouts(t *testing.T) {
 	if time.Since(began) > 4*time.Second {
 		t.Error("a head that drips is waited for")
 	}
+	// Nor does one that sends empty lines.
+	conn = dial(t, addr)
+	began = time.Now()
+	for time.Since(began) < 5*time.Second {
+		if _, err := conn.Write([]byte("\r\n")); err != nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if time.Since(began) > 4*time.Second {
+		t.Error("a viewer that sends empty lines is waited for")
+	}
 	// One that reads nothing.
 	conn = dial(t, addr)
 	io.WriteString(conn, "GET /large HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -581,4 +666,54 @@ func TestInterimAnswers(t *testing.T) {
 	if !strings.HasPrefix(got, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 202 Accepted\r\n") {
 		t.Errorf("%q", got)
 	}
+}
+
+func TestShutdownWaitsForNoViewerThatDoesNotRead(t *testing.T) {
+	cert := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{Handler: http.HandlerFunc(echo), IdleTimeout: time.Hour, Logger: slog.New(slog.DiscardHandler)}
+		var serving sync.WaitGroup
+		for range 3 {
+			near, far := net.Pipe()
+			defer far.Close()
+			server := tls.Server(near, &tls.Config{Certificates: []tls.Certificate{cert}})
+			client := tls.Client(far, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec
+			serving.Go(func() {
+				if err := server.Handshake(); err != nil {
+					t.Error(err)
+				}
+				s.ServeConn(server)
+			})
+			io.WriteString(client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+			if _, err := http.ReadResponse(bufio.NewReader(client), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		serving.Wait()
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// certificate makes a certificate that nobody trusts.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

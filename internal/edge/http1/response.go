@@ -33,14 +33,16 @@ type response struct {
 	watch  *watcher
 	header http.Header
 
-	status    int   // 0: not known yet
-	length    int64 // of the body; -1: not known
+	mu        sync.Mutex // of the head's beginning, and of proceed
+	status    int        // 0: not known yet
+	length    int64      // of the body; -1: not known
 	written   int64
 	bodyless  bool // HEAD, or the status has none
 	committed bool // the head is complete
 	chunked   bool
 	close     bool
 	hijacked  bool
+	waits     bool   // the viewer waits for 100 Continue
 	pending   []byte // of the body, before the head is complete
 	err       error
 }
@@ -56,6 +58,8 @@ func (w *response) Header() http.Header { return w.header }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.hijacked || w.status != 0 {
 		w.c.s.log().Error("a second status", "status", status)
 		return
@@ -69,7 +73,8 @@ func (w *response) WriteHeader(status int) {
 	}
 	w.status, w.length = status, -1
 	w.bodyless = string(w.head.Method) == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified || status < 200
-	w.close = w.head.close || w.c.s.isClosing()
+	// Who is not told to go on may send the body or not.
+	w.close = w.head.close || w.c.s.isClosing() || w.waits
 	if v := w.header["Content-Length"]; len(v) > 0 {
 		if n, err := strconv.ParseInt(v[0], 10, 64); err == nil && n >= 0 {
 			w.length = n
@@ -84,7 +89,21 @@ func (w *response) WriteHeader(status int) {
 	}
 }
 
-// interim sends a 1xx answer.
+// proceed sends 100 Continue before the body is read, which another goroutine than
+// the handler's may do.
+func (w *response) proceed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.status != 0 || w.hijacked {
+		return nil
+	}
+	w.waits = false
+	w.c.renewWriteDeadline()
+	_, err := io.WriteString(w.c.nc, "HTTP/1.1 100 Continue\r\n\r\n")
+	return err
+}
+
+// interim sends a 1xx answer. w.mu is held.
 func (w *response) interim(status int) {
 	if w.head.Minor == 0 {
 		return
@@ -254,6 +273,8 @@ func (w *response) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline is what http.ResponseController calls.
 func (w *response) SetWriteDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.c.writeBy = t
 	return w.c.nc.SetWriteDeadline(t)
 }
@@ -373,14 +394,16 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	c.nc.SetDeadline(time.Time{})
+	w.mu.Lock()
 	w.hijacked, c.hijacked = true, true
+	w.mu.Unlock()
 	rest := bytes.Clone(c.buf[c.r:c.w])
 	br := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(rest), c.nc), max(len(rest), 4096))
 	br.Peek(len(rest))
 	return c.nc, bufio.NewReadWriter(br, bufio.NewWriter(c.nc)), nil
 }
 
-// finish ends the answer, and tells whether the connection goes on.
+// finish ends the answer, and tells whether it is whole.
 func (w *response) finish() bool {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
@@ -396,14 +419,13 @@ func (w *response) finish() bool {
 	if w.err == nil {
 		w.err = w.c.flush()
 	}
-	if w.err != nil || !w.bodyless && w.length >= 0 && w.written < w.length {
-		return false
-	}
-	if !w.body.discard() {
-		w.c.linger()
-		return false
-	}
-	if w.close {
+	return w.err == nil && (w.bodyless || w.length < 0 || w.written >= w.length)
+}
+
+// goesOn tells whether another request can follow; where it cannot, the viewer has
+// had time to read the answer.
+func (w *response) goesOn() bool {
+	if !w.body.discard() || w.close {
 		w.c.linger()
 		return false
 	}
