@@ -61,7 +61,7 @@ func streams(t *testing.T, l *location) (*counting, ask) {
 			}
 			go func() {
 				if conn.(*tls.Conn).HandshakeContext(context.Background()) == nil {
-					s.ServeConn(conn)
+					s.ServeConn(t.Context(), conn)
 				}
 			}()
 		}

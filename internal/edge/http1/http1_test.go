@@ -682,7 +682,7 @@ func TestShutdownWaitsForNoViewerThatDoesNotRead(t *testing.T) {
 				if err := server.Handshake(); err != nil {
 					t.Error(err)
 				}
-				s.ServeConn(server)
+				s.ServeConn(t.Context(), server)
 			})
 			io.WriteString(client, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 			if _, err := http.ReadResponse(bufio.NewReader(client), nil); err != nil {

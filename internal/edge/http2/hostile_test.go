@@ -97,7 +97,7 @@ func TestAnswersThatAreGivenUpWaitForNoWindow(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
-	c := newConn(&Server{}, near)
+	c := newConn(t.Context(), &Server{}, near)
 	c.window = 0
 	c.mu.Lock()
 	defer c.mu.Unlock()
