@@ -327,6 +327,13 @@ func TestLogHasWhatTheFunctionPrints(t *testing.T) {
 	if n := len(strings.Join(b.logs.all, "")); n > maxLog+50*100 {
 		t.Errorf("%d bytes logged", n)
 	}
+	n := &native{}
+	for range 2 * maxLog {
+		n.log("")
+	}
+	if len(n.logs) > maxLog {
+		t.Errorf("%d empty lines logged", len(n.logs))
+	}
 }
 
 // Values are those of Node.js.

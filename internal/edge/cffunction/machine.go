@@ -283,14 +283,16 @@ func (n *native) object() goja.Value {
 	})
 }
 
+// log takes a line, which counts with its end: a log of empty lines has an end, too.
 func (n *native) log(line string) {
-	if left := maxLog - n.logged; len(line) > left {
-		line = strings.ToValidUTF8(line[:left], "")
-	}
-	if line == "" && n.logged >= maxLog {
+	left := maxLog - n.logged - 1
+	if left < 0 {
 		return
 	}
-	n.logged += len(line)
+	if len(line) > left {
+		line = strings.ToValidUTF8(line[:left], "")
+	}
+	n.logged += len(line) + 1
 	n.logs = append(n.logs, line)
 }
 
