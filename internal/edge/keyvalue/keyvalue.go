@@ -94,6 +94,11 @@ func (s *Stores) remember(id string, v *View) {
 		delete(s.views, id)
 	case last == nil || last.revision < v.revision:
 		s.views[id] = v
+		for other := range s.views { // those that are gone, and that nobody asks for
+			if _, ok := s.records.Get(other); !ok {
+				delete(s.views, other)
+			}
+		}
 	}
 }
 

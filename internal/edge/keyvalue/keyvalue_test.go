@@ -239,6 +239,20 @@ func TestTheLastWholeVersionIsServedWhilePartsAreMissing(t *testing.T) {
 	}
 }
 
+func TestAStoreThatIsGoneIsForgottenWithoutBeingAskedFor(t *testing.T) {
+	w := filled(t, Pair{Key: "k", Value: "v"})
+	view(t, w.Stores)
+	if err := errors.Join(w.Delete(t.Context(), "s"), w.Create(t.Context(), "other", "arn", time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.View("other"); err != nil {
+		t.Fatal(err)
+	}
+	if len(w.views) != 1 {
+		t.Errorf("%d stores are held, want 1", len(w.views))
+	}
+}
+
 func TestPartsGoWhenEveryLocationHasTheNextHead(t *testing.T) {
 	w := filled(t, pair("a", "1"))
 	before, _ := w.records.Get("s")
