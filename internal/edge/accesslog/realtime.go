@@ -19,10 +19,12 @@ const (
 	// of Kinesis.
 	realtimeCall  = 500
 	realtimeBytes = 4 << 20
-	// realtimeHeld bounds the records of one stream that wait, in bytes, and
-	// realtimeAge how long one waits: older ones are dropped.
+	// realtimeHeld bounds the records of one stream that wait, in bytes of memory,
+	// and realtimeAge how long one waits: older ones are dropped.
 	realtimeHeld = 8 << 20
 	realtimeAge  = time.Minute
+	// realtimeEntry is about what an entry takes besides its key and data, in bytes.
+	realtimeEntry = 96
 	// complainEvery bounds how often it is logged that records were dropped.
 	complainEvery = time.Minute
 )
@@ -106,6 +108,10 @@ type waitingEntry struct {
 	since time.Time
 }
 
+// held is the memory that an entry takes, in bytes: of a record with few fields
+// most is not the fields.
+func (e *waitingEntry) held() int { return len(e.Key) + len(e.Data) + realtimeEntry }
+
 // realtime is what one goroutine makes and hands over.
 type realtime struct {
 	s          *Streamer
@@ -149,11 +155,11 @@ func (t *realtime) add(q queuedRecord) bool {
 		t.streams[q.config.Stream] = w
 	}
 	e := waitingEntry{Entry{Key: q.record.RequestID, Data: q.record.appendFields(nil, fieldsOf(q.config.Fields...))}, time.Now()}
-	if w.bytes+len(e.Data) > realtimeHeld {
+	if w.bytes+e.held() > realtimeHeld {
 		t.s.dropped.Add(1)
 		return false
 	}
-	w.entries, w.bytes = append(w.entries, e), w.bytes+len(e.Data)
+	w.entries, w.bytes = append(w.entries, e), w.bytes+e.held()
 	return len(w.entries)%realtimeCall == 0
 }
 
@@ -199,8 +205,8 @@ func (t *realtime) send(ctx context.Context, arn string, w *waiting) {
 	kept := slices.DeleteFunc(left, func(e waitingEntry) bool { return time.Since(e.since) > realtimeAge })
 	t.s.dropped.Add(int64(n - len(kept)))
 	w.entries, w.bytes = kept, 0
-	for _, e := range kept {
-		w.bytes += len(e.Data)
+	for i := range kept {
+		w.bytes += kept[i].held()
 	}
 }
 

@@ -136,6 +136,20 @@ func TestRealtimeRecordsThatNobodyTakesAreDropped(t *testing.T) {
 	})
 }
 
+func TestSmallRecordsThatWaitAreBoundedByTheirMemory(t *testing.T) {
+	s := &Streamer{}
+	waits := &realtime{s: s, streams: map[string]*waiting{}}
+	q := queuedRecord{realtimeSample(), distribution.RealtimeLog{Stream: "arn:stream", Fields: []string{"sc-status"}}}
+	const n = realtimeHeld/realtimeEntry + 1
+	for range n {
+		waits.add(q)
+	}
+	kept := len(waits.streams["arn:stream"].entries)
+	if dropped := int(s.dropped.Load()); dropped == 0 || kept+dropped != n {
+		t.Errorf("of %d records %d wait, and %d were dropped", n, kept, dropped)
+	}
+}
+
 func TestRequestsAreSampled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		to := &streams{}
