@@ -31,6 +31,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -85,6 +86,24 @@ func (s *Store) Streams() ([]string, error) {
 		}
 	}
 	return names, nil
+}
+
+// Shards returns the numbers of the shards that a stream has on the disk, none where
+// there is no such stream.
+func (s *Store) Shards(stream string) ([]int, error) {
+	entries, err := os.ReadDir(filepath.Join(s.dir, stream))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("streams: %w", err)
+	}
+	var numbers []int
+	for _, e := range entries {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			return nil, fmt.Errorf("streams: %s of stream %s is no shard", e.Name(), stream)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
 }
 
 // Shard opens a shard of a stream by its number, and makes it where it is missing.

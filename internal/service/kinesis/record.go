@@ -28,6 +28,8 @@ type record struct {
 	MaxRecord int // KiB of data and partition key
 	Tags      map[string]string
 	Shards    []shard // in the order of their numbers
+	// Scaled is when UpdateShardCount was called in the last scaleWindow.
+	Scaled []time.Time
 }
 
 // shard is one of a stream's shards.

@@ -2,11 +2,21 @@ package kinesis
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/kinesis"
+	"lapwing.dev/lapwing/internal/state"
+)
+
+// A stream can have maxScalings of UpdateShardCount in any scaleWindow (API reference,
+// "UpdateShardCount"): each may close all shards and make as many new ones, and those
+// that are closed stay for their retention.
+const (
+	maxScalings = 10
+	scaleWindow = 24 * time.Hour
 )
 
 // resharding is a change of a stream's shards: some are closed, and others made of
@@ -79,7 +89,7 @@ func (s *Service) reshard(ctx context.Context, name, arn, id *string, f func(*re
 	l := s.usable(r.ID)
 	l.resharding.Lock()
 	defer l.resharding.Unlock()
-	return s.change(ctx, r.Name, func(r *record) error {
+	r, err = s.change(ctx, r.Name, func(r *record) error {
 		before := len(r.open())
 		c := &resharding{r: r, now: s.opts.Now().UTC().Truncate(time.Millisecond), end: func(number int) uint64 {
 			if sh, _ := l.shard(number); sh != nil {
@@ -92,6 +102,20 @@ func (s *Service) reshard(ctx context.Context, name, arn, id *string, f func(*re
 		}
 		return s.room(len(r.open())-before, r.Mode)
 	})
+	if errors.Is(err, state.ErrTooLarge) {
+		err = api.NewLimitExceededException("Stream %s under account %s would have more shards, open and closed, than Lapwing keeps for one stream: closed ones go with their retention.", r.Name, s.opts.AccountID)
+	}
+	return r, err
+}
+
+// scaled counts a call of UpdateShardCount, if there may be one more.
+func (c *resharding) scaled() error {
+	c.r.Scaled = slices.DeleteFunc(slices.Clone(c.r.Scaled), func(t time.Time) bool { return c.now.Sub(t) >= scaleWindow })
+	if len(c.r.Scaled) >= maxScalings {
+		return api.NewLimitExceededException("Stream %s has been scaled %d times within %v, which is the maximum for a stream.", c.r.Name, maxScalings, scaleWindow)
+	}
+	c.r.Scaled = append(c.r.Scaled, c.now)
+	return nil
 }
 
 // openShard returns an open shard that a request names.
@@ -158,6 +182,9 @@ func (s *Service) UpdateShardCount(ctx context.Context, in *api.UpdateShardCount
 			return invalid("UpdateShardCount cannot scale up over double your current open shard count. Current open shard count: %d Target shard count: %d", current, target)
 		case 2*target < current:
 			return invalid("UpdateShardCount cannot scale down below half your current open shard count. Current open shard count: %d Target shard count: %d", current, target)
+		}
+		if err := c.scaled(); err != nil {
+			return err
 		}
 		c.uniform(target)
 		return nil

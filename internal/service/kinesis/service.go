@@ -107,6 +107,9 @@ func (s *Service) recover(ctx context.Context) error {
 			continue
 		}
 		known[r.ID] = true
+		if err := s.removeDropped(r); err != nil {
+			return err
+		}
 		if err := s.activate(ctx, r); err != nil {
 			return err
 		}
@@ -120,6 +123,24 @@ func (s *Service) recover(ctx context.Context) error {
 			if err := s.opts.Streams.Remove(id); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// removeDropped takes off the disk the shards that a crash left there when they
+// were off the record.
+func (s *Service) removeDropped(r record) error {
+	there, err := s.opts.Streams.Shards(r.ID)
+	if err != nil {
+		return err
+	}
+	for _, number := range there {
+		if _, ok := r.shard(number); ok {
+			continue
+		}
+		if err := s.opts.Streams.RemoveShard(r.ID, number); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -224,25 +245,23 @@ func (s *Service) usable(id string) *live {
 	return s.live[id]
 }
 
-// activate opens a stream's shards and makes it ACTIVE.
+// activate opens a stream's shards and makes it ACTIVE. Whoever sees that it is
+// can use it, change it and delete it: it is among the live ones before.
 func (s *Service) activate(ctx context.Context, r record) error {
+	was := r.Status
+	r.Status = api.StreamStatusActive
 	l := &live{}
 	if err := l.use(r, s.opts.Streams); err != nil {
 		return err
 	}
-	if r.Status != api.StreamStatusActive {
-		if _, err := s.records.Modify(ctx, r.Name, func(r *record) error { r.Status = api.StreamStatusActive; return nil }); err != nil {
-			return err
-		}
-		r.Status = api.StreamStatusActive
-		if err := l.use(r, s.opts.Streams); err != nil {
-			return err
-		}
-	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.live[r.ID] = l
-	return nil
+	s.mu.Unlock()
+	if was == api.StreamStatusActive {
+		return nil
+	}
+	_, err := s.records.Modify(ctx, r.Name, func(r *record) error { r.Status = api.StreamStatusActive; return nil })
+	return err
 }
 
 func (s *Service) arn(name string) string {
@@ -309,7 +328,7 @@ func (s *Service) findLive(name, arn, id *string) (*live, error) {
 		return nil, err
 	}
 	l := s.usable(r.ID)
-	if l == nil {
+	if l == nil || r.Status == api.StreamStatusCreating {
 		return nil, s.notFound(r.Name)
 	}
 	return l, nil

@@ -1,9 +1,15 @@
 package kinesis
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,7 +57,7 @@ func create(t *testing.T, s *Service, name string, shards int32) {
 		t.Fatal(err)
 	}
 	for range 1000 {
-		if r, _ := s.records.Get(name); r.Value.Status == api.StreamStatusActive && s.usable(r.Value.ID) != nil {
+		if r, _ := s.records.Get(name); r.Value.Status == api.StreamStatusActive {
 			return
 		}
 		time.Sleep(time.Millisecond)
@@ -170,6 +176,87 @@ func TestClosedShardsGoWithTheirRecords(t *testing.T) {
 	if listed, there := count(); listed != 2 || there != 2 {
 		t.Errorf("after the retention %d shards are listed, %d there; want 2", listed, there)
 	}
+}
+
+func TestShardsThatACrashLeftBehindAreRemovedAtTheStart(t *testing.T) {
+	s, _, dir := inTime(t)
+	create(t, s, "s", 1)
+	r, _ := s.records.Get("s")
+	left, kept := filepath.Join(dir, r.Value.ID, "000007"), filepath.Join(dir, r.Value.ID, "000000")
+	if err := os.Mkdir(left, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a shard that is not in the record is still there: %v", err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAStreamCanBeUsedAsSoonAsItIsActive(t *testing.T) {
+	s, _, _ := inTime(t)
+	for i := range 30 {
+		name := fmt.Sprint("s", i)
+		if _, err := s.CreateStream(t.Context(), &api.CreateStreamInput{StreamName: &name, ShardCount: aws.Ptr(int32(1))}); err != nil {
+			t.Fatal(err)
+		}
+		for r, _ := s.records.Get(name); r.Value.Status != api.StreamStatusActive; r, _ = s.records.Get(name) {
+			if t.Context().Err() != nil {
+				t.Fatal("the stream is not ACTIVE")
+			}
+			runtime.Gosched()
+		}
+		put(t, s, name, "x")
+	}
+}
+
+func scale(t *testing.T, s *Service, name string, shards int32) error {
+	t.Helper()
+	_, err := s.UpdateShardCount(t.Context(), &api.UpdateShardCountInput{StreamName: &name, TargetShardCount: &shards, ScalingType: api.ScalingTypeUniformScaling})
+	return err
+}
+
+func TestAStreamIsScaledTenTimesADayAtMost(t *testing.T) {
+	s, now, _ := inTime(t)
+	create(t, s, "s", 1)
+	for i := range maxScalings {
+		if err := scale(t, s, "s", int32(2-i%2)); err != nil {
+			t.Fatal(err)
+		}
+		now.sleep(time.Hour)
+	}
+	if err := scale(t, s, "s", 2); codeOf(err) != "LimitExceededException" {
+		t.Errorf("one more: %v", err)
+	}
+	now.sleep(scaleWindow - maxScalings*time.Hour)
+	if err := scale(t, s, "s", 2); err != nil {
+		t.Errorf("a day after the first: %v", err)
+	}
+	if err := scale(t, s, "s", 1); codeOf(err) != "LimitExceededException" {
+		t.Errorf("before the second was a day ago: %v", err)
+	}
+}
+
+func TestAStreamWithMoreShardsThanFitItsRecordIsRefused(t *testing.T) {
+	s, _, _ := inTime(t)
+	create(t, s, "s", 1)
+	_, err := s.records.Modify(t.Context(), "s", func(r *record) error {
+		b, err := json.Marshal(r)
+		r.Tags = map[string]string{"k": strings.Repeat("x", state.MaxValueSize-len(b)-100)}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.SplitShard(t.Context(), &api.SplitShardInput{StreamName: aws.Ptr("s"), ShardToSplit: aws.Ptr("shardId-000000000000"), NewStartingHashKey: aws.Ptr("1000")})
+	if codeOf(err) != "LimitExceededException" {
+		t.Errorf("%v", err)
+	}
+	put(t, s, "s", "x")
 }
 
 func TestAReaderThatIsBehindIsTold(t *testing.T) {
