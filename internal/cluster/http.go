@@ -19,7 +19,10 @@ const (
 	pingTimeout      = 2 * time.Second
 	headerTimeout    = 30 * time.Second
 	idleTimeout      = 90 * time.Second
-	maxHeader        = 64 << 10
+	// maxHeader is the largest header of a request and of an answer, as HTTP/2 counts:
+	// those of viewers and of origins, of 32 KB in HTTP/1.1, pass in whatever fields. A
+	// node that refused one would be taken for one that is gone.
+	maxHeader = 384 << 10
 )
 
 // Transport returns what makes requests to nodes of a role; their addresses are
