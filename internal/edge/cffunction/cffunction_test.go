@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dop251/goja"
 
@@ -471,4 +472,23 @@ func BenchmarkMachine(b *testing.B) {
 			newMachine(flavour{modern: true})
 		}
 	})
+}
+
+func TestARegularExpressionThatBacktracksGivesItsSlotBack(t *testing.T) {
+	b := newBench(t).with(Runtime2, `function handler(e) { return /^(?=a)(a|aa)+$/.test('a'.repeat(90) + 'b') ? null : e.request; }`)
+	if err := b.run(distribution.ViewerRequest, viewerRequest()); err == nil {
+		t.Error("the function had all the time that it wanted")
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range cap(b.slots) { // all of them are free
+			b.slots <- struct{}{}
+		}
+	}()
+	select {
+	case <-ended:
+	case <-time.After(20 * patience):
+		t.Error("the function still runs")
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/dlclark/regexp2/v2"
 	"github.com/dop251/goja"
 	"github.com/dop251/goja_nodejs/buffer"
 	"github.com/dop251/goja_nodejs/require"
@@ -62,6 +63,12 @@ var (
 	errTime    = errors.New("the function exceeded its compute time")
 	errAbandon = errors.New("the function does not stop")
 )
+
+// The interpreter's regular expressions, where they look ahead or back or go on in the
+// middle of a string, backtrack, in a call that cannot be interrupted: a viewer could
+// choose a header for which one never ends in practice. It ends when nobody waits
+// for the run any more, so that no run goes on as if there were no match.
+func init() { regexp2.DefaultMatchTimeout = patience }
 
 // flavour says what a machine has in it.
 type flavour struct {
