@@ -49,7 +49,7 @@ func (s *Shard) Read(from uint64, l Limits) (records []Record, next uint64, err 
 			return true
 		})
 		if err != nil && !s.trimmed(g.first, err) {
-			return nil, from, err
+			return nil, from, s.orClosed(err)
 		}
 		if !full {
 			next = max(next, limit)
@@ -89,6 +89,17 @@ func (s *Shard) trimmed(first uint64, err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && s.segments[0].first > first
 }
 
+// orClosed returns ErrClosed for an error of a shard that was closed, and maybe removed,
+// while it was read.
+func (s *Shard) orClosed(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	return err
+}
+
 // index makes the index of a segment, with s.mu held or at the start.
 func (s *Shard) index(g *segment) error {
 	var x indexer
@@ -124,8 +135,11 @@ func (s *Shard) Find(t time.Time) (uint64, error) {
 			}
 			return found == limit
 		})
-		if err == nil || !s.trimmed(g.first, err) {
-			return found, err
+		if err == nil {
+			return found, nil
+		}
+		if !s.trimmed(g.first, err) {
+			return 0, s.orClosed(err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"lapwing.dev/lapwing/internal/aws"
@@ -65,8 +66,12 @@ func (s *Service) PutRecord(_ context.Context, in *api.PutRecordInput) (*api.Put
 	return &api.PutRecordOutput{ShardId: aws.Ptr(p.shard.id()), SequenceNumber: aws.Ptr(p.shard.sequence(offset)), EncryptionType: api.EncryptionTypeNone}, nil
 }
 
-// failure is what a client is told where the disk fails.
+// failure is what a client is told where the disk fails, or the stream was deleted
+// meanwhile.
 func (s *Service) failure(what string, err error) error {
+	if errors.Is(err, stream.ErrClosed) {
+		return api.NewResourceNotFoundException("The stream under account %s was deleted.", s.opts.AccountID)
+	}
 	s.log.Error("kinesis: "+what, "error", err)
 	return api.NewInternalFailureException("Internal service failure.").WithCause(err)
 }
@@ -132,7 +137,7 @@ func (s *Service) PutRecords(_ context.Context, in *api.PutRecordsInput) (*api.P
 // putShare appends the records of a call for one shard, and fills in their results.
 func (s *Service) putShare(sh *share, results []*api.PutRecordsResultEntry) {
 	first, err := sh.shard.log.Append(sh.records)
-	if err != nil {
+	if err != nil && !errors.Is(err, stream.ErrClosed) { // that of a stream that was deleted meanwhile
 		s.log.Error("kinesis: append to a shard", "error", err)
 	}
 	for i, at := range sh.indexes {

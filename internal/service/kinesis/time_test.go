@@ -259,6 +259,25 @@ func TestAStreamWithMoreShardsThanFitItsRecordIsRefused(t *testing.T) {
 	put(t, s, "s", "x")
 }
 
+func TestCallsThatMeetADeletionAreToldThatTheStreamIsGone(t *testing.T) {
+	s, now, _ := inTime(t)
+	create(t, s, "s", 1)
+	put(t, s, "s", "x")
+	it := horizonIterator(t, s, "s")
+	r, _ := s.records.Get("s")
+	if err := s.opts.Streams.Remove(r.Value.ID); err != nil { // as DeleteStream does, when these calls had found the stream
+		t.Fatal(err)
+	}
+	_, putting := s.PutRecord(t.Context(), &api.PutRecordInput{StreamName: aws.Ptr("s"), PartitionKey: aws.Ptr("k"), Data: []byte("x")})
+	_, finding := s.GetShardIterator(t.Context(), &api.GetShardIteratorInput{StreamName: aws.Ptr("s"), ShardId: aws.Ptr("shardId-000000000000"), ShardIteratorType: api.ShardIteratorTypeAtTimestamp, Timestamp: &now.now})
+	_, reading := s.GetRecords(t.Context(), &api.GetRecordsInput{ShardIterator: it})
+	for what, err := range map[string]error{"PutRecord": putting, "GetShardIterator": finding, "GetRecords": reading} {
+		if codeOf(err) != "ResourceNotFoundException" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestAReaderThatIsBehindIsTold(t *testing.T) {
 	s, now, _ := inTime(t)
 	create(t, s, "s", 1)
