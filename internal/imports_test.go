@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/guest"},
 	{"internal/registry"},
 	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics", "internal/stream"},
-	{"internal/acme", "internal/cluster", "internal/state", "internal/function", "internal/meter", "internal/trace"},
+	{"internal/acme", "internal/cluster", "internal/httpserver", "internal/state", "internal/function", "internal/meter", "internal/trace"},
 	{"internal/aws", "internal/authority", "internal/httpsyntax", "internal/killtest", "internal/quiet"},
 }
 

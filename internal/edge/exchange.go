@@ -11,11 +11,11 @@ import (
 	"lapwing.dev/lapwing/internal/edge/clienthello"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/geo"
-	"lapwing.dev/lapwing/internal/edge/http1"
-	"lapwing.dev/lapwing/internal/edge/http2"
 	"lapwing.dev/lapwing/internal/edge/policy"
 	"lapwing.dev/lapwing/internal/edge/tier"
 	"lapwing.dev/lapwing/internal/edge/trigger"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http2"
 )
 
 // Limits of a viewer's request, in bytes ("Quotas").

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/edge/cache"
-	"lapwing.dev/lapwing/internal/edge/http1"
-	"lapwing.dev/lapwing/internal/edge/http2"
 	"lapwing.dev/lapwing/internal/edge/policy"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http2"
 )
 
 // plain is a request that may be for a plain hit: a GET or HEAD without a body, and

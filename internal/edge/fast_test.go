@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
-	"lapwing.dev/lapwing/internal/edge/http1"
-	"lapwing.dev/lapwing/internal/edge/http2"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http2"
 )
 
 // counting tells how many requests the fast path answers.

@@ -32,7 +32,7 @@ func (s *Server) handOver(w http.ResponseWriter, r *http.Request) bool {
 	}
 	var to *tier.Peer
 	if s.options.Tiers != nil {
-		to, ok = s.options.Tiers.Find(names[0])
+		to, _ = s.options.Tiers.Find(names[0])
 	}
 	if to == nil {
 		refuse(http.StatusBadRequest, fmt.Sprintf("no edge location %q can be reached", names[0]))

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/aws"
-	"lapwing.dev/lapwing/internal/edge/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
 )
 
 // defaultStall is how long a client may keep us waiting: for the next bytes of

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
-	"lapwing.dev/lapwing/internal/edge/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
 	"lapwing.dev/lapwing/internal/quiet"
 )
 

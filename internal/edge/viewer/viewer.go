@@ -15,8 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"lapwing.dev/lapwing/internal/edge/http1"
-	"lapwing.dev/lapwing/internal/edge/http2"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http2"
 	"lapwing.dev/lapwing/internal/quiet"
 )
 

@@ -23,8 +23,8 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
-	"lapwing.dev/lapwing/internal/edge/http1"
-	"lapwing.dev/lapwing/internal/edge/http2"
+	"lapwing.dev/lapwing/internal/httpserver/http1"
+	"lapwing.dev/lapwing/internal/httpserver/http2"
 	"lapwing.dev/lapwing/internal/state"
 )
 

@@ -34,7 +34,7 @@ import (
 	"sync"
 	"time"
 
-	"lapwing.dev/lapwing/internal/edge/conns"
+	"lapwing.dev/lapwing/internal/httpserver/conns"
 )
 
 const (

@@ -29,7 +29,7 @@ import (
 	"net/http"
 	"time"
 
-	"lapwing.dev/lapwing/internal/edge/conns"
+	"lapwing.dev/lapwing/internal/httpserver/conns"
 )
 
 const (
