@@ -492,3 +492,20 @@ func TestARegularExpressionThatBacktracksGivesItsSlotBack(t *testing.T) {
 		t.Error("the function still runs")
 	}
 }
+
+func TestWhatAFunctionThrowsAndReturnsIsWithinItsLimits(t *testing.T) {
+	for name, tt := range map[string]struct{ code, want string }{
+		"an endless text":           {`throw { toString() { for (;;) {} } };`, "compute time"},
+		"an endless name":           {`const e = new Error('x'); Object.defineProperty(e, 'name', { get() { for (;;) {} } }); throw e;`, "compute time"},
+		"a text that throws":        {`throw { toString() { throw 1; } };`, "no text"},
+		"an endless rejection":      {`return Promise.reject({ toString() { for (;;) {} } });`, "compute time"},
+		"a rejection":               {`return Promise.reject(new Error('no'));`, "no"},
+		"a result without an end":   {`return { toJSON() { for (;;) {} } };`, "compute time"},
+		"a result that throws":      {`return { toJSON() { throw new Error('no'); } };`, "no"},
+		"a text after the time has": {`try { for (;;) {} } finally { throw { get name() { return 'late'; } }; }`, "compute time"},
+	} {
+		if r := runCode(t, tt.code); !strings.Contains(r.Error, tt.want) {
+			t.Errorf("%s: %q, want %q", name, r.Error, tt.want)
+		}
+	}
+}

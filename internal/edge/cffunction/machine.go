@@ -148,16 +148,37 @@ func (p *program) execute(m *machine, event []byte) (o outcome) {
 	m.now = time.Now()
 	stop := m.limit()
 	value, err := m.call(p, event)
-	o.cpu = stop()
 	if err == nil {
 		o.result, err = m.encode(value)
 	}
-	if interrupted, ok := errors.AsType[*goja.InterruptedError](err); ok {
-		err = fmt.Errorf("%v", interrupted.Value())
+	if err != nil {
+		o.err = describe(err)
 	}
-	o.err, o.logs = err, m.logs
+	o.cpu, o.logs = stop(), m.logs
 	return o
 }
+
+// describe puts into words why a run failed. What was thrown may run code of the
+// function for that, which is why it is done within the run's limits.
+func describe(err error) (words error) {
+	defer func() {
+		if r := recover(); r != nil {
+			words = errors.New("what the function threw has no text")
+			if interrupted, ok := r.(*goja.InterruptedError); ok {
+				words = fmt.Errorf("%v", interrupted.Value())
+			}
+		}
+	}()
+	if interrupted, ok := errors.AsType[*goja.InterruptedError](err); ok {
+		return fmt.Errorf("%v", interrupted.Value())
+	}
+	return errors.New(err.Error())
+}
+
+// rejection is the error of a promise that was rejected.
+type rejection struct{ reason goja.Value }
+
+func (r rejection) Error() string { return r.reason.String() }
 
 // machine is one instance of the interpreter.
 type machine struct {
@@ -253,7 +274,7 @@ func (m *machine) call(p *program, event []byte) (goja.Value, error) {
 	case goja.PromiseStateFulfilled:
 		return promise.Result(), nil
 	case goja.PromiseStateRejected:
-		return nil, fmt.Errorf("%v", promise.Result())
+		return nil, rejection{promise.Result()}
 	}
 	return nil, errors.New("the promise that the handler returned is never settled")
 }
