@@ -90,7 +90,7 @@ func TestSignedRequests(t *testing.T) {
 		{"canned, for another URL", cannedQuery(url+"x", later), "", "AccessDenied"},
 		{"canned, expired", cannedQuery(url, before), "", "AccessDenied"},
 		{"canned, with the time changed", strings.Replace(cannedQuery(url, before), fmt.Sprint(before), fmt.Sprint(later), 1), "", "AccessDenied"},
-		{"unknown key", strings.Replace(cannedQuery(url, later), "K1", "K9", 1), "", "InvalidKey"},
+		{"unknown key", strings.Replace(cannedQuery(url, later), "Key-Pair-Id=K1", "Key-Pair-Id=K9", 1), "", "InvalidKey"},
 		{"malformed signature", fmt.Sprintf("Expires=%d&Signature=***&Key-Pair-Id=K1", later), "", "MalformedSignature"},
 		{"custom", custom(condition("http://d1.cloudfront.net/*", "")), "", ""},
 		{"custom, elsewhere", custom(condition("http://d1.cloudfront.net/b*", "")), "", "AccessDenied"},

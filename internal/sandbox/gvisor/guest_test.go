@@ -161,9 +161,12 @@ func TestGuestGoesOnInEachCloneOfASnapshot(t *testing.T) {
 		for n := range 3 {
 			var r reply
 			inv := proto.Invocation{RequestID: fmt.Sprintf("8476a536-e9f4-11e8-9739-2dfe598c3f%d%d", clone, n)}
-			out, err := conn.Invoke(t.Context(), inv, []byte(`"e"`), &r)
+			running, err := conn.Invoke(t.Context(), inv, []byte(`"e"`), &r)
 			if want := fmt.Sprintf(`"e" %d`, n); err != nil || string(r.body) != want {
-				t.Fatalf("clone %d, event %d: %q %+v %v", clone, n, r.body, out, err)
+				t.Fatalf("clone %d, event %d: %q %v", clone, n, r.body, err)
+			}
+			if out, err := running.Wait(t.Context()); err != nil || out.Exit != nil {
+				t.Fatalf("clone %d, after event %d: %+v %v", clone, n, out, err)
 			}
 		}
 		for _, line := range []string{"restored, a child of 1", "event 2", "extension 2"} {
