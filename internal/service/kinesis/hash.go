@@ -13,9 +13,8 @@ import (
 type hashKey [16]byte
 
 var (
-	firstKey = hashKey{}
-	lastKey  = hashKey(bytes.Repeat([]byte{0xff}, 16))
-	one      = big.NewInt(1)
+	lastKey = hashKey(bytes.Repeat([]byte{0xff}, 16))
+	one     = big.NewInt(1)
 )
 
 func hashOf(partitionKey string) hashKey { return md5.Sum([]byte(partitionKey)) }
