@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"lapwing.dev/lapwing/internal/httpserver/conns"
 	"lapwing.dev/lapwing/internal/httpserver/http1"
 	"lapwing.dev/lapwing/internal/quiet"
 )
@@ -98,23 +99,10 @@ func (s *Server) Serve(l net.Listener, tlsConfig *tls.Config) error {
 		tlsConfig.NextProtos = []string{"h2", "http/1.1"}
 		serve = func(c net.Conn) { s.serveTLS(tls.Server(c, tlsConfig)) }
 	}
-	for delay := time.Millisecond; ; {
-		c, err := limited.Accept()
-		switch {
-		case err == nil:
-			delay = time.Millisecond
-			go serve(c) // ends with the connection, which Shutdown ends
-		case s.isClosed():
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("serve %s: %w", l.Addr(), err)
-		default:
-			// Such as too many open files, which is over after a while.
-			s.log.Warn("a connection was not accepted", "error", err)
-			time.Sleep(delay)
-			delay = min(2*delay, time.Second)
-		}
+	if err := conns.Accept(limited, s.log, s.isClosed, serve); err != nil {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
+	return nil
 }
 
 // serveTLS makes the handshake and serves what the client has chosen in it.

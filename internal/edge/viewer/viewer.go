@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lapwing.dev/lapwing/internal/httpserver/conns"
 	"lapwing.dev/lapwing/internal/httpserver/http1"
 	"lapwing.dev/lapwing/internal/httpserver/http2"
 	"lapwing.dev/lapwing/internal/quiet"
@@ -121,7 +122,7 @@ func (s *Server) isClosed() bool {
 // serveTLS makes handshakes, and has each connection served by the protocol that
 // came of it.
 func (s *Server) serveTLS(l net.Listener) error {
-	return s.accept(l, func(raw net.Conn) {
+	return conns.Accept(l, s.options.Logger, s.isClosed, func(raw net.Conn) {
 		config, values := s.options.Certificates.connection()
 		defer s.secure.Add(-1)
 		if s.secure.Add(1) > maxConnections {
@@ -143,25 +144,6 @@ func (s *Server) serveTLS(l net.Listener) error {
 			s.http1.ServeConn(values(), c)
 		}
 	})
-}
-
-// accept calls serve for each connection, until the listener ends.
-func (s *Server) accept(l net.Listener, serve func(net.Conn)) error {
-	for delay := time.Millisecond; ; {
-		c, err := l.Accept()
-		if err == nil {
-			delay = time.Millisecond
-			go serve(c) // ends with the connection, which Shutdown ends
-			continue
-		}
-		if s.isClosed() || errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		// Such as too many open files, which is over after a while.
-		s.options.Logger.Warn("a connection was not accepted", "error", err)
-		time.Sleep(delay)
-		delay = min(2*delay, time.Second)
-	}
 }
 
 // Shutdown stops listening and waits until the requests under way are answered.

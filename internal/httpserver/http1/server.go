@@ -27,7 +27,6 @@ package http1
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -118,23 +117,10 @@ func (s *Server) Serve(l net.Listener) error {
 		delete(s.listeners, l)
 		s.mu.Unlock()
 	}()
-	for delay := time.Millisecond; ; {
-		nc, err := l.Accept()
-		if err != nil {
-			if s.isClosing() {
-				return ErrServerClosed
-			}
-			var ne net.Error
-			if errors.As(err, &ne) && ne.Timeout() || isTemporary(err) {
-				time.Sleep(delay)
-				delay = min(2*delay, time.Second)
-				continue
-			}
-			return err
-		}
-		delay = time.Millisecond
-		go s.ServeConn(context.Background(), nc)
+	if err := conns.Accept(l, s.log(), s.isClosing, func(c net.Conn) { s.ServeConn(context.Background(), c) }); err != nil {
+		return err
 	}
+	return ErrServerClosed
 }
 
 // ServeConn serves a connection until its end. A *tls.Conn has made its handshake.
@@ -188,16 +174,6 @@ func orDefault[T int | time.Duration](d, standard T) T {
 		return d
 	}
 	return standard
-}
-
-// isTemporary tells whether accepting may go on after a while: the process has too
-// many files open, or a connection was gone before it was accepted.
-func isTemporary(err error) bool {
-	t, ok := errors.AsType[interface {
-		error
-		Temporary() bool
-	}](err)
-	return ok && t.Temporary()
 }
 
 // tlsState returns the state of a TLS connection, nil of others.
