@@ -50,7 +50,9 @@ func TestEnvironmentIsResetAfterAFailureOfTheRuntime(t *testing.T) {
 				t.Errorf("a suppressed init shows:\n%s", res.LogTail)
 			}
 			b.expect(t, v, `{"do":"count"}`, "2") // of the new runtime
-			if n, logs := b.logs.environments(), len(b.sandboxes.made()); n != 1 || logs != 1 {
+			// The log follows the answers.
+			waitFor(t, func() bool { return strings.Count(b.logs.text(), "REPORT RequestId") == 4 })
+			if n, logs := len(b.sandboxes.made()), b.logs.environments(); n != 1 || logs != 1 {
 				t.Errorf("%d sandboxes, %d log streams", n, logs)
 			}
 			if strings.Contains(b.logs.text(), "SIGTERM") {
