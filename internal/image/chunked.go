@@ -215,6 +215,7 @@ func (s *Store) lose(digest string, m *chunk.Manifest) {
 	var err error
 	if found {
 		// Before Build can write another.
+		c.chunks.Distrust(m)
 		err = os.Remove(s.manifest(digest))
 		delete(c.manifests, digest)
 	}

@@ -153,3 +153,34 @@ func FuzzDecodeManifest(f *testing.F) {
 		}
 	})
 }
+
+func TestChunksOfADamagedImageAreWrittenAnew(t *testing.T) {
+	s := newStore(t)
+	content := []byte(strings.Repeat("lapwing ", 1000))
+	d, _, err := s.Put(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path(d), []byte("rotten"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, err := os.Open(s.path(d)) // by who is about to find it damaged
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	old := &Manifest{Size: int64(len(content)), Chunks: []Digest{d}}
+	s.Distrust(old)
+	if _, stored, err := s.Put(content); err != nil || stored == 0 {
+		t.Fatalf("%d bytes stored, %v", stored, err)
+	}
+	if err := errors.Join(s.removeFile(d, read), s.Release(old)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Fetch(t.Context(), d); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, stored, err := s.Put(content); err != nil || stored != 0 {
+		t.Errorf("put once more: %d bytes stored, %v", stored, err)
+	}
+}

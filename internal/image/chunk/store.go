@@ -39,6 +39,9 @@ type Store struct {
 	mu   sync.Mutex
 	uses map[Digest]int
 	lost map[Digest]bool // used and not there when the store was opened
+	// suspect are chunks of images that were found damaged: Put writes them anew,
+	// whatever is there.
+	suspect map[Digest]bool
 }
 
 // OpenStore opens the chunks in dir, which it makes if it is missing, and deletes
@@ -47,7 +50,7 @@ func OpenStore(dir string, manifests ...*Manifest) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("chunk: %w", err)
 	}
-	s := &Store{dir: dir, uses: map[Digest]int{}, lost: map[Digest]bool{}}
+	s := &Store{dir: dir, uses: map[Digest]int{}, lost: map[Digest]bool{}, suspect: map[Digest]bool{}}
 	for _, m := range manifests {
 		for _, d := range m.Chunks {
 			s.uses[d]++
@@ -95,12 +98,25 @@ func (s *Store) Put(content []byte) (d Digest, stored int64, err error) {
 	}
 	s.mu.Lock()
 	s.uses[d]++
+	suspect := s.suspect[d]
 	s.mu.Unlock()
-	if _, err := os.Lstat(s.path(d)); err == nil {
+	if _, err := os.Lstat(s.path(d)); err == nil && !suspect {
 		return d, 0, nil
 	}
 	stored, err = s.write(d, content)
 	return d, stored, err
+}
+
+// Distrust has the chunks of a manifest written anew where they are put again: one
+// of them was found damaged, and what the others hold shows only when they are read.
+func (s *Store) Distrust(m *Manifest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range m.Chunks {
+		if s.uses[d] > 0 {
+			s.suspect[d] = true
+		}
+	}
 }
 
 // write writes the file of a chunk.
@@ -120,7 +136,11 @@ func (s *Store) write(d Digest, content []byte) (stored int64, err error) {
 	}
 	_, err = f.Write(b)
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+		s.mu.Lock()
+		if err = os.Rename(f.Name(), path); err == nil {
+			delete(s.suspect, d)
+		}
+		s.mu.Unlock()
 	}
 	if err != nil {
 		return 0, fmt.Errorf("chunk: %w", errors.Join(err, os.Remove(f.Name())))
@@ -141,6 +161,7 @@ func (s *Store) release(digests []Digest) error {
 		s.mu.Lock()
 		if s.uses[d]--; s.uses[d] <= 0 {
 			delete(s.uses, d)
+			delete(s.suspect, d)
 			errs = append(errs, s.remove(d))
 		}
 		s.mu.Unlock()
@@ -169,9 +190,24 @@ func (s *Store) Fetch(_ context.Context, d Digest) ([]byte, error) {
 		err = ErrDamaged
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s", err, d), s.remove(d))
+		return nil, errors.Join(fmt.Errorf("%w: %s", err, d), s.removeFile(d, f))
 	}
 	return content, nil
+}
+
+// removeFile removes the file of a chunk, unless it was written anew since f was
+// opened.
+func (s *Store) removeFile(d Digest, f *os.File) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	read, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("chunk: %w", err)
+	}
+	if now, err := os.Lstat(s.path(d)); err == nil && !os.SameFile(read, now) {
+		return nil
+	}
+	return s.remove(d)
 }
 
 // decode undoes what Put did to the content. It bears any input.
