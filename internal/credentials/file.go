@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // fileName is the file within the directory.
@@ -121,13 +123,5 @@ func writeFile(path string, f *file) (err error) {
 	if err := os.Link(tmp.Name(), path); err != nil {
 		return err
 	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return fsync.Dir(dir)
 }

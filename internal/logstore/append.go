@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 const (
@@ -466,7 +468,7 @@ func (g *group) startLog() error {
 		f.Close()
 		return fmt.Errorf("logstore: %w", err)
 	}
-	if err := syncDir(g.dir); err != nil {
+	if err := fsync.Dir(g.dir); err != nil {
 		f.Close()
 		return fmt.Errorf("logstore: %w", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // The catalogue of a group's streams is a file of frames, each the creation or
@@ -123,7 +125,7 @@ func (g *group) record(b []byte, durable bool) error {
 		end, err := f.Seek(0, io.SeekEnd)
 		if err == nil && end == 0 {
 			_, err = f.WriteString(catalogueHeader)
-			err = errors.Join(err, syncDir(g.dir))
+			err = errors.Join(err, fsync.Dir(g.dir))
 		}
 		if err != nil {
 			f.Close()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 const (
@@ -273,7 +275,7 @@ func (g *group) persist() error {
 		return nil
 	}
 	if err := os.Mkdir(g.dir, 0o700); err == nil {
-		if err := syncDir(g.store.dir); err != nil {
+		if err := fsync.Dir(g.store.dir); err != nil {
 			return fmt.Errorf("logstore: %w", err)
 		}
 	} else if !errors.Is(err, os.ErrExist) {
@@ -362,7 +364,7 @@ func (g *group) discard() error {
 	} else if err != nil {
 		return fmt.Errorf("logstore: %w", err)
 	}
-	if err := syncDir(g.store.dir); err != nil {
+	if err := fsync.Dir(g.store.dir); err != nil {
 		return fmt.Errorf("logstore: %w", err)
 	}
 	if err := os.RemoveAll(trash); err != nil {

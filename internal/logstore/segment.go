@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // A segment is a file of blocks, of one of two kinds.
@@ -306,23 +308,13 @@ func (w *sealedWriter) finish() error {
 		return err
 	}
 	w.seg.size = w.offset
-	return syncDir(filepath.Dir(w.seg.path))
+	return fsync.Dir(filepath.Dir(w.seg.path))
 }
 
 // abort removes what was written. It is harmless after finish.
 func (w *sealedWriter) abort() {
 	w.f.Close()
 	os.Remove(w.f.Name())
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // writeFileSync replaces a file: after it returns, the new content is durable;
@@ -348,5 +340,5 @@ func writeFileSync(path string, data []byte) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return fsync.Dir(filepath.Dir(path))
 }

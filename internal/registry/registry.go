@@ -33,6 +33,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/opencontainers/go-digest"
 
+	"lapwing.dev/lapwing/internal/fsync"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -282,18 +283,9 @@ func (r *Registry) DeleteRepository(ctx context.Context, name string, force bool
 	return repo, err
 }
 
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return fsync.Dir(filepath.Dir(dir))
 }

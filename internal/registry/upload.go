@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/opencontainers/go-digest"
 
+	"lapwing.dev/lapwing/internal/fsync"
 	"lapwing.dev/lapwing/internal/state"
 )
 
@@ -92,7 +93,7 @@ func (r *Registry) StartUpload(name string) (id string, err error) {
 	}
 	f, err := os.OpenFile(u.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err == nil {
-		err = errors.Join(f.Close(), syncDir(r.opts.Dir))
+		err = errors.Join(f.Close(), fsync.Dir(r.opts.Dir))
 	}
 	if err != nil {
 		r.forget(u)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // tree is a small directory tree by its files' relative paths.
@@ -117,7 +119,7 @@ func makeDir(dir string, fill func(tmp string) error) (err error) {
 	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return syncDir(parent)
+	return fsync.Dir(parent)
 }
 
 // makeReadable lets everybody read what is below root, and the owner alone
@@ -154,16 +156,6 @@ func syncFileSystem(dir string) error {
 		return fmt.Errorf("sync the file system of %s: %w", dir, err)
 	}
 	return nil
-}
-
-// syncDir syncs a directory or a file.
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = f.Sync()
-	return errors.Join(err, f.Close())
 }
 
 // maxRecord limits a file that tells a version.

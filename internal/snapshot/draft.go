@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // contents are the files that a snapshot consists of.
@@ -122,7 +124,7 @@ func (d *Draft) Commit(ctx context.Context, notes []byte) (err error) {
 	if err := writeSynced(filepath.Join(d.dir, manifestFile), b); err != nil {
 		return err
 	}
-	if err := syncDir(d.dir); err != nil {
+	if err := fsync.Dir(d.dir); err != nil {
 		return err
 	}
 	if e.size, err = diskUsage(d.dir); err != nil {
@@ -133,7 +135,7 @@ func (d *Draft) Commit(ctx context.Context, notes []byte) (err error) {
 	}
 	d.closeFiles()
 	s.refusals.remove(d.id)
-	return syncDir(s.opts.Dir)
+	return fsync.Dir(s.opts.Dir)
 }
 
 // publish gives the snapshot its name. What was just written counts as verified.
@@ -234,12 +236,4 @@ func writeSynced(path string, b []byte) error {
 	}
 	_, err = f.Write(b)
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

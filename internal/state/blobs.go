@@ -11,6 +11,8 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // Digest names a blob: the SHA-256 of its content in lower-case hexadecimal.
@@ -51,7 +53,7 @@ func openBlobs(dir string) (*Blobs, error) {
 			return nil, err
 		}
 	}
-	return &Blobs{dir}, errors.Join(syncDir(dir), syncDir(filepath.Dir(dir)))
+	return &Blobs{dir}, errors.Join(fsync.Dir(dir), fsync.Dir(filepath.Dir(dir)))
 }
 
 // Put stores what r holds and returns its digest and size. It is durable when
@@ -114,7 +116,7 @@ func (s *Staged) Commit() error {
 	if err != nil {
 		err = errors.Join(err, os.Remove(s.path))
 	} else {
-		err = syncDir(filepath.Dir(path))
+		err = fsync.Dir(filepath.Dir(path))
 	}
 	if err != nil {
 		return fmt.Errorf("store blob %s: %w", s.Digest, err)

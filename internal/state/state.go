@@ -46,6 +46,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // formatVersion is the version of everything that this package lays down in
@@ -313,15 +315,7 @@ func writeFileSync(name string, b []byte) error {
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
-	return syncDir(filepath.Dir(name))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return fsync.Dir(filepath.Dir(name))
 }
 
 // serverLog passes on what the embedded server has to say that matters to an

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 const (
@@ -173,7 +175,7 @@ func (s *Shard) makeSegment(first uint64) (*segment, *os.File, error) {
 		return nil, nil, err
 	}
 	_, err = file.Write([]byte(magic))
-	if err = errors.Join(err, file.Sync(), syncDir(s.dir)); err != nil {
+	if err = errors.Join(err, file.Sync(), fsync.Dir(s.dir)); err != nil {
 		return nil, nil, errors.Join(err, file.Close(), os.Remove(file.Name()))
 	}
 	return &segment{first: first, size: int64(len(magic))}, file, nil

@@ -34,6 +34,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"lapwing.dev/lapwing/internal/fsync"
 )
 
 // ErrClosed says that the shard was removed, or the store closed.
@@ -181,13 +183,5 @@ func makeDir(dir string) error {
 	} else if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return fsync.Dir(filepath.Dir(dir))
 }

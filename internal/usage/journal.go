@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/fsync"
 	"lapwing.dev/lapwing/internal/meter"
 )
 
@@ -377,7 +378,7 @@ func (j *Journal) startSegment() error {
 		return fmt.Errorf("usage: %w", err)
 	}
 	_, err = f.WriteString(segmentHeader)
-	if err = errors.Join(err, f.Sync(), syncDir(j.dir)); err != nil {
+	if err = errors.Join(err, f.Sync(), fsync.Dir(j.dir)); err != nil {
 		return fmt.Errorf("usage: %w", errors.Join(err, f.Close(), os.Remove(path)))
 	}
 	j.file, j.size, j.number, j.sums = f, int64(len(segmentHeader)), n, segmentSums{}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"lapwing.dev/lapwing/internal/fsync"
 	"lapwing.dev/lapwing/internal/meter"
 )
 
@@ -87,7 +88,7 @@ func (m *month) write(path string) error {
 	if err := os.Rename(tmp, path); err != nil {
 		return fmt.Errorf("usage: %w", err)
 	}
-	return syncDir(filepath.Dir(path))
+	return fsync.Dir(filepath.Dir(path))
 }
 
 func monthPath(dir, name string) string { return filepath.Join(dir, name+".json") }

@@ -3,7 +3,6 @@ package usage
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -141,12 +140,4 @@ func listSegments(dir string) ([]int, error) {
 	}
 	slices.Sort(all)
 	return all, nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

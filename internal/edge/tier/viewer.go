@@ -47,13 +47,9 @@ func (n *Network) HandOver(p *Peer, w http.ResponseWriter, r *http.Request, fail
 
 // HandedOver returns the viewer's request that another location hands over.
 func HandedOver(r *http.Request) (*http.Request, error) {
-	lines := r.Header[aside]
-	if len(lines) != 1 {
-		return nil, errRequest
-	}
-	v, err := url.ParseQuery(lines[0])
+	v, err := valuesOf(r)
 	if err != nil {
-		return nil, errRequest
+		return nil, err
 	}
 	viewer, err := netip.ParseAddrPort(v.Get("viewer"))
 	if err != nil {

@@ -65,8 +65,8 @@ func (q *Request) encode(ctx context.Context, address string) *http.Request {
 // errRequest is a request that no location makes.
 var errRequest = errors.New("tier: the request is not understood")
 
-// Decode reads the Request of an HTTP request, whose header it takes over.
-func Decode(r *http.Request) (*Request, error) {
+// valuesOf reads what passes beside the request itself.
+func valuesOf(r *http.Request) (url.Values, error) {
 	lines := r.Header[aside]
 	if len(lines) != 1 {
 		return nil, errRequest
@@ -74,6 +74,15 @@ func Decode(r *http.Request) (*Request, error) {
 	v, err := url.ParseQuery(lines[0])
 	if err != nil {
 		return nil, errRequest
+	}
+	return v, nil
+}
+
+// Decode reads the Request of an HTTP request, whose header it takes over.
+func Decode(r *http.Request) (*Request, error) {
+	v, err := valuesOf(r)
+	if err != nil {
+		return nil, err
 	}
 	q := &Request{
 		Distribution: v.Get("distribution"), Behaviour: v.Get("behaviour"), Origin: v.Get("origin"), ID: v.Get("id"), Secure: v.Get("secure") != "",
