@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"sort"
 	"time"
 )
@@ -37,7 +38,7 @@ func (s *Shard) Read(from uint64, l Limits) (records []Record, next uint64, err 
 			break // the end of the log
 		}
 		at := before(g.marks, g.first, func(m mark) bool { return m.offset <= next })
-		err = walk(s.dir, g.first, at, g.size, func(r Record, _ int64) bool {
+		err = s.walk(g, at, func(r Record, _ int64) bool {
 			if r.Offset < next || r.Arrived.Before(l.Since) {
 				return true
 			}
@@ -81,6 +82,32 @@ func (s *Shard) choose(less func(*segment) bool) (segment, uint64, error) {
 	return *g, limit, nil
 }
 
+// walk calls f with the records of a segment from a mark on until f returns false.
+// Where records are damaged it says so and goes on behind them.
+func (s *Shard) walk(g segment, from mark, f func(r Record, at int64) bool) error {
+	file, err := os.Open(segmentPath(s.dir, g.first))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for {
+		at, err := walk(file, from, g.size, f)
+		if !errors.Is(err, errFrame) {
+			return err
+		}
+		next, found, err := resync(file, at, g.size)
+		if err != nil {
+			return err
+		}
+		if !found {
+			s.tell(g.first, at, mark{at: g.size})
+			return nil
+		}
+		s.tell(g.first, at, next)
+		from = next
+	}
+}
+
 // trimmed tells whether an error comes of a segment that was trimmed while it was
 // read.
 func (s *Shard) trimmed(first uint64, err error) bool {
@@ -103,7 +130,7 @@ func (s *Shard) orClosed(err error) error {
 // index makes the index of a segment, with s.mu held or at the start.
 func (s *Shard) index(g *segment) error {
 	var x indexer
-	err := walk(s.dir, g.first, before(nil, g.first, nil), g.size, func(r Record, at int64) bool {
+	err := s.walk(*g, before(nil, g.first, nil), func(r Record, at int64) bool {
 		x.add(r.Offset, r.Arrived.UnixMilli(), at)
 		g.note(r.Arrived.UnixMilli())
 		return true
@@ -111,7 +138,9 @@ func (s *Shard) index(g *segment) error {
 	if err != nil {
 		return fmt.Errorf("index: %w", err)
 	}
-	g.marks = x.marks
+	if g.marks = x.marks; g.marks == nil {
+		g.marks = []mark{} // all is damaged
+	}
 	return nil
 }
 
@@ -129,7 +158,7 @@ func (s *Shard) Find(t time.Time) (uint64, error) {
 		}
 		found := limit
 		at := before(g.marks, g.first, func(m mark) bool { return m.arrived < ms })
-		err = walk(s.dir, g.first, at, g.size, func(r Record, _ int64) bool {
+		err = s.walk(g, at, func(r Record, _ int64) bool {
 			if r.Arrived.UnixMilli() >= ms {
 				found = r.Offset
 			}

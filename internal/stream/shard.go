@@ -46,6 +46,15 @@ type Shard struct {
 	end      uint64     // offset after that of the last durable record
 	last     int64      // arrival of the last record, in milliseconds
 	closed   bool
+
+	telling sync.Mutex
+	told    map[damage]bool // what the log says already
+}
+
+// damage is a place in a segment where there is no whole record.
+type damage struct {
+	segment uint64 // its first offset
+	at      int64
 }
 
 // batch is records that are written together.
@@ -61,7 +70,7 @@ func openShard(dir string, o Options) (*Shard, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	s := &Shard{dir: dir, log: o.Logger, now: o.Now}
+	s := &Shard{dir: dir, log: o.Logger, now: o.Now, told: map[damage]bool{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -96,56 +105,105 @@ func (s *Shard) recover() error {
 	}
 	for i := len(s.segments) - 2; i >= 0; i-- {
 		g, after := s.segments[i], s.segments[i+1]
+		if err := s.checkHead(g); err != nil {
+			return err
+		}
 		if after.empty() { // nothing that says how old this one is
 			if err := s.index(g); err != nil {
-				s.log.Error("a segment of a shard is damaged", "error", err)
-				g.note(s.now().UnixMilli()) // to be trimmed in due time
+				return err
+			}
+			if g.empty() { // all of it is damaged: to be trimmed in due time
+				g.note(s.now().UnixMilli())
 			}
 			s.last = max(s.last, g.ended)
 			continue
 		}
-		g.ended = after.began
-		err := walk(s.dir, g.first, before(nil, g.first, nil), g.size, func(r Record, _ int64) bool {
+		err := s.walk(*g, before(nil, g.first, nil), func(r Record, _ int64) bool {
 			g.began = r.Arrived.UnixMilli()
 			return false
 		})
 		if err != nil {
-			s.log.Error("a segment of a shard is damaged", "error", err)
+			return err
+		}
+		if g.ended = after.began; g.empty() {
 			g.began = g.ended
 		}
 	}
 	return nil
 }
 
-// repair reads the last segment to its end, and cuts off what is no whole record.
+// checkHead tells whether a segment that was there at the start is one.
+func (s *Shard) checkHead(g *segment) error {
+	file, err := os.Open(segmentPath(s.dir, g.first))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	head := make([]byte, len(magic))
+	if _, err := io.ReadFull(file, head); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	switch string(head) {
+	case magic:
+	case magicBefore:
+		g.old = true
+	default:
+		return fmt.Errorf("%s is no segment, or one of a newer program", file.Name())
+	}
+	return nil
+}
+
+// repair reads the last segment to its end, and cuts off what a crash left of a
+// write.
 func (s *Shard) repair(g *segment) error {
 	file, err := os.OpenFile(segmentPath(s.dir, g.first), os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	s.file, s.end = file, g.first
-	head := make([]byte, len(magic))
-	switch n, err := file.ReadAt(head, 0); {
-	case errors.Is(err, io.EOF) && strings.HasPrefix(magic, string(head[:n])): // made just before a crash
-		if _, err := file.WriteAt([]byte(magic), 0); err != nil {
+	if err := s.repairFile(g, file); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	s.file = file
+	return nil
+}
+
+func (s *Shard) repairFile(g *segment, file *os.File) error {
+	s.end = g.first
+	if head := make([]byte, len(magic)); g.size < int64(len(magic)) { // made just before a crash
+		n, err := file.ReadAt(head, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		g.size = int64(len(magic))
-		return file.Sync()
-	case err != nil && !errors.Is(err, io.EOF):
+		if strings.HasPrefix(magic, string(head[:n])) {
+			if _, err := file.WriteAt([]byte(magic), 0); err != nil {
+				return err
+			}
+			g.size = int64(len(magic))
+		}
+	}
+	if err := s.checkHead(g); err != nil {
 		return err
-	case string(head) != magic:
-		return fmt.Errorf("%s is no segment, or one of a newer program", file.Name())
 	}
 	var x indexer
 	size := int64(len(magic))
-	err = walk(s.dir, g.first, before(nil, g.first, nil), g.size, func(r Record, at int64) bool {
+	take := func(r Record, at int64) bool {
 		x.add(r.Offset, r.Arrived.UnixMilli(), at)
 		g.note(r.Arrived.UnixMilli())
-		s.end = r.Offset + 1
-		size = at + int64(frameHead+bodyHead+len(r.Key)+len(r.Data))
+		s.end, size = r.Offset+1, at+r.size()
 		return true
-	})
+	}
+	at, err := walk(file, before(nil, g.first, nil), g.size, take)
+	for errors.Is(err, errFrame) {
+		next, durable, failed := s.behind(file, at, g.size)
+		if failed != nil {
+			return failed
+		}
+		if !durable {
+			break
+		}
+		s.tell(g.first, at, next)
+		at, err = walk(file, next, g.size, take)
+	}
 	if err != nil && !errors.Is(err, errFrame) {
 		return err
 	}
@@ -157,7 +215,47 @@ func (s *Shard) repair(g *segment) error {
 		}
 		g.size = size
 	}
+	if g.old && g.empty() {
+		if _, err := file.WriteAt([]byte(magic), 0); err != nil {
+			return err
+		}
+		g.old = false
+	}
 	return file.Sync() // what can be read from now on is durable
+}
+
+// behind returns where the last segment goes on behind a place where there is no
+// whole record, if that place was durable once: a later write says so, which began
+// when it was. What else is whole there is of the write that a crash cut short, of
+// whose pages any may have reached the disk. (Pebble tells by the same, with how far
+// its log was durable in each chunk.)
+func (s *Shard) behind(file *os.File, at mark, size int64) (next mark, durable bool, err error) {
+	next, found, err := resync(file, at, size)
+	for from := next; found && err == nil; {
+		from, err = walk(file, from, size, func(r Record, _ int64) bool {
+			durable = r.begins
+			return !durable
+		})
+		if durable || !errors.Is(err, errFrame) {
+			break
+		}
+		from, found, err = resync(file, from, size)
+	}
+	return next, durable, err
+}
+
+// tell says in the log, once, that records are damaged. Where the segment has none
+// behind them, next has no offset.
+func (s *Shard) tell(first uint64, at, next mark) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	d := damage{first, at.at}
+	if s.told[d] {
+		return
+	}
+	s.told[d] = true
+	s.log.Error("records of a shard are damaged and left out: they were durable, so the disk or somebody else changed the file; the records behind them are kept",
+		"file", segmentPath(s.dir, first), "at", at.at, "bytes", next.at-at.at, "offset", at.offset, "next", next.offset)
 }
 
 // note takes the arrival of a record that is appended.
@@ -225,7 +323,7 @@ func (s *Shard) write(records []Record) (uint64, error) {
 	case s.broken != nil:
 		return 0, s.broken
 	}
-	if active.size >= segmentSize || !active.empty() && arrived-active.began >= segmentAge.Milliseconds() {
+	if active.size >= segmentSize || active.old || !active.empty() && arrived-active.began >= segmentAge.Milliseconds() {
 		if err := s.rotate(); err != nil {
 			return 0, err
 		}
@@ -236,7 +334,7 @@ func (s *Shard) write(records []Record) (uint64, error) {
 	for i := range records {
 		r := &records[i]
 		x.add(end+uint64(i), arrived, active.size+int64(len(b)))
-		b = appendFrame(b, end+uint64(i), arrived, r.Key, r.Data)
+		b = appendFrame(b, end+uint64(i), arrived, i == 0, r.Key, r.Data)
 	}
 	if s.buffer = b; cap(b) > keptBuffer {
 		s.buffer = nil

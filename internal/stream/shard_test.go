@@ -418,11 +418,11 @@ func TestWhatWasAcknowledgedSurvivesAKill(t *testing.T) {
 // FuzzSegment opens a shard whose last segment holds anything: what comes after
 // must be readable.
 func FuzzSegment(f *testing.F) {
-	frame := appendFrame(nil, 1, 1000, "key", []byte("data"))
+	frame := appendFrame(nil, 1, 1000, true, "key", []byte("data"))
 	f.Add([]byte(nil))
 	f.Add(frame)
 	f.Add(append(frame, frame...))
-	f.Add(appendFrame(frame, 2, 900, "", nil))
+	f.Add(appendFrame(frame, 2, 900, true, "", nil))
 	f.Add(frame[:len(frame)-2])
 	f.Fuzz(func(t *testing.T, content []byte) {
 		dir := t.TempDir()
@@ -440,7 +440,7 @@ func FuzzSegment(f *testing.F) {
 		if _, err := sh.Find(time.Now()); err != nil {
 			t.Error(err)
 		}
-		read(t, sh, 0, Limits{})
+		everything(t, sh)
 	})
 }
 

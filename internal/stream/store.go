@@ -18,10 +18,15 @@
 //
 // A shard is a directory of segments, files named by the offset of their first
 // record. A segment begins with a magic number that has the format's version in
-// it. A record is a frame: length, CRC-32C, offset, time of arrival, key, data.
-// At the start the last segment is read to its end; what follows the last whole
-// frame was never acknowledged and is cut off. A sparse index of each segment is
-// in memory: for those that were there at the start it is made at their first use.
+// it. A record is a frame: length, CRC-32C, offset, time of arrival with a bit that
+// says that a write begins, key, data. A sparse index of each segment is in memory:
+// for those that were there at the start it is made at their first use.
+//
+// At the start the last segment is read to its end. What a crash left of the last
+// write was never acknowledged and is cut off. Damage before a later write is none
+// of a crash: a write begins when what is before it is durable. It is told in the
+// log, and what is whole behind it is kept: records are lost, not the shard.
+// Readers leave damaged records out as they do trimmed ones.
 package stream
 
 import (

@@ -141,6 +141,9 @@ func (s *Service) GetRecords(_ context.Context, in *api.GetRecordsInput) (*api.G
 	}
 	l := s.usable(it.stream)
 	if l == nil {
+		if r, err := s.find(nil, nil, &it.stream); err == nil {
+			return nil, s.unusable(r)
+		}
 		return nil, api.NewResourceNotFoundException("The stream of the shard iterator does not exist under account %s.", s.opts.AccountID)
 	}
 	sh, r := l.shard(it.shard)
@@ -176,7 +179,8 @@ func (s *Service) GetRecords(_ context.Context, in *api.GetRecordsInput) (*api.G
 	if n := len(records); n > 0 && next < sh.log.End() {
 		out.MillisBehindLatest = aws.Ptr(max(0, now.Sub(records[n-1].Arrived).Milliseconds()))
 	}
-	if sh.closed() && next >= sh.Closed {
+	// A closed shard ends where its records do, also where the disk lost its last ones.
+	if sh.closed() && (next >= sh.Closed || next >= sh.log.End()) {
 		out.ChildShards = children(&r, sh.Number)
 		return out, nil
 	}

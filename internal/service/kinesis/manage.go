@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/kinesis"
@@ -64,7 +65,7 @@ func (s *Service) CreateStream(ctx context.Context, in *api.CreateStreamInput) (
 	}
 	s.done.Go(func() {
 		if err := s.activate(context.WithoutCancel(ctx), r); err != nil {
-			s.log.Error("a data stream stays in CREATING: its shards cannot be made", "stream", r.Name, "error", err)
+			s.breaks(r, fmt.Errorf("its shards cannot be made, it stays in CREATING: %w", err))
 		}
 	})
 	return &api.CreateStreamOutput{}, nil
@@ -108,6 +109,7 @@ func (s *Service) DeleteStream(ctx context.Context, in *api.DeleteStreamInput) (
 	}
 	s.mu.Lock()
 	delete(s.live, r.ID)
+	delete(s.broken, r.ID)
 	s.mu.Unlock()
 	s.done.Go(func() {
 		if err := s.remove(context.WithoutCancel(ctx), r); err != nil {

@@ -87,6 +87,9 @@ func (s *Service) reshard(ctx context.Context, name, arn, id *string, f func(*re
 		return r, api.NewValidationException("Request is invalid. Stream %s under account %s is in On-Demand mode.", r.Name, s.opts.AccountID)
 	}
 	l := s.usable(r.ID)
+	if l == nil {
+		return r, s.unusable(r)
+	}
 	l.resharding.Lock()
 	defer l.resharding.Unlock()
 	r, err = s.change(ctx, r.Name, func(r *record) error {

@@ -58,8 +58,9 @@ type Service struct {
 	// writing is held by whatever changes which streams there are, or one's record.
 	writing sync.Mutex
 
-	mu   sync.RWMutex
-	live map[string]*live // by id: the streams that can be used
+	mu     sync.RWMutex
+	live   map[string]*live // by id: the streams that can be used
+	broken map[string]bool  // by id: those that cannot, until the next start
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -72,7 +73,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Service{opts: o, log: o.Logger, live: map[string]*live{}}
+	s := &Service{opts: o, log: o.Logger, live: map[string]*live{}, broken: map[string]bool{}}
 	var err error
 	if s.records, err = state.Collect[record](ctx, o.Store, "kinesis-streams"); err != nil {
 		return nil, fmt.Errorf("kinesis: %w", err)
@@ -92,7 +93,8 @@ func (s *Service) Close() {
 	s.done.Wait()
 }
 
-// recover opens the streams that are there, and removes what is left of others.
+// recover opens the streams that are there, and removes what is left of others. A
+// stream that cannot be opened answers so, and the others serve.
 func (s *Service) recover(ctx context.Context) error {
 	known := map[string]bool{}
 	for item := range s.records.Scan("", "") {
@@ -107,11 +109,12 @@ func (s *Service) recover(ctx context.Context) error {
 			continue
 		}
 		known[r.ID] = true
-		if err := s.removeDropped(r); err != nil {
-			return err
+		err := s.removeDropped(r)
+		if err == nil {
+			err = s.activate(ctx, r)
 		}
-		if err := s.activate(ctx, r); err != nil {
-			return err
+		if err != nil {
+			s.breaks(r, err)
 		}
 	}
 	there, err := s.opts.Streams.Streams()
@@ -121,11 +124,35 @@ func (s *Service) recover(ctx context.Context) error {
 	for _, id := range there {
 		if !known[id] {
 			if err := s.opts.Streams.Remove(id); err != nil {
-				return err
+				s.log.Error("what is left of a deleted data stream is still on the disk", "id", id, "error", err)
 			}
 		}
 	}
 	return nil
+}
+
+// breaks takes a stream out of use until the next start, or until it is deleted.
+func (s *Service) breaks(r record, err error) {
+	s.log.Error("a data stream cannot be used: put its files right and start again, or delete it", "stream", r.Name, "id", r.ID, "error", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, r.ID)
+	s.broken[r.ID] = true
+}
+
+func (s *Service) isBroken(id string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.broken[id]
+}
+
+// unusable returns what a client is told of a stream that is there and not in use.
+func (s *Service) unusable(r record) error {
+	if s.isBroken(r.ID) {
+		return api.NewInternalFailureException("Stream %s under account %s cannot be used: its files on the server could not be opened. The server's log says why. Restore them and restart the server, or delete the stream.",
+			r.Name, s.opts.AccountID)
+	}
+	return s.notFound(r.Name)
 }
 
 // removeDropped takes off the disk the shards that a crash left there when they
@@ -229,10 +256,8 @@ func (s *Service) change(ctx context.Context, name string, f func(*record) error
 	r := item.Value
 	if l := s.usable(r.ID); l != nil {
 		if err := l.use(r, s.opts.Streams); err != nil {
-			s.mu.Lock()
-			delete(s.live, r.ID)
-			s.mu.Unlock()
-			return r, s.failure("open the shards of "+name, err)
+			s.breaks(r, err)
+			return r, s.unusable(r)
 		}
 	}
 	return r, nil
@@ -312,10 +337,11 @@ func (s *Service) find(name, arn, id *string) (record, error) {
 	return r, nil
 }
 
-// findActive returns the stream of a request that changes it.
+// findActive returns the stream of a request that changes it, which one that cannot
+// be used can be, too: it can be deleted.
 func (s *Service) findActive(name, arn, id *string) (record, error) {
 	r, err := s.find(name, arn, id)
-	if err == nil && r.Status != api.StreamStatusActive {
+	if err == nil && r.Status != api.StreamStatusActive && !s.isBroken(r.ID) {
 		err = api.NewResourceInUseException("Stream %s under account %s not ACTIVE, instead in state %s", r.Name, s.opts.AccountID, r.Status)
 	}
 	return r, err
@@ -329,7 +355,7 @@ func (s *Service) findLive(name, arn, id *string) (*live, error) {
 	}
 	l := s.usable(r.ID)
 	if l == nil || r.Status == api.StreamStatusCreating {
-		return nil, s.notFound(r.Name)
+		return nil, s.unusable(r)
 	}
 	return l, nil
 }
