@@ -176,7 +176,8 @@ func (s *Service) DecreaseStreamRetentionPeriod(ctx context.Context, in *api.Dec
 	return &api.DecreaseStreamRetentionPeriodOutput{}, s.setRetention(ctx, in.StreamName, in.StreamARN, in.StreamId, int(*in.RetentionPeriodHours), false)
 }
 
-// UpdateStreamMode implements api.API. The stream keeps its shards.
+// UpdateStreamMode implements api.API. The stream keeps its shards; one on demand is
+// scaled from then on.
 func (s *Service) UpdateStreamMode(ctx context.Context, in *api.UpdateStreamModeInput) (*api.UpdateStreamModeOutput, error) {
 	if in.WarmThroughputMiBps != nil {
 		return nil, invalid("WarmThroughputMiBps is not supported by Lapwing.")
@@ -189,7 +190,7 @@ func (s *Service) UpdateStreamMode(ctx context.Context, in *api.UpdateStreamMode
 		if err := s.room(0, mode); err != nil {
 			return err
 		}
-		r.Mode = mode
+		r.Mode, r.Needs = mode, nil
 		return nil
 	})
 }

@@ -59,6 +59,7 @@ func (s *Service) PutRecord(_ context.Context, in *api.PutRecordInput) (*api.Put
 	if !p.shard.rate.write(s.opts.Now(), p.size) {
 		return nil, s.rateExceeded(l, p.shard)
 	}
+	l.load.add(p.size)
 	offset, err := p.shard.log.Append([]stream.Record{p.record})
 	if err != nil {
 		return nil, s.failure("append to a shard", err)
@@ -112,6 +113,7 @@ func (s *Service) PutRecords(_ context.Context, in *api.PutRecordsInput) (*api.P
 			out.Records[i] = &api.PutRecordsResultEntry{ErrorCode: &e.Code, ErrorMessage: &e.Message}
 			continue
 		}
+		l.load.add(p.size)
 		sh := shares[p.shard.Number]
 		if sh == nil {
 			sh = &share{shard: p.shard}

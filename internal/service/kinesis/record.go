@@ -30,6 +30,8 @@ type record struct {
 	Shards    []shard // in the order of their numbers
 	// Scaled is when UpdateShardCount was called in the last scaleWindow.
 	Scaled []time.Time
+	// Needs are how many shards a stream on demand needed, by day.
+	Needs []need
 }
 
 // shard is one of a stream's shards.
@@ -125,6 +127,7 @@ type live struct {
 	// resharding is held by those who put records, to read, and by whoever closes
 	// shards.
 	resharding sync.RWMutex
+	load       load
 
 	mu     sync.RWMutex
 	record record

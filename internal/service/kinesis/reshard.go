@@ -75,7 +75,8 @@ func (c *resharding) uniform(n int) {
 	}
 }
 
-// reshard changes the shards of a stream: nobody puts records meanwhile.
+// reshard changes the shards of a stream that a request names: nobody puts records
+// meanwhile.
 func (s *Service) reshard(ctx context.Context, name, arn, id *string, f func(*resharding) error) (record, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -90,20 +91,27 @@ func (s *Service) reshard(ctx context.Context, name, arn, id *string, f func(*re
 	if l == nil {
 		return r, s.unusable(r)
 	}
+	return s.reshape(ctx, r, l, func(c *resharding) error {
+		before := len(c.r.open())
+		if err := f(c); err != nil {
+			return err
+		}
+		return s.room(len(c.r.open())-before, c.r.Mode)
+	})
+}
+
+// reshape changes the shards of a stream in use, with s.writing held.
+func (s *Service) reshape(ctx context.Context, r record, l *live, f func(*resharding) error) (record, error) {
 	l.resharding.Lock()
 	defer l.resharding.Unlock()
-	r, err = s.change(ctx, r.Name, func(r *record) error {
-		before := len(r.open())
+	r, err := s.change(ctx, r.Name, func(r *record) error {
 		c := &resharding{r: r, now: s.opts.Now().UTC().Truncate(time.Millisecond), end: func(number int) uint64 {
 			if sh, _ := l.shard(number); sh != nil {
 				return sh.log.End()
 			}
 			return 1 // made a moment ago, without records
 		}}
-		if err := f(c); err != nil {
-			return err
-		}
-		return s.room(len(r.open())-before, r.Mode)
+		return f(c)
 	})
 	if errors.Is(err, state.ErrTooLarge) {
 		err = api.NewLimitExceededException("Stream %s under account %s would have more shards, open and closed, than Lapwing keeps for one stream: closed ones go with their retention.", r.Name, s.opts.AccountID)

@@ -1,8 +1,8 @@
 // Package kinesis is the behaviour of Kinesis Data Streams over package stream: a
 // data stream is a record in the state, and its shards are logs on the disk.
 //
-// Both capacity modes are there; a stream on demand has four shards and does not
-// grow by itself. A shard takes and gives as much as on AWS, and no more. Enhanced
+// Both capacity modes are there; a stream on demand grows and shrinks with what is
+// written to it. A shard takes and gives as much as on AWS, and no more. Enhanced
 // fan-out, encryption, resource policies and enhanced monitoring are not served.
 //
 // Facts on the API are from its model, version 2013-12-02, and the Kinesis Data
@@ -30,11 +30,10 @@ const (
 	maxShards = 1000
 	// maxOnDemand is how many streams on demand it has.
 	maxOnDemand = 50
-	// onDemandShards is how many shards a stream on demand begins with.
-	onDemandShards = 4
 )
 
-// trimEvery is how often records past their retention are removed.
+// trimEvery is how often records past their retention are removed, and streams on
+// demand scaled.
 const trimEvery = time.Minute
 
 // Options configures a Service. All fields above the blank line are required.
@@ -173,7 +172,7 @@ func (s *Service) removeDropped(r record) error {
 	return nil
 }
 
-// run trims streams until the service is closed.
+// run trims and scales streams until the service is closed.
 func (s *Service) run(ctx context.Context) {
 	t := time.NewTicker(trimEvery)
 	defer t.Stop()
@@ -183,6 +182,7 @@ func (s *Service) run(ctx context.Context) {
 			return
 		case <-t.C:
 			s.trimAll(ctx)
+			s.scaleAll(ctx)
 		}
 	}
 }
@@ -275,7 +275,7 @@ func (s *Service) usable(id string) *live {
 func (s *Service) activate(ctx context.Context, r record) error {
 	was := r.Status
 	r.Status = api.StreamStatusActive
-	l := &live{}
+	l := &live{load: load{since: s.opts.Now()}}
 	if err := l.use(r, s.opts.Streams); err != nil {
 		return err
 	}

@@ -56,6 +56,11 @@ func create(t *testing.T, s *Service, name string, shards int32) {
 	if _, err := s.CreateStream(t.Context(), &api.CreateStreamInput{StreamName: &name, ShardCount: &shards}); err != nil {
 		t.Fatal(err)
 	}
+	awaitActive(t, s, name)
+}
+
+func awaitActive(t *testing.T, s *Service, name string) {
+	t.Helper()
 	for range 1000 {
 		if r, _ := s.records.Get(name); r.Value.Status == api.StreamStatusActive {
 			return
