@@ -17,7 +17,7 @@ RERUN    := --format pkgname --rerun-fails=1 --rerun-fails-max-failures=15
 
 export CGO_ENABLED = 0
 
-.PHONY: help build demo test clones race bench load lint generate conformance fuzz clean
+.PHONY: help build demo test clones blanks race bench load lint generate conformance fuzz clean
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -41,10 +41,13 @@ test: ## set up what the tests need and run them all (as root)
 clones: build ## the conformance of runtimes, each environment restored from a snapshot (as root)
 	LAPWING_TEST_SNAPSHOTS=first $(GO) tool gotestsum $(RERUN) --packages ./test/conformance -- -count=1 -timeout 60m -run '$(CLONES)'
 
+blanks: build ## the conformance of Node.js, each first start from a snapshot of the runtime alone (as root)
+	LAPWING_TEST_SNAPSHOTS=runtimes $(GO) tool gotestsum $(RERUN) --packages ./test/conformance -- -count=1 -timeout 60m -run '$(CLONES)'
+
 race: build ## run the tests of the Go packages under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 20m $$($(GO) list ./internal/... | grep -v /sandbox/gvisor)
 
-conformance: clones ## the tests that need the newest clients from other registries
+conformance: clones blanks ## the tests that need the newest clients from other registries
 	./scripts/setup conformance
 	LAPWING_CONFORMANCE=all $(GO) tool gotestsum $(RERUN) --packages ./test/conformance/... -- -count=1 -timeout 60m -run '_Conformance$$'
 

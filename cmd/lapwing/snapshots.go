@@ -16,6 +16,8 @@ const (
 	snapshotsOn    = "on"
 	snapshotsOff   = "off"
 	snapshotsFirst = "first"
+	// snapshotsRuntimes has starts wait for snapshots of runtimes alone.
+	snapshotsRuntimes = "runtimes"
 )
 
 // checkSnapshots checks the options about snapshots.
@@ -23,9 +25,9 @@ func (o *upOptions) checkSnapshots() error {
 	switch o.snapshots {
 	case snapshotsOff:
 		return nil
-	case snapshotsOn, snapshotsFirst:
+	case snapshotsOn, snapshotsFirst, snapshotsRuntimes:
 	default:
-		return usageError{fmt.Errorf("--snapshots %q: want on, off or first", o.snapshots)}
+		return usageError{fmt.Errorf("--snapshots %q: want on, off, first or runtimes", o.snapshots)}
 	}
 	if o.snapshotMB < 0 {
 		return usageError{fmt.Errorf("--snapshot-space %d: want at least 0", o.snapshotMB)}

@@ -73,7 +73,7 @@ Sandboxes need root. Lapwing listens on loopback unless told otherwise.`,
 	f.BoolVar(&o.egress, "egress", true, "let functions reach the internet through this host")
 	f.StringVar(&o.registries, "registries", "", "`FILE` with logins and mirrors of container registries, and those at private addresses, as docker's config.json (default registries.json in the data directory, if there)")
 	f.StringVar(&o.otlp, "otlp", "", "`URL` of an OpenTelemetry collector for spans, e.g. http://127.0.0.1:4318 (or set OTEL_EXPORTER_OTLP_ENDPOINT)")
-	f.StringVar(&o.snapshots, "snapshots", snapshotsOn, "start environments from snapshots of initialised ones, by `MODE`: on, off, or first, which makes each start wait for them (for tests)")
+	f.StringVar(&o.snapshots, "snapshots", snapshotsOn, "start environments from snapshots of initialised ones, by `MODE`: on, off, or for tests first, which makes each start wait for them, or runtimes, which makes each start wait for one of its runtime alone")
 	f.StringVar(&o.snapshotKey, "snapshot-key", "", "`FILE` with the 32 bytes of a key to encrypt snapshots with")
 	f.IntVar(&o.snapshotMB, "snapshot-space", 0, "`MB` of the disk for snapshots (default 10240, or a tenth of the disk)")
 	f.DurationVar(&o.snapshotAge, "snapshot-age", snapshot.DefaultTTL, "`TIME` after which a snapshot is made anew")

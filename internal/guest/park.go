@@ -27,7 +27,7 @@ func (u Unfit) Error() string { return string(u) }
 
 // kept is what a guest knows.
 type kept struct {
-	Start      *proto.Start // without credentials, which are replaced in each clone
+	Start      *proto.Start // without credentials, which are replaced in each clone; nil: a runtime waits that was started for no function
 	Token      string       // restoring.token
 	Listeners  []keptListener
 	Conns      []keptConn
@@ -130,6 +130,9 @@ func (g *guest) keep(conns []http1.Rested) (*kept, error) {
 	start := *g.start
 	start.Credentials = nil
 	k := &kept{Start: &start, Token: g.restoring.token, Runtime: g.runtime.Process.(system.Kept).Keep()}
+	if start.Blank {
+		k.Start = nil
+	}
 	for _, c := range conns {
 		one := keptConn{}
 		if r := c.Request; r != nil {
@@ -184,11 +187,15 @@ func (s *Supervisor) Resume(conn net.Conn, state []byte) error {
 func (g *guest) restore(sys system.Keeper, k *kept) error {
 	g.mu.Lock() // against what is resumed first
 	defer g.mu.Unlock()
-	g.start, g.state = k.Start, stateRestoreReady
-	g.restoring.token, g.restoring.told = k.Token, true
-	g.closed, g.reported, g.starting = true, true, 0
-	close(g.registered)
-	g.telemetry.CloseSubscriptions()
+	if k.Start == nil {
+		g.restoring.blank = true // all else is as before a start
+	} else {
+		g.start, g.state = k.Start, stateRestoreReady
+		g.restoring.token, g.restoring.told = k.Token, true
+		g.closed, g.reported, g.starting = true, true, 0
+		close(g.registered)
+		g.telemetry.CloseSubscriptions()
+	}
 	for _, l := range k.Logs {
 		r, err := sys.OpenPipe(l.Handle)
 		if err != nil {
@@ -241,7 +248,7 @@ func (g *guest) adopt(sys system.Keeper, handle int, ext *extension) (*process, 
 // held.
 func (g *guest) pending(c *keptConn) http1.Handler {
 	if c.Extension == "" {
-		w := make(chan *proto.Restore, 1)
+		w := make(chan *http1.Response, 1)
 		if c.Method != "" {
 			g.restoring.waiter = w
 		}

@@ -59,6 +59,12 @@ func (g *guest) startFailed(errorType string, err error) {
 // startRuntime starts the runtime, and reports where that cannot be.
 func (g *guest) startRuntime() {
 	fail := g.startFailed
+	if filled, err := g.fillBlank(); filled || err != nil {
+		if err != nil {
+			fail("Runtime.InvalidWorkingDir", err)
+		}
+		return
+	}
 	out, err := g.newLogPipe("function", false)
 	if err != nil {
 		fail("Runtime.Unknown", err)
@@ -76,17 +82,14 @@ func (g *guest) startRuntime() {
 		}
 		defer framed.w.Close()
 		logs = append(logs, framed)
-		files = append(files, framed.w)
-		env = append(env, fmt.Sprintf("_LAMBDA_TELEMETRY_LOG_FD=%d", len(files)))
+		files = append(files, framed.w) // as framedLogsFile
+		env = append(env, framedLogs())
 	}
 	g.mu.Lock()
 	g.logs = append(g.logs, logs...)
 	g.mu.Unlock()
 
-	if mode, err := g.sys.Stat(g.start.Dir); err != nil || !mode.IsDir() {
-		if err == nil {
-			err = fmt.Errorf("chdir %s: %w", g.start.Dir, syscall.ENOTDIR)
-		}
+	if err := g.checkDir(); err != nil {
 		fail("Runtime.InvalidWorkingDir", err)
 		return
 	}
@@ -104,6 +107,15 @@ func (g *guest) startRuntime() {
 	g.runtime = p
 	g.stepOver(proto.StepProcess)
 	g.mu.Unlock()
+}
+
+// checkDir tells what is wrong with the working directory.
+func (g *guest) checkDir() error {
+	mode, err := g.sys.Stat(g.start.Dir)
+	if err == nil && !mode.IsDir() {
+		err = fmt.Errorf("chdir %s: %w", g.start.Dir, syscall.ENOTDIR)
+	}
+	return err
 }
 
 // exhausted tells whether err is for lack of something that a new sandbox has.
@@ -194,6 +206,9 @@ func (g *guest) exited(p *process, ext *extension, ws syscall.WaitStatus) {
 	case g.ending: // else tasks may have been waited for already
 	case ext != nil:
 		g.tasks.Go(func() { g.extensionExited(ext, ws) })
+	case g.restoring.blank:
+		g.restoring.giveUp()
+		g.runtime = nil
 	default:
 		g.tasks.Go(func() { g.runtimeExited(ws) })
 	}

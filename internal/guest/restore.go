@@ -23,11 +23,12 @@ const (
 // restoring is what a guest knows of a runtime that can be restored, and of the
 // credentials that are replaced when it is. guest.mu guards it.
 type restoring struct {
-	waiter   chan *proto.Restore // of restore/next; nil: none waits
-	req      *http1.Request      // that waiter waits for
-	reason   string              // that the runtime gave against being cloned
-	told     bool                // SnapshotReady was sent
-	restored bool                // Restore was received
+	waiter   chan *http1.Response // of restore/next; nil: none waits
+	req      *http1.Request       // that waiter waits for
+	reason   string               // that the runtime gave against being cloned
+	told     bool                 // SnapshotReady was sent
+	restored bool                 // Restore was received
+	blank    bool                 // waiter is that of a runtime that was started for no function
 
 	credentials *proto.Credentials
 	token       string // which those who ask for the credentials must have
@@ -43,7 +44,10 @@ func (r *restoring) begin(s *proto.Start) {
 // variables returns what is added to the environment of the function.
 func (r *restoring) variables(s *proto.Start) []string {
 	var env []string
-	if s.Restorable && s.Env[initTypeVariable] != snapStart {
+	switch {
+	case s.Blank:
+		env = append(env, proto.BlankVariable+"=1")
+	case s.Restorable && s.Env[initTypeVariable] != snapStart:
 		env = append(env, proto.RestorableVariable+"=1")
 	}
 	if r.credentials != nil {
@@ -54,11 +58,17 @@ func (r *restoring) variables(s *proto.Start) []string {
 	return env
 }
 
+// answer answers the call that waits.
+func (r *restoring) answer(answer http1.Response) {
+	r.waiter <- &answer
+	r.waiter, r.blank = nil, false
+}
+
 // giveUp gives up the call that waits.
 func (r *restoring) giveUp() {
 	if r.waiter != nil {
 		r.waiter <- nil
-		r.waiter = nil
+		r.waiter, r.blank = nil, false
 	}
 }
 
@@ -103,19 +113,19 @@ func (g *guest) handleRestore(f proto.Frame) error {
 	}
 	g.state = stateRestoring
 	g.runtimeInit = false // the host is to hear anew when the runtime is done
-	g.restoring.waiter <- r
-	g.restoring.waiter = nil
+	g.restoring.answer(restoreResponse(r))
 	return nil
 }
 
 // serveRestore routes the part of the Runtime API that is there only where a
 // snapshot may be taken, as on Lambda.
 func (g *guest) serveRestore(r *http1.Request) http1.Response {
-	if g.mu.Lock(); !g.start.Restorable {
-		g.mu.Unlock()
+	g.mu.Lock()
+	restorable := g.start != nil && g.start.Restorable
+	g.mu.Unlock()
+	if !restorable {
 		return notFound()
 	}
-	g.mu.Unlock()
 	switch strings.TrimPrefix(r.Path, "/2018-06-01/runtime/restore/") {
 	case "next":
 		return only(r, "GET", g.restoreNext)
@@ -137,15 +147,14 @@ func (g *guest) restoreNext(r *http1.Request) http1.Response {
 }
 
 // goOn answers a call of restore/next when it may go on.
-func goOn(waiter <-chan *proto.Restore) http1.Response {
-	restore := <-waiter
-	if restore == nil {
-		return failure(500, "InternalServerError", "Internal Server Error")
+func goOn(waiter <-chan *http1.Response) http1.Response {
+	if answer := <-waiter; answer != nil {
+		return *answer
 	}
-	return restoreResponse(restore)
+	return failure(500, "InternalServerError", "Internal Server Error")
 }
 
-func (g *guest) awaitRestore(r *http1.Request) (<-chan *proto.Restore, *http1.Response) {
+func (g *guest) awaitRestore(r *http1.Request) (<-chan *http1.Response, *http1.Response) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var refusal http1.Response
@@ -164,7 +173,7 @@ func (g *guest) awaitRestore(r *http1.Request) (<-chan *proto.Restore, *http1.Re
 			g.restoring.reason = "its initialisation says so"
 		}
 	}
-	w := make(chan *proto.Restore, 1)
+	w := make(chan *http1.Response, 1)
 	g.restoring.waiter, g.restoring.req = w, r
 	g.settle()
 	return w, nil
@@ -177,12 +186,16 @@ const entropyBytes = 64
 // restoreResponse tells a restored runtime what differs. Lambda's own answer is
 // empty; AWS's runtime clients look at the status only.
 func restoreResponse(restore *proto.Restore) http1.Response {
-	entropy := make([]byte, entropyBytes)
-	rand.Read(entropy) // from the kernel, which nothing of is in a snapshot
 	return jsonResponse(200, struct {
 		Env     map[string]string `json:"env"`
 		Entropy []byte            `json:"entropy"` // base64
-	}{restore.Env, entropy})
+	}{restore.Env, newEntropy()})
+}
+
+func newEntropy() []byte {
+	entropy := make([]byte, entropyBytes)
+	rand.Read(entropy) // from the kernel, which nothing of is in a snapshot
+	return entropy
 }
 
 // restoreError takes the error that a restored runtime failed with, such as

@@ -22,7 +22,7 @@ func (g *guest) connected() {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.runtime != nil { // else it is an extension's
+	if g.runtime != nil && !g.restoring.blank { // else it is an extension's
 		g.stepOver(proto.StepBoot)
 		g.steps.Store(false) // it was the last
 	}

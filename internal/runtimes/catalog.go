@@ -54,6 +54,10 @@ func (nodeJS) clones()  {}
 func (cPython) clones() {}
 func (cRuby) clones()   {}
 
+// blank is a language whose bootstrap can be started for no function, and told
+// afterwards for which. It has Runtime.BootVariables.
+type blank interface{ bootVariables() []string }
+
 // configured is a language whose interpreters have files in /etc.
 type configured interface {
 	// etc returns the files that an interpreter at prefix needs in /etc, from

@@ -1,6 +1,9 @@
 package runtimes
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // wrapperVariable names a script of the function that starts the runtime: it
 // gets the runtime's command as its arguments.
@@ -29,4 +32,47 @@ func (r *Runtime) CommandFor(memoryMB int, env map[string]string) []string {
 		command = append([]string{"/bin/sh", "-c", wrapperScript, wrapper}, command...)
 	}
 	return command
+}
+
+// Blank tells whether a runtime that was started with no other variables than Env,
+// for no function, can be one with the variables env afterwards: none of them is read
+// while a process starts, and there is no wrapper script.
+func (r *Runtime) Blank(env map[string]string) bool {
+	if r.BootVariables == nil || env[wrapperVariable] != "" {
+		return false
+	}
+	for name, value := range env {
+		if own, there := r.Env[name]; there && own == value {
+			continue
+		}
+		if among(systemVariables, name) || among(r.BootVariables, name) {
+			return false
+		}
+	}
+	for name := range r.Env {
+		if _, there := env[name]; !there {
+			return false
+		}
+	}
+	return true
+}
+
+// systemVariables are what the dynamic linker and the C library read when a process
+// starts, or once and for all when something needs them (ld.so(8), setlocale(3),
+// tzset(3), mallopt(3), resolv.conf(5), iconv(1)).
+var systemVariables = []string{
+	"LD_*", "LC_*", "LANG", "LANGUAGE", "TZ", "TZDIR", "GLIBC_TUNABLES", "MALLOC_*", "GCONV_PATH", "LOCPATH", "NLSPATH",
+	"RES_OPTIONS", "LOCALDOMAIN", "HOSTALIASES", "GETCONF_DIR",
+}
+
+// among tells whether a variable is among those that the last pattern that it
+// matches is of: a * stands for any ending, and a ! before it takes out again.
+func among(patterns []string, name string) (in bool) {
+	for _, p := range patterns {
+		p, out := strings.CutPrefix(p, "!")
+		if prefix, any := strings.CutSuffix(p, "*"); name == p || any && strings.HasPrefix(name, prefix) {
+			in = !out
+		}
+	}
+	return in
 }

@@ -1,6 +1,7 @@
 package runtimes
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,5 +68,29 @@ func TestCommandGoesThroughTheWrapper(t *testing.T) {
 	}
 	if out, code := run(); code != 0 || out != "wrapped\nstarted with two words\n" {
 		t.Errorf("%d, %q", code, out)
+	}
+}
+
+func TestOnlyVariablesThatNothingReadsAtItsBootFollowABlankRuntime(t *testing.T) {
+	own := map[string]string{"TZ": ":UTC", "NODE_PATH": "/opt/nodejs", "PATH": "/bin"}
+	rt := &Runtime{Command: []string{"node"}, Env: own, BootVariables: nodeJS{}.bootVariables()}
+	for want, cases := range map[bool][]string{
+		true:  {"OWN=1", "NODE_ENV=production", "NODE_CONFIG_DIR=/opt", "AWS_NODEJS_CONNECTION_REUSE_ENABLED=1", "TZ=:UTC", "PATH=/opt/bin", "NODE_PATH=/opt/nodejs"},
+		false: {"NODE_OPTIONS=--enable-source-maps", "NODE_EXTRA_CA_CERTS=/opt/ca", "NODE_PATH=/x", "NODE_CONFIGURED=1", "TZ=Europe/Berlin", "LD_PRELOAD=x", "LC_ALL=C", "LANG=C", "UV_THREADPOOL_SIZE=9", "AWS_LAMBDA_EXEC_WRAPPER=/opt/w"},
+	} {
+		for _, c := range cases {
+			env := maps.Clone(own)
+			name, value, _ := strings.Cut(c, "=")
+			env[name] = value
+			if got := rt.Blank(env); got != want {
+				t.Errorf("%s: %v", c, got)
+			}
+			if (&Runtime{Env: own}).Blank(env) {
+				t.Errorf("%s: a runtime that takes no part", c)
+			}
+		}
+	}
+	if rt.Blank(map[string]string{"PATH": "/bin"}) {
+		t.Error("variables that the blank has are missing")
 	}
 }

@@ -114,6 +114,16 @@ func (nodeJS) fit(command []string, memoryMB int, env map[string]string) []strin
 	return slices.Insert(command, 1, flags...)
 }
 
+// bootVariables: Node.js's own are NODE_* (command line API, "Environment
+// variables"), but for some that only libraries read, and libuv's UV_*. OpenSSL and
+// ICU read theirs when they are initialised.
+func (nodeJS) bootVariables() []string {
+	return []string{
+		"NODE_*", "!NODE_ENV", "!NODE_CONFIG", "!NODE_CONFIG_DIR", "!NODE_CONFIG_ENV",
+		"UV_*", "OPENSSL_*", "SSL_CERT_*", "ICU_*", "NO_COLOR", "FORCE_COLOR", "TERM", "COLORTERM",
+	}
+}
+
 func (nodeJS) environment(s spec) map[string]string {
 	return map[string]string{
 		"NODE_PATH": fmt.Sprintf("/opt/nodejs/node%s/node_modules:/opt/nodejs/node_modules:/var/runtime/node_modules:/var/runtime:/var/task", s.release),

@@ -63,6 +63,11 @@ type Runtime struct {
 	// runtimes leave that to functions that opt in to SnapStart.
 	Clones bool
 
+	// BootVariables are patterns of the variables that the interpreter reads when
+	// it starts, beside those of the C library; nil: its bootstrap cannot be started
+	// before it is known for which function. See Blank.
+	BootVariables []string
+
 	language language
 	digest   string // of everything that makes this version differ from another
 }
@@ -230,6 +235,9 @@ func (r *Registry) resolve(s spec) (*Runtime, string, error) {
 	rt.Mounts = append(rt.Mounts, sandbox.Mount{Source: boot, Target: runtimeDir})
 	rt.Command = s.language.command(s)
 	_, rt.Clones = s.language.(cloning)
+	if l, ok := s.language.(blank); ok {
+		rt.BootVariables = l.bootVariables()
+	}
 	rt.digest = hexDigest(s.id, in.version, in.origin, digest)
 	return rt, in.file, nil
 }

@@ -76,6 +76,12 @@ type Spec struct {
 	Root     string
 	Mounts   []Mount
 	Symlinks []Symlink
+	// Places are directories of the root, where that is empty, on which nothing is
+	// mounted until a sandbox is restored from a snapshot of this one.
+	Places []string
+	// Added are images that Restore mounts on Places, which are the same in the spec
+	// of the snapshot's sandbox. Create has nothing to add them to.
+	Added []Mount
 
 	// MemoryMB limits what the function's processes and files in memory may
 	// use, in MiB; the driver adds its own fixed overhead to the host limit.
@@ -104,8 +110,8 @@ type Driver interface {
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
 	// Restore makes a sandbox from a snapshot. The spec is the one that the
 	// sandbox of the snapshot was created with, but for ID, Hostname, the values
-	// of Network, CPUMillis and BoostMillis: its mounts have the same content in
-	// the same order. It returns when the guest program runs again, which finds
+	// of Network, CPUMillis, BoostMillis and Added: its mounts have the same content
+	// in the same order. It returns when the guest program runs again, which finds
 	// a new host connection. On error nothing is left behind. A driver without
 	// snapshots returns errors.ErrUnsupported.
 	Restore(ctx context.Context, spec Spec, s Snapshot) (Sandbox, error)

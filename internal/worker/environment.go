@@ -55,6 +55,7 @@ type environment struct {
 	boots    int
 	endTurn  func()         // lets others start; see turn
 	steps    *timeline.Line // of its start; nil where nobody asks
+	blank    bool           // its sandbox is one of the runtime alone, or a clone of such
 	tape     tape           // holds back what the guest tells, where nobody is to hear of it yet
 
 	in           *instance     // nil where there is no sandbox any more
@@ -132,12 +133,15 @@ func (e *environment) init(ctx context.Context) error {
 	if done, err := e.initFromSnapshot(ctx); done || err != nil {
 		return err
 	}
-	in, err := e.w.boot(ctx, e)
-	if err != nil {
-		return err // it has never been: no line in the log
+	e.in = e.fromBlank(ctx)
+	if e.in == nil {
+		in, err := e.w.boot(ctx, e)
+		if err != nil {
+			return err // it has never been: no line in the log
+		}
+		e.in = in
 	}
-	e.in = in
-	defer watchTurn(in.sandbox, e.endTurn)()
+	defer watchTurn(e.in.sandbox, e.endTurn)()
 	e.log.initStart(e.stream.began, phaseInit)
 	ictx, cancel := context.WithTimeoutCause(ctx, e.initLimit(), errInitTimeout)
 	defer cancel()
@@ -252,7 +256,7 @@ func (e *environment) dir() string {
 	if e.v.Image != nil {
 		return e.v.Image.Dir
 	}
-	return "/var/task"
+	return taskDir
 }
 
 // fault tells what a failed connection to the guest means: a time-out, an
@@ -402,19 +406,19 @@ func (e *environment) unpark() (thawed bool) {
 func (e *environment) spec(net Network) sandbox.Spec {
 	mounts := append([]sandbox.Mount{}, e.runtime.Mounts...)
 	mounts = append(mounts, net.Mounts...)
-	var root string
-	if e.v.Image != nil {
-		root = e.v.Image.Root
+	own, root := e.mounts()
+	var places []string
+	if e.blank {
+		places = []string{taskDir}
 	} else {
-		mounts = append(mounts, sandbox.Mount{Source: e.v.Code, Target: "/var/task", Image: true})
-	}
-	if e.v.Layers != "" {
-		mounts = append(mounts, sandbox.Mount{Source: e.v.Layers, Target: "/opt", Image: true})
+		mounts, own = append(mounts, own...), nil
 	}
 	return sandbox.Spec{
 		Hostname:     "169-254-100-1",
 		Root:         root,
 		Mounts:       mounts,
+		Places:       places,
+		Added:        own,
 		Symlinks:     e.runtime.Symlinks,
 		MemoryMB:     e.v.MemoryMB,
 		CPUMillis:    cpuMillis(e.v.MemoryMB),
@@ -424,4 +428,22 @@ func (e *environment) spec(net Network) sandbox.Spec {
 		MaxProcesses: e.w.maxProcesses,
 		Network:      net.Network,
 	}
+}
+
+// taskDir is where a function's code is.
+const taskDir = "/var/task"
+
+// mounts returns what is the function's own in its sandbox: code and layers, or the
+// root of its image.
+func (e *environment) mounts() (mounts []sandbox.Mount, root string) {
+	switch {
+	case e.v.Image != nil:
+		root = e.v.Image.Root
+	case e.v.Code != "": // else it is of no function
+		mounts = append(mounts, sandbox.Mount{Source: e.v.Code, Target: taskDir, Image: true})
+	}
+	if e.v.Layers != "" {
+		mounts = append(mounts, sandbox.Mount{Source: e.v.Layers, Target: "/opt", Image: true})
+	}
+	return mounts, root
 }

@@ -22,6 +22,7 @@ type fakeDriver struct {
 	creates  int
 	restores int
 	made     []sandbox.Spec
+	restored []sandbox.Spec
 
 	prints   string // that each Init prints
 	initType string // InitError or so; empty: it succeeds
@@ -49,6 +50,7 @@ func (d *fakeDriver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.San
 func (d *fakeDriver) Restore(ctx context.Context, spec sandbox.Spec, s sandbox.Snapshot) (sandbox.Sandbox, error) {
 	d.mu.Lock()
 	d.restores++
+	d.restored = append(d.restored, spec)
 	n := d.restores
 	d.mu.Unlock()
 	if d.restore != nil {
@@ -159,7 +161,7 @@ func (g *fakeGuest) serve(c net.Conn) {
 			var s proto.Start
 			f.Decode(&s)
 			g.env = s.Env
-			if g.driver.prints != "" {
+			if g.driver.prints != "" && !s.Blank {
 				meta(proto.TypeLog, proto.Log{TimeUs: time.Now().UnixMicro(), Source: "function"}, []byte(g.driver.prints))
 			}
 			switch {

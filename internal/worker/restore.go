@@ -42,7 +42,7 @@ func (e *environment) initFromSnapshot(ctx context.Context) (done bool, err erro
 	e.tape.record()
 	t, fail, err := e.restore(rctx, u)
 	if fail == nil && err == nil {
-		e.w.snapshots.restored(e)
+		e.w.snapshots.restored(e.w.snapshots.ofVersion(e))
 		e.tellRestored(t, u)
 		e.park()
 		return true, nil
@@ -57,7 +57,7 @@ func (e *environment) initFromSnapshot(ctx context.Context) (done bool, err erro
 		if fail != nil {
 			err = errors.New(fail.message)
 		}
-		e.w.snapshots.failed(e, err)
+		e.w.snapshots.failed(e.w.snapshots.ofVersion(e), e, err)
 		err = nil
 	}
 	e.tape.erase()

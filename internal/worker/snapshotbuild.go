@@ -52,9 +52,8 @@ func (s *snapshots) sleep(d time.Duration) error {
 // belongs to the log of each clone, but with SnapStart to that of this Init, which
 // the function's owner knows of.
 func (s *snapshots) build(spec invoke.Spec, id string) error {
-	v := spec.Version
-	if free, err := (HostMemory{}).Available(); err != nil || free < buildSpare+int64(min(v.MemoryMB, 512))<<20 {
-		return errors.Join(errBusy, err)
+	if err := enoughMemory(spec.Version); err != nil {
+		return err
 	}
 	e, err := s.w.newEnvironment(spec)
 	if err != nil {
@@ -82,7 +81,25 @@ func (s *snapshots) build(spec invoke.Spec, id string) error {
 	if !ok {
 		return &unkept{"it prints too much while it is initialised to repeat that in each clone"}
 	}
-	d, err := s.store.Create(id, e.about(), e.snapshotSize())
+	if err := s.keep(ctx, e, id, e.about(), notes); err != nil {
+		return err
+	}
+	info, _ := s.store.Info(id)
+	s.w.log.Debug("a snapshot was made", "function", e.v.ARN(), "bytes", info.Size, "took", time.Since(began))
+	return nil
+}
+
+// enoughMemory tells whether the host has memory for making a snapshot.
+func enoughMemory(v *function.Version) error {
+	if free, err := (HostMemory{}).Available(); err != nil || free < buildSpare+int64(min(v.MemoryMB, 512))<<20 {
+		return errors.Join(errBusy, err)
+	}
+	return nil
+}
+
+// keep makes a snapshot of an environment, which ends.
+func (s *snapshots) keep(ctx context.Context, e *environment, id string, about any, notes []byte) error {
+	d, err := s.store.Create(id, about, e.snapshotSize())
 	if err != nil {
 		return err
 	}
@@ -92,12 +109,7 @@ func (s *snapshots) build(spec invoke.Spec, id string) error {
 		d.Discard()
 		return err
 	}
-	if err := d.Commit(ctx, notes); err != nil {
-		return err
-	}
-	info, _ := s.store.Info(id)
-	s.w.log.Debug("a snapshot was made", "function", v.ARN(), "bytes", info.Size, "took", time.Since(began))
-	return nil
+	return d.Commit(ctx, notes)
 }
 
 // snapshotSize returns how many bytes a snapshot of the environment, as it is now,

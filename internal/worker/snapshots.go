@@ -68,7 +68,24 @@ type snapshots struct {
 
 type trackKey struct{ arn, initType string }
 
-// track is what is known of the snapshot of a version. snapshots.mu guards it.
+// subject is what a snapshot is of: a version, or a runtime alone (blank.go).
+type subject struct {
+	key   trackKey
+	id    string
+	build func() error
+}
+
+// name names the subject in logs.
+func (o subject) name() string { return o.key.arn }
+
+// ofVersion is the subject from whose snapshot e starts.
+func (s *snapshots) ofVersion(e *environment) subject {
+	id := e.snapshotID(s.store)
+	spec := invoke.Spec{Version: e.v, Provisioned: e.initType == initProvisioned}
+	return subject{trackKey{e.v.ARN(), e.initType}, id, func() error { return s.build(spec, id) }}
+}
+
+// track is what is known of the snapshot of a subject. snapshots.mu guards it.
 type track struct {
 	id       string
 	building chan struct{} // closed when that is over; nil: it is not being made
@@ -111,6 +128,8 @@ func (s *snapshots) excluded(e *environment) error {
 		return err
 	case e.v.SnapStart:
 		return nil
+	case s.w.opts.BlanksFirst:
+		return &unkept{"the operator has environments start from snapshots of runtimes alone"}
 	case e.v.Image != nil:
 		return &unkept{"it is a container image, whose runtime does not take part"}
 	case !e.runtime.Clones:
@@ -155,16 +174,15 @@ func (e *environment) about() map[string]any {
 	}
 }
 
-// track returns what is known of the snapshot that e starts from. s.mu is held.
-func (s *snapshots) track(e *environment) *track {
-	key, id := trackKey{e.v.ARN(), e.initType}, e.snapshotID(s.store)
-	t := s.tracks[key]
-	if t == nil || t.id != id {
-		t = &track{id: id}
-		if reason, refused := s.store.Refused(id); refused {
+// track returns what is known of the snapshot of a subject. s.mu is held.
+func (s *snapshots) track(of subject) *track {
+	t := s.tracks[of.key]
+	if t == nil || t.id != of.id {
+		t = &track{id: of.id}
+		if reason, refused := s.store.Refused(of.id); refused {
 			t.err, t.retry = &unkept{reason}, time.Now().Add(never)
 		}
-		s.tracks[key] = t
+		s.tracks[of.key] = t
 	}
 	return t
 }
@@ -174,19 +192,24 @@ func (s *snapshots) use(ctx context.Context, e *environment) *snapshot.Use {
 	if s.excluded(e) != nil {
 		return nil
 	}
-	id := e.snapshotID(s.store)
-	if s.first {
-		s.await(ctx, s.schedule(e, 0))
+	return s.get(ctx, s.ofVersion(e), s.first, s.first || e.initType == initSnapStart)
+}
+
+// get returns the snapshot of a subject, or nil: after it was made, if make is set,
+// and verified, if verify is.
+func (s *snapshots) get(ctx context.Context, of subject, make, verify bool) *snapshot.Use {
+	if make {
+		s.await(ctx, s.schedule(of, 0))
 	}
-	if s.first || e.initType == initSnapStart {
-		_ = s.store.Await(ctx, id) // Get tells
+	if verify {
+		_ = s.store.Await(ctx, of.id) // Get tells
 	}
-	u, err := s.store.Get(id)
+	u, err := s.store.Get(of.id)
 	switch {
 	case err == nil && u.Stale:
-		s.schedule(e, buildDelay)
+		s.schedule(of, buildDelay)
 	case err != nil && !errors.Is(err, snapshot.ErrNone) && !errors.Is(err, snapshot.ErrNotReady):
-		s.w.log.Warn("a snapshot is not used", "function", e.v.ARN(), "error", err)
+		s.w.log.Warn("a snapshot is not used", "of", of.name(), "error", err)
 	}
 	return u
 }
@@ -205,28 +228,28 @@ func (s *snapshots) await(ctx context.Context, done <-chan struct{}) {
 // want has a snapshot made for a version of which an Init has succeeded.
 func (s *snapshots) want(e *environment) {
 	if s.excluded(e) == nil {
-		s.schedule(e, buildDelay)
+		s.schedule(s.ofVersion(e), buildDelay)
 	}
 }
 
-// restored notes that an environment was made from its snapshot.
-func (s *snapshots) restored(e *environment) {
+// restored notes that an environment was made from a snapshot.
+func (s *snapshots) restored(of subject) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.track(e).failures = 0
+	s.track(of).failures = 0
 }
 
 // failed notes that one was not. A snapshot that fails again and again is given
 // up.
-func (s *snapshots) failed(e *environment, err error) {
+func (s *snapshots) failed(of subject, e *environment, err error) {
 	if errors.Is(err, sandbox.ErrNoCapacity) {
 		return // of the host: nothing is wrong with the snapshot
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.track(e)
+	t := s.track(of)
 	if t.failures++; t.failures == 1 {
-		s.w.log.Warn("an environment was not restored from its snapshot and starts afresh", "function", e.v.ARN(), "environment", e.id, "error", err)
+		s.w.log.Warn("an environment was not restored from its snapshot and starts afresh", "function", e.v.ARN(), "snapshot", of.name(), "environment", e.id, "error", err)
 	}
 	unsupported := errors.Is(err, errors.ErrUnsupported)
 	if t.failures < maxFailures && !unsupported {
@@ -237,13 +260,12 @@ func (s *snapshots) failed(e *environment, err error) {
 	s.store.Remove(t.id)
 }
 
-// schedule has the snapshot of an environment's version made, unless it is there
-// or was tried in vain. It returns a channel that is closed when that is over,
-// or nil.
-func (s *snapshots) schedule(e *environment, delay time.Duration) <-chan struct{} {
+// schedule has the snapshot of a subject made, unless it is there or was tried in
+// vain. It returns a channel that is closed when that is over, or nil.
+func (s *snapshots) schedule(of subject, delay time.Duration) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.track(e)
+	t := s.track(of)
 	info, there := s.store.Info(t.id)
 	fresh := there && time.Since(info.Created) < s.store.TTL()/4*3
 	switch {
@@ -253,20 +275,19 @@ func (s *snapshots) schedule(e *environment, delay time.Duration) <-chan struct{
 		return nil
 	}
 	t.building = make(chan struct{})
-	spec := invoke.Spec{Version: e.v, Provisioned: e.initType == initProvisioned}
 	s.jobs.Go(func() {
 		err := s.takeTurn(delay)
 		if err == nil {
-			err = s.build(spec, t.id)
+			err = of.build()
 			<-s.turn
 		}
-		s.finished(e.v, t, err)
+		s.finished(of, t, err)
 	})
 	return t.building
 }
 
 // finished notes what became of making a snapshot.
-func (s *snapshots) finished(v *function.Version, t *track, err error) {
+func (s *snapshots) finished(of subject, t *track, err error) {
 	if inFunction(err) {
 		s.store.Refuse(t.id, reason(err)) // before the lock: it writes a file
 	}
@@ -282,14 +303,14 @@ func (s *snapshots) finished(v *function.Version, t *track, err error) {
 	case err == nil || s.closed:
 	case hopeless(err):
 		t.retry = time.Now().Add(never)
-		s.w.log.Debug("no snapshot can be kept", "function", v.ARN(), "reason", err)
+		s.w.log.Debug("no snapshot can be kept", "of", of.name(), "reason", err)
 	case errors.Is(err, errBusy), errors.Is(err, sandbox.ErrNoCapacity):
 		t.retry = time.Now().Add(retrySoon)
 	case errors.As(err, &failed):
 		t.retry = time.Now().Add(retryLater)
 	default:
 		t.retry = time.Now().Add(retryLater)
-		s.w.log.Warn("a snapshot was not made", "function", v.ARN(), "error", err)
+		s.w.log.Warn("a snapshot was not made", "of", of.name(), "error", err)
 	}
 }
 
@@ -306,18 +327,19 @@ func (w *Worker) Prepare(ctx context.Context, v *function.Version) error {
 	if err != nil {
 		return err
 	}
+	of := s.ofVersion(e)
 	s.mu.Lock()
-	if t := s.track(e); t.building == nil {
+	if t := s.track(of); t.building == nil {
 		t.err = nil // who asks has it tried
 	}
 	s.mu.Unlock()
-	s.await(ctx, s.schedule(e, 0))
+	s.await(ctx, s.schedule(of, 0))
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.track(e).err; !hopeless(err) && !errors.Is(err, snapshot.ErrNoRoom) {
+	if err := s.track(of).err; !hopeless(err) && !errors.Is(err, snapshot.ErrNoRoom) {
 		return err
 	}
 	return nil

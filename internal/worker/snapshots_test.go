@@ -33,7 +33,11 @@ import (
 type managed struct{}
 
 func (managed) Resolve(id string) (*runtimes.Runtime, error) {
-	return &runtimes.Runtime{ID: id, Version: id + ".v1", Command: []string{"/bin/runtime"}, Clones: strings.HasPrefix(id, "nodejs")}, nil
+	rt := &runtimes.Runtime{ID: id, Version: id + ".v1", Command: []string{"/bin/runtime"}, Clones: strings.HasPrefix(id, "nodejs")}
+	if id == "nodejs20.x" {
+		rt.BootVariables = []string{"NODE_*", "!NODE_ENV"}
+	}
+	return rt, nil
 }
 
 // countedCredentials are other ones each time.

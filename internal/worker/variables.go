@@ -58,7 +58,7 @@ func variables(v *function.Version, rt *runtimes.Runtime, initType, stream, endp
 		return env
 	}
 	env["_HANDLER"] = v.Handler
-	env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"] = "/var/task", "/var/runtime"
+	env["LAMBDA_TASK_ROOT"], env["LAMBDA_RUNTIME_DIR"] = taskDir, "/var/runtime"
 	return env
 }
 

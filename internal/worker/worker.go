@@ -106,6 +106,9 @@ type Options struct {
 	// SnapshotsFirst lets a start wait until there is a snapshot, so that every
 	// environment that can be a clone is one: for tests.
 	SnapshotsFirst bool
+	// BlanksFirst lets a first start wait until there is a snapshot of its runtime
+	// alone, and has no others made or used, but with SnapStart: for tests.
+	BlanksFirst bool
 }
 
 // Worker starts execution environments. It implements invoke.Starter.

@@ -16,7 +16,7 @@ const (
 // guestSteps are the steps of Init that the guest tells the ends of, in their
 // order. They are timed as this end sees them: the guest's clock is not to be
 // trusted.
-var guestSteps = []string{proto.StepExtensions, proto.StepProcess, proto.StepBoot}
+var guestSteps = []string{proto.StepExtensions, proto.StepProcess, proto.StepBoot, proto.StepBlank}
 
 // handleStep acts on a frame that tells the end of a step of Init: each comes
 // once at most, and only where they were asked for.

@@ -26,7 +26,7 @@ import (
 
 // Version is the protocol's version, sent in Hello. The two ends come from one
 // binary, so a difference is a fault.
-const Version = 5
+const Version = 6
 
 const (
 	// MaxPayload is the largest event or buffered response: 6 MiB + 100 bytes.
@@ -119,7 +119,18 @@ type Start struct {
 	// Credentials, where they are set, are not in Env but served at the URL that
 	// the guest adds to the environment.
 	Credentials *Credentials `json:"credentials,omitempty"`
+	// Blank starts the runtime for no function, together with Restorable: a
+	// bootstrap of Lapwing's own boots, which the guest asks it to by
+	// BlankVariable, and stops in a call of /runtime/restore/next before it reads
+	// what it is to be. A sandbox made from a snapshot of that says hello and is
+	// started as any other: the runtime that waits in it takes the place of the one
+	// that would be started, and Command is what that was started by.
+	Blank bool `json:"blank,omitempty"`
 }
+
+// BlankVariable is the variable that tells a bootstrap of Lapwing's own that it is
+// started for no function.
+const BlankVariable = "_LAPWING_BLANK"
 
 // RestorableVariable is the variable that tells a bootstrap of Lapwing's own to
 // stop in a call of /runtime/restore/next. It takes it out of the environment
@@ -290,6 +301,9 @@ const (
 	StepExtensions = "extensions"      // all external ones have registered; where there are any
 	StepProcess    = "runtime process" // it has been started
 	StepBoot       = "runtime boot"    // it has connected to the Runtime API
+	// StepBlank takes the place of the last two where the runtime had booted before
+	// (Start.Blank): it has been told what to be.
+	StepBlank = "runtime from a snapshot"
 )
 
 // Step tells that a step of Init is over.

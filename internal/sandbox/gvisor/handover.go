@@ -91,7 +91,7 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	}
 	root := sandbox.Mount{Source: s.spec.Root, Image: true}
 	if root.Source == "" {
-		if root.Source, err = makeRoot(d.rootsDir(), req.Mounts, s.spec.Symlinks); err != nil {
+		if root.Source, err = makeRoot(d.rootsDir(), req.Mounts, s.spec.Places, s.spec.Symlinks); err != nil {
 			return nil, errors.Join(err, closeAll(opened))
 		}
 		root.Image = false
@@ -132,6 +132,15 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 				return nil, err
 			}
 		}
+	}
+	req.AddedAt = len(h.files)
+	for _, m := range s.spec.Added {
+		f, mount, err := d.openMount(m)
+		if err != nil {
+			return nil, err
+		}
+		h.add(f)
+		req.Added = append(req.Added, mount)
 	}
 	return req, nil
 }
@@ -272,8 +281,14 @@ func check(spec *sandbox.Spec) error {
 	case spec.MaxProcesses < 1:
 		return bad("MaxProcesses %d", spec.MaxProcesses)
 	}
-	if len(spec.Mounts) >= wire.MaxMounts { // one is process 1's program
-		return bad("%d mounts", len(spec.Mounts))
+	if n := len(spec.Mounts) + len(spec.Added); n >= wire.MaxMounts { // one is process 1's program
+		return bad("%d mounts", n)
+	}
+	for _, m := range spec.Added {
+		// /opt is a place in every root that is not an image.
+		if !m.Image || !path.IsAbs(m.Source) || spec.Root != "" || m.Target != "/opt" && !slices.Contains(spec.Places, m.Target) {
+			return bad("added mount %+v", m)
+		}
 	}
 	if n := spec.Network; n != (sandbox.Network{}) {
 		switch {
@@ -291,8 +306,8 @@ func check(spec *sandbox.Spec) error {
 // checkPaths refuses mounts and symlinks whose paths make no sense.
 func checkPaths(spec *sandbox.Spec, bad func(string, ...any) error) error {
 	var paths []string
-	if spec.Root != "" && (!path.IsAbs(spec.Root) || len(spec.Symlinks) > 0) {
-		return bad("root %q with %d symlinks", spec.Root, len(spec.Symlinks))
+	if spec.Root != "" && (!path.IsAbs(spec.Root) || len(spec.Symlinks)+len(spec.Places) > 0) {
+		return bad("root %q with %d symlinks and %d places", spec.Root, len(spec.Symlinks), len(spec.Places))
 	}
 	for _, m := range spec.Mounts {
 		if !path.IsAbs(m.Source) {
@@ -303,6 +318,7 @@ func checkPaths(spec *sandbox.Spec, bad func(string, ...any) error) error {
 	for _, l := range spec.Symlinks {
 		paths = append(paths, l.Path)
 	}
+	paths = append(paths, spec.Places...)
 	for i, p := range paths {
 		if !path.IsAbs(p) || path.Clean(p) != p || p == "/" {
 			return bad("path %q", p)

@@ -9,15 +9,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
 // makeRoot returns the directory below dir that is the root of sandboxes with
-// these mounts and symlinks: empty but for symlinks and mount points. It is made
-// once for each distinct set of them and never changes.
-func makeRoot(dir string, mounts []wire.Mount, symlinks []sandbox.Symlink) (string, error) {
+// these mounts, places and symlinks: empty but for symlinks and mount points. It is
+// made once for each distinct set of them and never changes.
+func makeRoot(dir string, mounts []wire.Mount, places []string, symlinks []sandbox.Symlink) (string, error) {
+	mounts = slices.Clone(mounts)
+	for _, p := range places {
+		mounts = append(mounts, wire.Mount{Target: p})
+	}
 	key, err := json.Marshal(struct {
 		Mounts   []wire.Mount
 		Symlinks []sandbox.Symlink

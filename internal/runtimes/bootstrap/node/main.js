@@ -24,11 +24,8 @@ const legacy = parseInt(process.versions.node, 10) < 24;
 const client = new RuntimeClient(env.AWS_LAMBDA_RUNTIME_API);
 client.hold(false);
 process.exitCode = 13;
-const logError = patchConsole(env);
-installGlobal(env);
-const snapshot = env._LAPWING_RESTORABLE === undefined ? null : new (require('./snapshot.js').Snapshot)();
-delete env._LAPWING_RESTORABLE;
 
+let logError;
 let report = (err) => client.initError(toPayload(err));
 
 function crash(words, err, code) {
@@ -37,14 +34,6 @@ function crash(words, err, code) {
   report = () => Promise.resolve(); // what fails from now on comes too late
   told(err).finally(() => process.exit(code));
 }
-
-process.on('uncaughtException', (err) => crash('Uncaught Exception', err, 129));
-process.on('unhandledRejection', (reason, promise) => {
-  const err = new RuntimeError('UnhandledPromiseRejection', String(reason));
-  err.reason = reason;
-  err.promise = promise;
-  crash('Unhandled Promise Rejection', err, 128);
-});
 
 function checkCallback(handler) {
   const streams = handler[Symbol.for('aws.lambda.runtime.handler.streaming')];
@@ -56,16 +45,35 @@ function checkCallback(handler) {
   }
 }
 
-loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
-  async (handler) => {
-    checkCallback(handler);
-    if (snapshot) {
-      report = () => Promise.resolve(); // the connection waits, and nobody for the error
-      await snapshot.wait(client);
-    }
-    const invoker = new Invoker({ client, handler, logError, legacy, env });
-    report = (err) => invoker.crash(err);
-    process.exitCode = undefined;
-    invoker.start();
-  },
-).catch((err) => crash(legacy ? 'Uncaught Exception' : 'Init Error', err, legacy ? 129 : 1));
+// Before this the process knows nothing of the function.
+function main() {
+  logError = patchConsole(env);
+  installGlobal(env);
+  const snapshot = env._LAPWING_RESTORABLE === undefined ? null : new (require('./snapshot.js').Snapshot)();
+  delete env._LAPWING_RESTORABLE;
+
+  process.on('uncaughtException', (err) => crash('Uncaught Exception', err, 129));
+  process.on('unhandledRejection', (reason, promise) => {
+    const err = new RuntimeError('UnhandledPromiseRejection', String(reason));
+    err.reason = reason;
+    err.promise = promise;
+    crash('Unhandled Promise Rejection', err, 128);
+  });
+
+  loadHandler(env.LAMBDA_TASK_ROOT ?? '/var/task', env._HANDLER ?? '').then(
+    async (handler) => {
+      checkCallback(handler);
+      if (snapshot) {
+        report = () => Promise.resolve(); // the connection waits, and nobody for the error
+        await snapshot.wait(client);
+      }
+      const invoker = new Invoker({ client, handler, logError, legacy, env });
+      report = (err) => invoker.crash(err);
+      process.exitCode = undefined;
+      invoker.start();
+    },
+  ).catch((err) => crash(legacy ? 'Uncaught Exception' : 'Init Error', err, legacy ? 129 : 1));
+}
+
+if (env._LAPWING_BLANK === undefined) main();
+else require('./blank.js').fill(client).then(main);

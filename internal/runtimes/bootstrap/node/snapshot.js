@@ -159,4 +159,4 @@ class Random {
   }
 }
 
-module.exports = { Snapshot };
+module.exports = { Random, Snapshot, reseed };

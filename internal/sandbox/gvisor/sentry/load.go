@@ -89,6 +89,9 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err := attachVirtual(k); err != nil {
 		return 0, err
 	}
+	if err := j.mountAdded(k); err != nil {
+		return 0, err
+	}
 	j.steps.over("guest kernel")
 	if j.copied, err = copied(); err != nil {
 		return 0, fmt.Errorf("copying memory: %w", err)

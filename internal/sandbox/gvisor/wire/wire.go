@@ -150,6 +150,10 @@ type Request struct {
 	// State and Memory are the places of a snapshot's files, where the sandbox
 	// starts from one.
 	State, Memory int `json:",omitempty"`
+	// Added are mounted once the snapshot is loaded: the place of the first is
+	// AddedAt, and the others follow.
+	Added   []Mount `json:",omitempty"`
+	AddedAt int     `json:",omitempty"`
 	// Footprint is what an earlier clone has reported, where one has.
 	Footprint []byte `json:",omitempty"`
 	// Teach is the place of a file to save the kernel to, for others to practise
