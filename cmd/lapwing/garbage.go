@@ -10,7 +10,7 @@ import (
 // garbage is how much memory may be lying about before Go's collector runs, in
 // bytes, where it would run earlier: the heap of a server with little in it doubles
 // within some hundred invocations.
-const garbage = 32 << 20
+const garbage = 64 << 20
 
 // collectSeldom has the collector run when the heap has grown by garbage, or has
 // doubled, whichever takes longer. GOGC, where it is set, has the last word.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,11 +86,16 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 		body  = r.Body
 		end   proto.ResponseEnd
 		total int64
-		chunk = make([]byte, chunkSize(body))
-		out   = proto.AppendFrame(nil, proto.TypeResponseStart, start)
+		size  = chunkSize(body)
+		out   = proto.AppendFrame(make([]byte, 0, size+frameRoom), proto.TypeResponseStart, start)
 		rerr  error
 	)
 	for rerr == nil {
+		// Room for the largest frame that may come of what is read; how large
+		// it is is put in then.
+		at := len(out)
+		out = slices.Grow(proto.AppendData(out, proto.TypeResponseData, 0), size)
+		chunk := out[len(out):][:size]
 		n := 0
 		for n < len(chunk) && rerr == nil && (n == 0 || body.Buffered()) {
 			var m int
@@ -104,8 +110,9 @@ func (g *guest) forward(r *http1.Request, start proto.ResponseStart, limit int64
 			if err := g.acquire(n); err != nil {
 				return err
 			}
-			out = proto.AppendData(out, proto.TypeResponseData, n)
-			out = append(out, chunk[:n]...)
+			out = append(proto.AppendData(out[:at], proto.TypeResponseData, n), chunk[:n]...)
+		} else {
+			out = out[:at]
 		}
 		if rerr == nil {
 			g.link.raw(out)
@@ -164,12 +171,15 @@ func (g *guest) runtimeEnds() bool {
 
 // chunkSize returns the size of the buffer for a response body: no more than
 // needed where its length is known, and one byte for seeing its end at once.
-func chunkSize(body *http1.Body) int64 {
+func chunkSize(body *http1.Body) int {
 	if n := body.Length(); n >= 0 {
-		return min(n+1, proto.MaxChunk)
+		return int(min(n+1, proto.MaxChunk))
 	}
 	return proto.MaxChunk
 }
+
+// frameRoom is what the frames around a small response take, as a rule.
+const frameRoom = 256
 
 // acquire waits until the host takes n bytes more.
 func (g *guest) acquire(n int) error {

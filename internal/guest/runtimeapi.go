@@ -113,18 +113,18 @@ func (g *guest) await(r *http1.Request, w *waiter) (ev *event, ok bool) {
 }
 
 // Exchange answers requests of the runtime as if they had come over a connection,
-// and returns the answers: to the last request, and before that to those that are
-// refused. wait waits until something is sent on ready, and tells whether it was
+// and appends the answers to b: to the last request, and before that to those that
+// are refused. wait waits until something is sent on ready, and tells whether it was
 // worth it: if not there is no answer to the last request, which can be made again.
-// It returns nil where no runtime can be there.
-func (s *Supervisor) Exchange(requests []byte, wait func(ready chan struct{}) bool) []byte {
+// There is none where no runtime can be there.
+func (s *Supervisor) Exchange(b, requests []byte, wait func(ready chan struct{}) bool) []byte {
 	s.mu.Lock()
 	g := s.current
 	s.mu.Unlock()
 	if g == nil {
-		return nil
+		return b
 	}
-	return g.srv.Exchange(requests, wait)
+	return g.srv.Exchange(b, requests, wait)
 }
 
 // askForEvent makes the runtime ready for its next event. It returns the one that

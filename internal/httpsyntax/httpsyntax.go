@@ -1,5 +1,5 @@
 // Package httpsyntax has the pieces of the syntax of HTTP/1.1 (RFC 9110, RFC 9112)
-// that our two servers of it parse by, the one of edge locations and the one of the
+// that our two servers of it share, the one of edge locations and the one of the
 // Runtime API. They are strict: what two programs in a row might read in different
 // ways is malformed.
 package httpsyntax

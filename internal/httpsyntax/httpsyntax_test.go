@@ -3,6 +3,7 @@ package httpsyntax
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestChunkSize(t *testing.T) {
@@ -44,5 +45,15 @@ func TestCutCRLF(t *testing.T) {
 		if !ok && want != "no" || ok && string(got) != want {
 			t.Errorf("%q: %q, %v", line, got, ok)
 		}
+	}
+}
+
+func TestAppendDateFollowsTheClock(t *testing.T) {
+	at := time.Date(2026, time.February, 3, 4, 5, 6, 999, time.FixedZone("", 3600))
+	for _, want := range []string{"Tue, 03 Feb 2026 03:05:06 GMT", "Tue, 03 Feb 2026 03:05:06 GMT", "Tue, 03 Feb 2026 03:05:07 GMT"} {
+		if got := string(AppendDate([]byte("Date: "), at)); got != "Date: "+want {
+			t.Errorf("%q, want %q", got, want)
+		}
+		at = at.Add(500 * time.Millisecond)
 	}
 }

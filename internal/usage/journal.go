@@ -26,6 +26,9 @@ const (
 	settleEvery = time.Second
 	// maxBacklog bounds what waits in memory, in bytes.
 	maxBacklog = 16 << 20
+	// maxSpare is the most memory for records, in bytes, that is kept between
+	// batches.
+	maxSpare = 256 << 10
 	// segmentBytes is the size at which a segment ends.
 	segmentBytes = 8 << 20
 )
@@ -64,6 +67,7 @@ type Journal struct {
 	nextSeq   uint64
 	written   uint64     // records up to this one are on the disk, or lost
 	batch     *batch     // collects records
+	spare     []byte     // frames of a batch that was written, for the next one
 	unsettled []*Receipt // written, in order
 	closed    bool
 	lost      int64 // records
@@ -271,6 +275,7 @@ func (j *Journal) commit() {
 	b := j.batch
 	if len(b.receipts) > 0 {
 		j.batch = newBatch()
+		j.batch.frames, j.spare = j.spare, nil
 	}
 	j.mu.Unlock()
 	if len(b.receipts) > 0 {
@@ -292,7 +297,8 @@ func (j *Journal) commit() {
 		j.failing = false
 	}
 	j.mu.Lock()
-	j.written = j.backlog[len(j.backlog)-1].last
+	newest := j.backlog[len(j.backlog)-1]
+	j.written = newest.last
 	for _, b := range j.backlog {
 		for _, r := range b.receipts {
 			if r.report.Message != "" {
@@ -307,6 +313,10 @@ func (j *Journal) commit() {
 			close(b.written)
 		}
 	}
+	if cap(newest.frames) <= maxSpare {
+		j.spare = newest.frames[:0]
+	}
+	newest.frames = nil
 	j.mu.Unlock()
 	j.backlog = nil
 }

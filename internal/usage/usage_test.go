@@ -289,6 +289,11 @@ func TestUsageWaitsForAFullDiskAndKeepsItsLineBack(t *testing.T) {
 	if logs.count("before") != 1 {
 		t.Errorf("lines %v", logs.lines)
 	}
+	j.mu.Lock()
+	if spare, collects := j.spare, j.batch.frames; cap(spare) > 0 && cap(collects) > 0 && &spare[:1][0] == &collects[:1][0] {
+		t.Error("the memory of the batch that collects is kept for the next one")
+	}
+	j.mu.Unlock()
 	logTo(t, logs, j.Record(usageOf("f", time.Second), line("after")), line("after"))
 	if q := total(t, dir); q.Requests != 3 || q.BilledMs != 3000 {
 		t.Errorf("usage %+v", q)

@@ -9,12 +9,13 @@ import (
 )
 
 // Exchange answers requests that a client has handed over whole, without a
-// connection, and is waiting for. Of what was asked before the last request only
-// refusals are answered, and what a handler gave up is not: see Request.Wait.
-func (s *Server) Exchange(requests []byte, wait func(ready chan struct{}) bool) (answers []byte) {
+// connection, and is waiting for, and appends the answers to b. Of what was asked
+// before the last request only refusals are answered, and what a handler gave up is
+// not: see Request.Wait.
+func (s *Server) Exchange(b, requests []byte, wait func(ready chan struct{}) bool) []byte {
 	x := exchanges.Get().(*exchange)
 	defer x.release()
-	x.in = requests
+	x.in, x.out = requests, b
 	c := &x.serverConn
 	for pipelined := false; ; {
 		req, err := c.readRequest()

@@ -53,7 +53,7 @@ func TestExchangeAnswersTheLastRequestAndRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			told := make(chan struct{}, 1)
 			told <- struct{}{}
-			answers := exchanger(told).Exchange([]byte(c.requests), func(ready chan struct{}) bool {
+			answers := exchanger(told).Exchange(nil, []byte(c.requests), func(ready chan struct{}) bool {
 				<-ready
 				return c.waits
 			})
@@ -76,7 +76,7 @@ func TestExchangeWaitsAsItIsTold(t *testing.T) {
 		done := make(chan []byte)
 		s := exchanger(told)
 		go func() {
-			done <- s.Exchange([]byte(post+ask), func(ready chan struct{}) bool {
+			done <- s.Exchange(nil, []byte(post+ask), func(ready chan struct{}) bool {
 				<-ready
 				return true
 			})

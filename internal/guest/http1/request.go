@@ -197,7 +197,7 @@ func targetPath(target string) (string, error) {
 
 // parseFields parses field lines up to an empty line.
 func parseFields(s string) (Fields, error) {
-	fields := make(Fields, 0, 12)
+	fields := make(Fields, 0, min(strings.Count(s, "\n"), 16))
 	for {
 		var line string
 		line, s = cutLine(s)

@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"lapwing.dev/lapwing/internal/httpsyntax"
 	"lapwing.dev/lapwing/internal/quiet"
 )
 
@@ -255,7 +256,7 @@ func appendHead(b []byte, resp *Response, close bool) []byte {
 		b = append(b, "\r\n"...)
 	}
 	b = append(b, "Date: "...)
-	b = time.Now().UTC().AppendFormat(b, "Mon, 02 Jan 2006 15:04:05 GMT")
+	b = httpsyntax.AppendDate(b, time.Now())
 	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(resp.Body)), 10)
 	if close {

@@ -153,8 +153,11 @@ func (b *body) discard() bool {
 	if b.expect {
 		return false // the viewer may or may not send it
 	}
-	if !b.chunked && b.left > maxDiscard {
+	switch {
+	case !b.chunked && b.left > maxDiscard:
 		return false
+	case !b.chunked && b.left == 0:
+		return true // without the memory for the rest
 	}
 	var p [4096]byte
 	for n := 0; b.err == nil && n <= maxDiscard; {

@@ -421,7 +421,7 @@ func (c *Conn) refuse(refused *badRequest) {
 	b = append(b, "\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\nDate: "...)
-	b = AppendDate(b, time.Now())
+	b = httpsyntax.AppendDate(b, time.Now())
 	b = append(b, "\r\nConnection: close\r\n\r\n"...)
 	c.out = append(b, body...)
 	if c.flush() != nil {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -143,7 +142,7 @@ func (w *response) appendHeader(b []byte, final bool) []byte {
 	}
 	if final && w.header["Date"] == nil {
 		b = append(b, "Date: "...)
-		b = AppendDate(b, time.Now())
+		b = httpsyntax.AppendDate(b, time.Now())
 		b = append(b, "\r\n"...)
 	}
 	return b
@@ -455,24 +454,4 @@ func appendStatus(b []byte, status int) []byte {
 		return append(b, text...)
 	}
 	return append(b, "Status"...)
-}
-
-// date is a second as the Date field has it.
-type date struct {
-	second int64
-	text   [len(http.TimeFormat)]byte
-}
-
-var lastDate atomic.Pointer[date]
-
-// AppendDate appends the value of a Date field.
-func AppendDate(b []byte, now time.Time) []byte {
-	second := now.Unix()
-	d := lastDate.Load()
-	if d == nil || d.second != second {
-		d = &date{second: second}
-		now.UTC().AppendFormat(d.text[:0], http.TimeFormat)
-		lastDate.Store(d)
-	}
-	return append(b, d.text[:]...)
 }

@@ -2,6 +2,7 @@ package sentry
 
 import (
 	"slices"
+	"sync"
 
 	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -77,16 +78,34 @@ func exchange(t *kernel.Task, g *guest.Supervisor, buffer hostarch.Addr, size ui
 	if size > maxExchange || length <= 0 || length > int64(size) {
 		return 0, linuxerr.EINVAL
 	}
-	requests := make([]byte, length)
-	if _, err := t.CopyInBytes(buffer, requests); err != nil {
+	m := messages.Get().(*message)
+	defer m.release()
+	m.requests = slices.Grow(m.requests[:0], int(length))[:length]
+	if _, err := t.CopyInBytes(buffer, m.requests); err != nil {
 		return 0, err
 	}
-	answers := g.Exchange(requests, func(ready chan struct{}) bool { return wait(t, ready) })
-	if uint(len(answers)) > size {
+	m.answers = g.Exchange(m.answers[:0], m.requests, func(ready chan struct{}) bool { return wait(t, ready) })
+	if uint(len(m.answers)) > size {
 		return 0, linuxerr.EMSGSIZE
 	}
-	n, err := t.CopyOutBytes(buffer, answers)
+	n, err := t.CopyOutBytes(buffer, m.answers)
 	return uintptr(n), err
+}
+
+// message is memory for an exchange.
+type message struct{ requests, answers []byte }
+
+// messages keeps it for the next one: Go's collector runs the less often, which
+// takes all processors when it does.
+var messages = sync.Pool{New: func() any { return new(message) }}
+
+// keepMessage is the largest one that is kept.
+const keepMessage = 64 << 10
+
+func (m *message) release() {
+	if cap(m.requests)+cap(m.answers) <= keepMessage {
+		messages.Put(m)
+	}
 }
 
 // wait waits until something is sent on ready. It returns false where the process

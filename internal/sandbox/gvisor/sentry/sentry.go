@@ -44,6 +44,11 @@ import (
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
+// collectAt is by how much the heap grows, in percent, before Go's collector runs.
+// It takes all processors for some milliseconds when it does, and an invocation that
+// comes then waits for them. What is alive is a few megabytes.
+const collectAt = 250
+
 // guestFiles is RLIMIT_NOFILE of process 1, as on Lambda.
 const guestFiles = 1024
 
@@ -292,7 +297,7 @@ func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte
 		}
 		j.guest = guest.New(sys)
 	}
-	debug.SetGCPercent(j.collect)
+	debug.SetGCPercent(max(j.collect, collectAt))
 	j.report(wire.Report{Filter: filter, Steps: j.steps, Copied: int64(j.copied)})
 	go j.takeOrders(k)
 	if j.InitConn {
