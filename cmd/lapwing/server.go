@@ -103,6 +103,7 @@ type server struct {
 	images      *image.Store
 	registry    *registry.Registry
 	functions   *lambda.Service
+	streams     *kinesis.Service
 	services    []*aws.Service
 	edge        *edgeNode
 	names       *dns.Config // of the DNS server for viewers; nil: there is none
@@ -350,6 +351,7 @@ func (s *server) openStreams(ctx context.Context) error {
 		return err
 	}
 	s.onClose(func(context.Context) error { streams.Close(); return nil })
+	s.streams = streams
 	s.services = append(s.services, kinesisapi.NewService(streams))
 	return nil
 }
@@ -411,6 +413,7 @@ func (s *server) serve(listener net.Listener) error {
 		return err
 	}
 	// Functions find the endpoint served from their first event on.
+	s.onClose(func(context.Context) error { s.streams.EndSubscriptions(); return nil })
 	s.queue.Start(s.functions)
 	s.onClose(func(context.Context) error { s.queue.Stop(); return nil })
 	s.onClose(func(context.Context) error { return os.Remove(filepath.Join(s.opts.data, endpointFile)) })

@@ -16,6 +16,30 @@ func (s *Shard) End() uint64 {
 	return s.end
 }
 
+// After returns a channel that is closed when there is something at an offset: a
+// record, or the end of the shard.
+func (s *Shard) After(offset uint64) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.end > offset {
+		there := make(chan struct{})
+		close(there)
+		return there
+	}
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
+}
+
+// tellWaiters tells those who wait for records, with s.mu held.
+func (s *Shard) tellWaiters() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
 // Limits bound what Read returns.
 type Limits struct {
 	Records int

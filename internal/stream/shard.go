@@ -46,6 +46,7 @@ type Shard struct {
 	end      uint64     // offset after that of the last durable record
 	last     int64      // arrival of the last record, in milliseconds
 	closed   bool
+	changed  chan struct{} // is closed with the next append; nil: nobody waits
 
 	telling sync.Mutex
 	told    map[damage]bool // what the log says already
@@ -357,6 +358,7 @@ func (s *Shard) write(records []Record) (uint64, error) {
 	active.marks = x.marks
 	active.note(arrived)
 	s.end, s.last = end+uint64(len(records)), arrived
+	s.tellWaiters()
 	return end, nil
 }
 
@@ -415,6 +417,7 @@ func (s *Shard) close() error {
 	defer s.writing.Unlock()
 	s.mu.Lock()
 	s.closed = true
+	s.tellWaiters()
 	s.mu.Unlock()
 	return s.file.Close()
 }

@@ -2,6 +2,16 @@
 
 package kinesis
 
+// ConsumerStatus is an enumeration; the empty string means none.
+type ConsumerStatus string
+
+// Values of ConsumerStatus.
+const (
+	ConsumerStatusCreating ConsumerStatus = "CREATING"
+	ConsumerStatusDeleting ConsumerStatus = "DELETING"
+	ConsumerStatusActive   ConsumerStatus = "ACTIVE"
+)
+
 // EncryptionType is an enumeration; the empty string means none.
 type EncryptionType string
 

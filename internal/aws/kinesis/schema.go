@@ -11,13 +11,22 @@ const (
 	shapeBooleanObject
 	shapeChildShard
 	shapeChildShardList
+	shapeConsumer
+	shapeConsumerARN
 	shapeConsumerCountObject
+	shapeConsumerDescription
+	shapeConsumerList
+	shapeConsumerName
+	shapeConsumerStatus
 	shapeCreateStreamInput
 	shapeData
 	shapeDecreaseStreamRetentionPeriodInput
 	shapeDeleteStreamInput
+	shapeDeregisterStreamConsumerInput
 	shapeDescribeLimitsInput
 	shapeDescribeLimitsOutput
+	shapeDescribeStreamConsumerInput
+	shapeDescribeStreamConsumerOutput
 	shapeDescribeStreamInput
 	shapeDescribeStreamInputLimit
 	shapeDescribeStreamOutput
@@ -40,6 +49,9 @@ const (
 	shapeListShardsInput
 	shapeListShardsInputLimit
 	shapeListShardsOutput
+	shapeListStreamConsumersInput
+	shapeListStreamConsumersInputLimit
+	shapeListStreamConsumersOutput
 	shapeListStreamsInput
 	shapeListStreamsInputLimit
 	shapeListStreamsOutput
@@ -69,6 +81,8 @@ const (
 	shapePutRecordsResultEntryList
 	shapeRecord
 	shapeRecordList
+	shapeRegisterStreamConsumerInput
+	shapeRegisterStreamConsumerOutput
 	shapeRemoveTagsFromStreamInput
 	shapeResourceARN
 	shapeRetentionPeriodHours
@@ -85,6 +99,7 @@ const (
 	shapeShardIteratorType
 	shapeShardList
 	shapeSplitShardInput
+	shapeStartingPosition
 	shapeStreamARN
 	shapeStreamDescription
 	shapeStreamDescriptionSummary
@@ -96,6 +111,10 @@ const (
 	shapeStreamStatus
 	shapeStreamSummary
 	shapeStreamSummaryList
+	shapeSubscribeToShardEvent
+	shapeSubscribeToShardEventStream
+	shapeSubscribeToShardInput
+	shapeSubscribeToShardOutput
 	shapeTag
 	shapeTagKey
 	shapeTagKeyList
@@ -112,7 +131,7 @@ const (
 	shapeWarmThroughputObject
 )
 
-var shapes [103]schema.Shape
+var shapes [122]schema.Shape
 
 func init() {
 	{
@@ -144,10 +163,55 @@ func init() {
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeChildShard]}
 	}
 	{
+		s := &shapes[shapeConsumer]
+		s.Name, s.Kind = "Consumer", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ConsumerName", Index: 0, Shape: &shapes[shapeConsumerName], Required: true},
+			{Name: "ConsumerARN", Index: 1, Shape: &shapes[shapeConsumerARN], Required: true},
+			{Name: "ConsumerStatus", Index: 2, Shape: &shapes[shapeConsumerStatus], Required: true},
+			{Name: "ConsumerCreationTimestamp", Index: 3, Shape: &shapes[shapeTimestamp], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeConsumerARN]
+		s.Name, s.Kind = "ConsumerARN", schema.String
+		s.Pattern = "^(arn):aws.*:kinesis:.*:\\d{12}:.*stream\\/[a-zA-Z0-9_.-]+\\/consumer\\/[a-zA-Z0-9_.-]+:[0-9]+"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(2048)
+	}
+	{
 		s := &shapes[shapeConsumerCountObject]
 		s.Name, s.Kind = "ConsumerCountObject", schema.Integer
 		s.Min = schema.Float(0)
 		s.Max = schema.Float(1e+06)
+	}
+	{
+		s := &shapes[shapeConsumerDescription]
+		s.Name, s.Kind = "ConsumerDescription", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ConsumerName", Index: 0, Shape: &shapes[shapeConsumerName], Required: true},
+			{Name: "ConsumerARN", Index: 1, Shape: &shapes[shapeConsumerARN], Required: true},
+			{Name: "ConsumerStatus", Index: 2, Shape: &shapes[shapeConsumerStatus], Required: true},
+			{Name: "ConsumerCreationTimestamp", Index: 3, Shape: &shapes[shapeTimestamp], Required: true},
+			{Name: "StreamARN", Index: 4, Shape: &shapes[shapeStreamARN], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeConsumerList]
+		s.Name, s.Kind = "ConsumerList", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeConsumer]}
+	}
+	{
+		s := &shapes[shapeConsumerName]
+		s.Name, s.Kind = "ConsumerName", schema.String
+		s.Pattern = "[a-zA-Z0-9_.-]+"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeConsumerStatus]
+		s.Name, s.Kind = "ConsumerStatus", schema.String
+		s.Enum = []string{"CREATING", "DELETING", "ACTIVE"}
 	}
 	{
 		s := &shapes[shapeCreateStreamInput]
@@ -188,6 +252,16 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeregisterStreamConsumerInput]
+		s.Name, s.Kind = "DeregisterStreamConsumerInput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "StreamARN", Index: 0, Shape: &shapes[shapeStreamARN]},
+			{Name: "ConsumerName", Index: 1, Shape: &shapes[shapeConsumerName]},
+			{Name: "ConsumerARN", Index: 2, Shape: &shapes[shapeConsumerARN]},
+			{Name: "StreamId", Index: 3, Shape: &shapes[shapeStreamId]},
+		}
+	}
+	{
 		s := &shapes[shapeDescribeLimitsInput]
 		s.Name, s.Kind = "DescribeLimitsInput", schema.Structure
 	}
@@ -199,6 +273,23 @@ func init() {
 			{Name: "OpenShardCount", Index: 1, Shape: &shapes[shapeShardCountObject], Required: true},
 			{Name: "OnDemandStreamCount", Index: 2, Shape: &shapes[shapeOnDemandStreamCountObject], Required: true},
 			{Name: "OnDemandStreamCountLimit", Index: 3, Shape: &shapes[shapeOnDemandStreamCountLimitObject], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeDescribeStreamConsumerInput]
+		s.Name, s.Kind = "DescribeStreamConsumerInput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "StreamARN", Index: 0, Shape: &shapes[shapeStreamARN]},
+			{Name: "ConsumerName", Index: 1, Shape: &shapes[shapeConsumerName]},
+			{Name: "ConsumerARN", Index: 2, Shape: &shapes[shapeConsumerARN]},
+			{Name: "StreamId", Index: 3, Shape: &shapes[shapeStreamId]},
+		}
+	}
+	{
+		s := &shapes[shapeDescribeStreamConsumerOutput]
+		s.Name, s.Kind = "DescribeStreamConsumerOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ConsumerDescription", Index: 0, Shape: &shapes[shapeConsumerDescription], Required: true},
 		}
 	}
 	{
@@ -366,6 +457,31 @@ func init() {
 		s.Name, s.Kind = "ListShardsOutput", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "Shards", Index: 0, Shape: &shapes[shapeShardList]},
+			{Name: "NextToken", Index: 1, Shape: &shapes[shapeNextToken]},
+		}
+	}
+	{
+		s := &shapes[shapeListStreamConsumersInput]
+		s.Name, s.Kind = "ListStreamConsumersInput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "StreamARN", Index: 0, Shape: &shapes[shapeStreamARN], Required: true},
+			{Name: "NextToken", Index: 1, Shape: &shapes[shapeNextToken]},
+			{Name: "MaxResults", Index: 2, Shape: &shapes[shapeListStreamConsumersInputLimit]},
+			{Name: "StreamCreationTimestamp", Index: 3, Shape: &shapes[shapeTimestamp]},
+			{Name: "StreamId", Index: 4, Shape: &shapes[shapeStreamId]},
+		}
+	}
+	{
+		s := &shapes[shapeListStreamConsumersInputLimit]
+		s.Name, s.Kind = "ListStreamConsumersInputLimit", schema.Integer
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(10000)
+	}
+	{
+		s := &shapes[shapeListStreamConsumersOutput]
+		s.Name, s.Kind = "ListStreamConsumersOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Consumers", Index: 0, Shape: &shapes[shapeConsumerList]},
 			{Name: "NextToken", Index: 1, Shape: &shapes[shapeNextToken]},
 		}
 	}
@@ -593,6 +709,23 @@ func init() {
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeRecord]}
 	}
 	{
+		s := &shapes[shapeRegisterStreamConsumerInput]
+		s.Name, s.Kind = "RegisterStreamConsumerInput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "StreamARN", Index: 0, Shape: &shapes[shapeStreamARN], Required: true},
+			{Name: "ConsumerName", Index: 1, Shape: &shapes[shapeConsumerName], Required: true},
+			{Name: "StreamId", Index: 2, Shape: &shapes[shapeStreamId]},
+			{Name: "Tags", Index: 3, Shape: &shapes[shapeTagMap]},
+		}
+	}
+	{
+		s := &shapes[shapeRegisterStreamConsumerOutput]
+		s.Name, s.Kind = "RegisterStreamConsumerOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Consumer", Index: 0, Shape: &shapes[shapeConsumer], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeRemoveTagsFromStreamInput]
 		s.Name, s.Kind = "RemoveTagsFromStreamInput", schema.Structure
 		s.Members = []schema.Member{
@@ -702,6 +835,15 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeStartingPosition]
+		s.Name, s.Kind = "StartingPosition", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Type", Index: 0, Shape: &shapes[shapeShardIteratorType], Required: true},
+			{Name: "SequenceNumber", Index: 1, Shape: &shapes[shapeSequenceNumber]},
+			{Name: "Timestamp", Index: 2, Shape: &shapes[shapeTimestamp]},
+		}
+	}
+	{
 		s := &shapes[shapeStreamARN]
 		s.Name, s.Kind = "StreamARN", schema.String
 		s.Pattern = "arn:aws.*:kinesis:.*:\\d{12}:stream/\\S+"
@@ -796,6 +938,40 @@ func init() {
 		s := &shapes[shapeStreamSummaryList]
 		s.Name, s.Kind = "StreamSummaryList", schema.List
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeStreamSummary]}
+	}
+	{
+		s := &shapes[shapeSubscribeToShardEvent]
+		s.Name, s.Kind = "SubscribeToShardEvent", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Records", Index: 0, Shape: &shapes[shapeRecordList], Required: true},
+			{Name: "ContinuationSequenceNumber", Index: 1, Shape: &shapes[shapeSequenceNumber], Required: true},
+			{Name: "MillisBehindLatest", Index: 2, Shape: &shapes[shapeMillisBehindLatest], Required: true},
+			{Name: "ChildShards", Index: 3, Shape: &shapes[shapeChildShardList]},
+		}
+	}
+	{
+		s := &shapes[shapeSubscribeToShardEventStream]
+		s.Name, s.Kind = "SubscribeToShardEventStream", schema.Events
+		s.Members = []schema.Member{
+			{Name: "SubscribeToShardEvent", Index: 0, Shape: &shapes[shapeSubscribeToShardEvent], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeSubscribeToShardInput]
+		s.Name, s.Kind = "SubscribeToShardInput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ConsumerARN", Index: 0, Shape: &shapes[shapeConsumerARN], Required: true},
+			{Name: "StreamId", Index: 1, Shape: &shapes[shapeStreamId]},
+			{Name: "ShardId", Index: 2, Shape: &shapes[shapeShardId], Required: true},
+			{Name: "StartingPosition", Index: 3, Shape: &shapes[shapeStartingPosition], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeSubscribeToShardOutput]
+		s.Name, s.Kind = "SubscribeToShardOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "EventStream", Index: 0, Shape: &shapes[shapeSubscribeToShardEventStream], Required: true},
+		}
 	}
 	{
 		s := &shapes[shapeTag]

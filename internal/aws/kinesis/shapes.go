@@ -3,6 +3,7 @@
 package kinesis
 
 import (
+	"iter"
 	"time"
 )
 
@@ -19,6 +20,23 @@ type ChildShard struct {
 	ShardId      *string
 	ParentShards []string
 	HashKeyRange *HashKeyRange
+}
+
+// Consumer is the API's Consumer.
+type Consumer struct {
+	ConsumerName              *string
+	ConsumerARN               *string
+	ConsumerStatus            ConsumerStatus
+	ConsumerCreationTimestamp *time.Time
+}
+
+// ConsumerDescription is the API's ConsumerDescription.
+type ConsumerDescription struct {
+	ConsumerName              *string
+	ConsumerARN               *string
+	ConsumerStatus            ConsumerStatus
+	ConsumerCreationTimestamp *time.Time
+	StreamARN                 *string
 }
 
 // CreateStreamInput is the API's CreateStreamInput.
@@ -47,6 +65,14 @@ type DeleteStreamInput struct {
 	StreamId                *string
 }
 
+// DeregisterStreamConsumerInput is the API's DeregisterStreamConsumerInput.
+type DeregisterStreamConsumerInput struct {
+	StreamARN    *string
+	ConsumerName *string
+	ConsumerARN  *string
+	StreamId     *string
+}
+
 // DescribeLimitsInput is the API's DescribeLimitsInput.
 type DescribeLimitsInput struct {
 }
@@ -57,6 +83,19 @@ type DescribeLimitsOutput struct {
 	OpenShardCount           *int32
 	OnDemandStreamCount      *int32
 	OnDemandStreamCountLimit *int32
+}
+
+// DescribeStreamConsumerInput is the API's DescribeStreamConsumerInput.
+type DescribeStreamConsumerInput struct {
+	StreamARN    *string
+	ConsumerName *string
+	ConsumerARN  *string
+	StreamId     *string
+}
+
+// DescribeStreamConsumerOutput is the API's DescribeStreamConsumerOutput.
+type DescribeStreamConsumerOutput struct {
+	ConsumerDescription *ConsumerDescription
 }
 
 // DescribeStreamInput is the API's DescribeStreamInput.
@@ -151,6 +190,21 @@ type ListShardsInput struct {
 // ListShardsOutput is the API's ListShardsOutput.
 type ListShardsOutput struct {
 	Shards    []*Shard
+	NextToken *string
+}
+
+// ListStreamConsumersInput is the API's ListStreamConsumersInput.
+type ListStreamConsumersInput struct {
+	StreamARN               *string
+	NextToken               *string
+	MaxResults              *int32
+	StreamCreationTimestamp *time.Time
+	StreamId                *string
+}
+
+// ListStreamConsumersOutput is the API's ListStreamConsumersOutput.
+type ListStreamConsumersOutput struct {
+	Consumers []*Consumer
 	NextToken *string
 }
 
@@ -261,6 +315,19 @@ type Record struct {
 	EncryptionType              EncryptionType
 }
 
+// RegisterStreamConsumerInput is the API's RegisterStreamConsumerInput.
+type RegisterStreamConsumerInput struct {
+	StreamARN    *string
+	ConsumerName *string
+	StreamId     *string
+	Tags         map[string]string
+}
+
+// RegisterStreamConsumerOutput is the API's RegisterStreamConsumerOutput.
+type RegisterStreamConsumerOutput struct {
+	Consumer *Consumer
+}
+
 // RemoveTagsFromStreamInput is the API's RemoveTagsFromStreamInput.
 type RemoveTagsFromStreamInput struct {
 	StreamName *string
@@ -298,6 +365,13 @@ type SplitShardInput struct {
 	NewStartingHashKey *string
 	StreamARN          *string
 	StreamId           *string
+}
+
+// StartingPosition is the API's StartingPosition.
+type StartingPosition struct {
+	Type           ShardIteratorType
+	SequenceNumber *string
+	Timestamp      *time.Time
 }
 
 // StreamDescription is the API's StreamDescription.
@@ -345,6 +419,32 @@ type StreamSummary struct {
 	StreamStatus            StreamStatus
 	StreamModeDetails       *StreamModeDetails
 	StreamCreationTimestamp *time.Time
+}
+
+// SubscribeToShardEvent is the API's SubscribeToShardEvent.
+type SubscribeToShardEvent struct {
+	Records                    []*Record
+	ContinuationSequenceNumber *string
+	MillisBehindLatest         *int64
+	ChildShards                []*ChildShard
+}
+
+// SubscribeToShardEventStream is the API's SubscribeToShardEventStream.
+type SubscribeToShardEventStream struct {
+	SubscribeToShardEvent *SubscribeToShardEvent
+}
+
+// SubscribeToShardInput is the API's SubscribeToShardInput.
+type SubscribeToShardInput struct {
+	ConsumerARN      *string
+	StreamId         *string
+	ShardId          *string
+	StartingPosition *StartingPosition
+}
+
+// SubscribeToShardOutput is the API's SubscribeToShardOutput.
+type SubscribeToShardOutput struct {
+	EventStream iter.Seq2[*SubscribeToShardEventStream, error]
 }
 
 // Tag is the API's Tag.
@@ -416,6 +516,9 @@ type DecreaseStreamRetentionPeriodOutput struct{}
 
 // DeleteStreamOutput has no members.
 type DeleteStreamOutput struct{}
+
+// DeregisterStreamConsumerOutput has no members.
+type DeregisterStreamConsumerOutput struct{}
 
 // IncreaseStreamRetentionPeriodOutput has no members.
 type IncreaseStreamRetentionPeriodOutput struct{}

@@ -99,7 +99,7 @@ func (s *Service) DescribeStreamSummary(_ context.Context, in *api.DescribeStrea
 	return &api.DescribeStreamSummaryOutput{StreamDescriptionSummary: &api.StreamDescriptionSummary{
 		StreamName: &r.Name, StreamARN: aws.Ptr(s.arn(r.Name)), StreamId: &r.ID, StreamStatus: r.Status, StreamModeDetails: &api.StreamModeDetails{StreamMode: r.Mode},
 		RetentionPeriodHours: aws.Ptr(int32(r.Retention)), StreamCreationTimestamp: &r.Created, EnhancedMonitoring: monitoring(), EncryptionType: api.EncryptionTypeNone,
-		OpenShardCount: aws.Ptr(int32(len(r.open()))), ConsumerCount: aws.Ptr(int32(0)), MaxRecordSizeInKiB: aws.Ptr(int32(r.MaxRecord)),
+		OpenShardCount: aws.Ptr(int32(len(r.open()))), ConsumerCount: aws.Ptr(int32(len(r.Consumers))), MaxRecordSizeInKiB: aws.Ptr(int32(r.MaxRecord)),
 	}}, nil
 }
 

@@ -51,14 +51,17 @@ func connect(t *testing.T, dir string) *installation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(gateway.New(gateway.Options{
+	server := httptest.NewUnstartedServer(gateway.New(gateway.Options{
 		Services: []*aws.Service{api.NewService(service)}, Credentials: creds, Region: "eu-central-1", AccountID: creds.AccountID(), Logger: slog.New(slog.DiscardHandler),
 	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
 	i := &installation{t: t, dir: dir, Client: sdk.NewFromConfig(sdkaws.Config{
-		Region: "eu-central-1", BaseEndpoint: &server.URL, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
+		Region: "eu-central-1", BaseEndpoint: &server.URL, HTTPClient: server.Client(), Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
 		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
 	})}
 	i.close = func() {
+		service.EndSubscriptions()
 		server.Close()
 		service.Close()
 		if err := errors.Join(streams.Close(), store.Close()); err != nil {

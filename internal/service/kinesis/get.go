@@ -77,7 +77,7 @@ func (s *Service) GetShardIterator(_ context.Context, in *api.GetShardIteratorIn
 	}
 	now := s.opts.Now()
 	it := iterator{stream: r.ID, shard: number, made: now}
-	if it.offset, err = s.start(sh, r.Name, in, now); err != nil {
+	if it.offset, err = s.start(sh, r.Name, in.ShardIteratorType, in.StartingSequenceNumber, in.Timestamp, now); err != nil {
 		return nil, err
 	}
 	if !sh.rate.iterator(now) {
@@ -86,38 +86,38 @@ func (s *Service) GetShardIterator(_ context.Context, in *api.GetShardIteratorIn
 	return &api.GetShardIteratorOutput{ShardIterator: aws.Ptr(it.String())}, nil
 }
 
-// start returns the offset that a new iterator begins at.
-func (s *Service) start(sh *liveShard, name string, in *api.GetShardIteratorInput, now time.Time) (uint64, error) {
+// start returns the offset that a new iterator or subscription begins at.
+func (s *Service) start(sh *liveShard, name string, t api.ShardIteratorType, sequence *string, at *time.Time, now time.Time) (uint64, error) {
 	const either = "Must either specify (1) AT_SEQUENCE_NUMBER or AFTER_SEQUENCE_NUMBER and StartingSequenceNumber or (2) TRIM_HORIZON or LATEST and no StartingSequenceNumber. Request specified %s and %s StartingSequenceNumber."
-	switch t := in.ShardIteratorType; t {
+	switch t {
 	case api.ShardIteratorTypeAtSequenceNumber, api.ShardIteratorTypeAfterSequenceNumber:
-		if in.StartingSequenceNumber == nil {
+		if sequence == nil {
 			return 0, invalid(either, t, "no")
 		}
-		offset, ok := sh.offset(*in.StartingSequenceNumber)
+		offset, ok := sh.offset(*sequence)
 		if !ok {
 			return 0, invalid("StartingSequenceNumber %s used in GetShardIterator on shard %s in stream %s under account %s is invalid because it did not come from this stream.",
-				*in.StartingSequenceNumber, sh.id(), name, s.opts.AccountID)
+				*sequence, sh.id(), name, s.opts.AccountID)
 		}
 		if t == api.ShardIteratorTypeAfterSequenceNumber {
 			offset++
 		}
 		return offset, nil
 	case api.ShardIteratorTypeAtTimestamp:
-		if in.Timestamp == nil {
+		if at == nil {
 			return 0, invalid("Must specify timestampInMillis parameter for iterator of type AT_TIMESTAMP. Current request has no timestamp parameter.")
 		}
-		if in.Timestamp.After(now) {
+		if at.After(now) {
 			return 0, invalid("The timestampInMillis parameter cannot be greater than the currentTimestampInMillis. timestampInMillis: %d, currentTimestampInMillis: %d",
-				in.Timestamp.UnixMilli(), now.UnixMilli())
+				at.UnixMilli(), now.UnixMilli())
 		}
-		offset, err := sh.log.Find(*in.Timestamp)
+		offset, err := sh.log.Find(*at)
 		if err != nil {
 			return 0, s.failure("find records by time", err)
 		}
 		return offset, nil
 	default:
-		if in.StartingSequenceNumber != nil {
+		if sequence != nil {
 			return 0, invalid(either, t, "also a")
 		}
 		if t == api.ShardIteratorTypeLatest {
@@ -167,26 +167,39 @@ func (s *Service) GetRecords(_ context.Context, in *api.GetRecordsInput) (*api.G
 	if err != nil {
 		return nil, s.failure("read a shard", err)
 	}
-	out := &api.GetRecordsOutput{Records: make([]*api.Record, 0, len(records)), MillisBehindLatest: aws.Ptr(int64(0))}
-	bytes := 0
-	for _, rec := range records {
-		bytes += len(rec.Data) + len(rec.Key)
-		out.Records = append(out.Records, &api.Record{
-			SequenceNumber: aws.Ptr(sh.sequence(rec.Offset)), ApproximateArrivalTimestamp: aws.Ptr(rec.Arrived), Data: rec.Data, PartitionKey: aws.Ptr(rec.Key), EncryptionType: api.EncryptionTypeNone,
-		})
-	}
+	out := &api.GetRecordsOutput{}
+	var bytes int
+	out.Records, bytes, out.MillisBehindLatest = sh.give(records, next, now)
 	sh.rate.gave(bytes)
-	if n := len(records); n > 0 && next < sh.log.End() {
-		out.MillisBehindLatest = aws.Ptr(max(0, now.Sub(records[n-1].Arrived).Milliseconds()))
-	}
-	// A closed shard ends where its records do, also where the disk lost its last ones.
-	if sh.closed() && (next >= sh.Closed || next >= sh.log.End()) {
+	if sh.over(next) {
 		out.ChildShards = children(&r, sh.Number)
 		return out, nil
 	}
 	it.offset, it.made = next, now
 	out.NextShardIterator = aws.Ptr(it.String())
 	return out, nil
+}
+
+// give returns records as clients have them, how many bytes they are, and how far
+// their reader is behind.
+func (sh *liveShard) give(records []stream.Record, next uint64, now time.Time) (list []*api.Record, bytes int, behind *int64) {
+	list, behind = make([]*api.Record, 0, len(records)), aws.Ptr(int64(0))
+	for _, rec := range records {
+		bytes += len(rec.Data) + len(rec.Key)
+		list = append(list, &api.Record{
+			SequenceNumber: aws.Ptr(sh.sequence(rec.Offset)), ApproximateArrivalTimestamp: aws.Ptr(rec.Arrived), Data: rec.Data, PartitionKey: aws.Ptr(rec.Key), EncryptionType: api.EncryptionTypeNone,
+		})
+	}
+	if n := len(records); n > 0 && next < sh.log.End() {
+		*behind = max(0, now.Sub(records[n-1].Arrived).Milliseconds())
+	}
+	return list, bytes, behind
+}
+
+// over tells whether a shard is closed and read to its end. It ends where its records
+// do, also where the disk lost its last ones.
+func (sh *liveShard) over(next uint64) bool {
+	return sh.closed() && (next >= sh.Closed || next >= sh.log.End())
 }
 
 // children are the shards that were made of one.

@@ -104,6 +104,9 @@ func (s *Service) DeleteStream(ctx context.Context, in *api.DeleteStreamInput) (
 	if err != nil {
 		return nil, err
 	}
+	if len(r.Consumers) > 0 && !aws.Value(in.EnforceConsumerDeletion) {
+		return nil, api.NewResourceInUseException("Stream %s under account %s has registered consumers. Deregister them, or set EnforceConsumerDeletion.", r.Name, s.opts.AccountID)
+	}
 	if _, err := s.records.Modify(ctx, r.Name, func(r *record) error { r.Status = api.StreamStatusDeleting; return nil }); err != nil {
 		return nil, err
 	}

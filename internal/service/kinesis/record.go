@@ -29,7 +29,8 @@ type record struct {
 	Tags      map[string]string
 	Shards    []shard // in the order of their numbers
 	// Scaled is when UpdateShardCount was called in the last scaleWindow.
-	Scaled []time.Time
+	Scaled    []time.Time
+	Consumers []consumer // in the order of their names
 	// Needs are how many shards a stream on demand needed, by day.
 	Needs []need
 }

@@ -2,8 +2,9 @@
 // data stream is a record in the state, and its shards are logs on the disk.
 //
 // Both capacity modes are there; a stream on demand grows and shrinks with what is
-// written to it. A shard takes and gives as much as on AWS, and no more. Enhanced
-// fan-out, encryption, resource policies and enhanced monitoring are not served.
+// written to it. A shard takes and gives as much as on AWS, and no more; consumers
+// with enhanced fan-out have its records pushed to them. Encryption, resource policies
+// and enhanced monitoring are not served.
 //
 // Facts on the API are from its model, version 2013-12-02, and the Kinesis Data
 // Streams developer guide.
@@ -60,6 +61,8 @@ type Service struct {
 	mu     sync.RWMutex
 	live   map[string]*live // by id: the streams that can be used
 	broken map[string]bool  // by id: those that cannot, until the next start
+
+	subscriptions subscriptions
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
