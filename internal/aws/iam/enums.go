@@ -31,6 +31,16 @@ const (
 	PolicyUsageTypePermissionsBoundary PolicyUsageType = "PermissionsBoundary"
 )
 
+// AssignmentStatusType is an enumeration; the empty string means none.
+type AssignmentStatusType string
+
+// Values of AssignmentStatusType.
+const (
+	AssignmentStatusTypeAssigned   AssignmentStatusType = "Assigned"
+	AssignmentStatusTypeUnassigned AssignmentStatusType = "Unassigned"
+	AssignmentStatusTypeAny        AssignmentStatusType = "Any"
+)
+
 // PolicyScopeType is an enumeration; the empty string means none.
 type PolicyScopeType string
 

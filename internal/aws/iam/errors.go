@@ -58,6 +58,11 @@ func NewServiceFailureException(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "ServiceFailure", Status: 500, Message: fmt.Sprintf(format, args...)}
 }
 
+// NewServiceNotSupportedException returns the error NotSupportedService with a message for the caller.
+func NewServiceNotSupportedException(format string, args ...any) *aws.Error {
+	return &aws.Error{Code: "NotSupportedService", Status: 404, Message: fmt.Sprintf(format, args...)}
+}
+
 // NewUnmodifiableEntityException returns the error UnmodifiableEntity with a message for the caller.
 func NewUnmodifiableEntityException(format string, args ...any) *aws.Error {
 	return &aws.Error{Code: "UnmodifiableEntity", Status: 400, Message: fmt.Sprintf(format, args...)}

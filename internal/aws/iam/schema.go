@@ -14,6 +14,7 @@ const (
 	shapeAttachUserPolicyRequest
 	shapeAttachedPermissionsBoundary
 	shapeAttachedPolicy
+	shapeBootstrapDatum
 	shapeCreateAccessKeyRequest
 	shapeCreateAccessKeyResponse
 	shapeCreatePolicyRequest
@@ -25,6 +26,7 @@ const (
 	shapeCreateUserRequest
 	shapeCreateUserResponse
 	shapeDeleteAccessKeyRequest
+	shapeDeleteLoginProfileRequest
 	shapeDeletePolicyRequest
 	shapeDeletePolicyVersionRequest
 	shapeDeleteRolePolicyRequest
@@ -37,6 +39,8 @@ const (
 	shapeGetAccessKeyLastUsedRequest
 	shapeGetAccessKeyLastUsedResponse
 	shapeGetAccountSummaryResponse
+	shapeGetLoginProfileRequest
+	shapeGetLoginProfileResponse
 	shapeGetPolicyRequest
 	shapeGetPolicyResponse
 	shapeGetPolicyVersionRequest
@@ -65,6 +69,8 @@ const (
 	shapeListGroupsForUserResponse
 	shapeListInstanceProfilesForRoleRequest
 	shapeListInstanceProfilesForRoleResponse
+	shapeListMFADevicesRequest
+	shapeListMFADevicesResponse
 	shapeListPoliciesRequest
 	shapeListPoliciesResponse
 	shapeListPolicyTagsRequest
@@ -77,12 +83,22 @@ const (
 	shapeListRoleTagsResponse
 	shapeListRolesRequest
 	shapeListRolesResponse
+	shapeListSSHPublicKeysRequest
+	shapeListSSHPublicKeysResponse
+	shapeListServiceSpecificCredentialsRequest
+	shapeListServiceSpecificCredentialsResponse
+	shapeListSigningCertificatesRequest
+	shapeListSigningCertificatesResponse
 	shapeListUserPoliciesRequest
 	shapeListUserPoliciesResponse
 	shapeListUserTagsRequest
 	shapeListUserTagsResponse
 	shapeListUsersRequest
 	shapeListUsersResponse
+	shapeListVirtualMFADevicesRequest
+	shapeListVirtualMFADevicesResponse
+	shapeLoginProfile
+	shapeMFADevice
 	shapePermissionsBoundaryAttachmentType
 	shapePolicy
 	shapePolicyGroup
@@ -97,7 +113,12 @@ const (
 	shapePutUserPolicyRequest
 	shapeRole
 	shapeRoleLastUsed
+	shapeSSHPublicKeyListType
+	shapeSSHPublicKeyMetadata
+	shapeServiceSpecificCredentialMetadata
+	shapeServiceSpecificCredentialsListType
 	shapeSetDefaultPolicyVersionRequest
+	shapeSigningCertificate
 	shapeTag
 	shapeTagPolicyRequest
 	shapeTagRoleRequest
@@ -113,15 +134,21 @@ const (
 	shapeUpdateRoleResponse
 	shapeUpdateUserRequest
 	shapeUser
+	shapeVirtualMFADevice
 	shapeAccessKeyIdType
 	shapeAccessKeyMetadataListType
 	shapeAccessKeySecretType
 	shapeAccountAliasListType
 	shapeAccountAliasType
+	shapeAllUsers
 	shapeArnType
+	shapeAssignmentStatusType
 	shapeAttachedPoliciesListType
 	shapeAttachmentCountType
 	shapeBooleanType
+	shapeCertificateBodyType
+	shapeCertificateIdType
+	shapeCertificateListType
 	shapeDateType
 	shapeExistingUserNameType
 	shapeGroupListType
@@ -131,6 +158,7 @@ const (
 	shapeInstanceProfileNameType
 	shapeMarkerType
 	shapeMaxItemsType
+	shapeMfaDeviceListType
 	shapePathPrefixType
 	shapePathType
 	shapePolicyDescriptionType
@@ -142,11 +170,17 @@ const (
 	shapePolicyPathType
 	shapePolicyScopeType
 	shapePolicyVersionIdType
+	shapePublicKeyIdType
 	shapeResponseMarkerType
 	shapeRoleDescriptionType
 	shapeRoleListType
 	shapeRoleMaxSessionDurationType
 	shapeRoleNameType
+	shapeSerialNumberType
+	shapeServiceCredentialAlias
+	shapeServiceName
+	shapeServiceSpecificCredentialId
+	shapeServiceUserName
 	shapeStatusType
 	shapeStringType
 	shapeSummaryKeyType
@@ -158,9 +192,10 @@ const (
 	shapeTagValueType
 	shapeUserListType
 	shapeUserNameType
+	shapeVirtualMFADeviceListType
 )
 
-var shapes [151]schema.Shape
+var shapes [186]schema.Shape
 
 func init() {
 	{
@@ -224,6 +259,11 @@ func init() {
 			{Name: "PolicyName", Index: 0, Shape: &shapes[shapePolicyNameType]},
 			{Name: "PolicyArn", Index: 1, Shape: &shapes[shapeArnType]},
 		}
+	}
+	{
+		s := &shapes[shapeBootstrapDatum]
+		s.Name, s.Kind = "BootstrapDatum", schema.Blob
+		s.Sensitive = true
 	}
 	{
 		s := &shapes[shapeCreateAccessKeyRequest]
@@ -319,6 +359,13 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeleteLoginProfileRequest]
+		s.Name, s.Kind = "DeleteLoginProfileRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType]},
+		}
+	}
+	{
 		s := &shapes[shapeDeletePolicyRequest]
 		s.Name, s.Kind = "DeletePolicyRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -404,6 +451,20 @@ func init() {
 		s.Name, s.Kind = "GetAccountSummaryResponse", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "SummaryMap", Index: 0, Shape: &shapes[shapeSummaryMapType]},
+		}
+	}
+	{
+		s := &shapes[shapeGetLoginProfileRequest]
+		s.Name, s.Kind = "GetLoginProfileRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType]},
+		}
+	}
+	{
+		s := &shapes[shapeGetLoginProfileResponse]
+		s.Name, s.Kind = "GetLoginProfileResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LoginProfile", Index: 0, Shape: &shapes[shapeLoginProfile], Required: true},
 		}
 	}
 	{
@@ -654,6 +715,24 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeListMFADevicesRequest]
+		s.Name, s.Kind = "ListMFADevicesRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeExistingUserNameType]},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeMarkerType]},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxItemsType]},
+		}
+	}
+	{
+		s := &shapes[shapeListMFADevicesResponse]
+		s.Name, s.Kind = "ListMFADevicesResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "MFADevices", Index: 0, Shape: &shapes[shapeMfaDeviceListType], Required: true},
+			{Name: "IsTruncated", Index: 1, Shape: &shapes[shapeBooleanType]},
+			{Name: "Marker", Index: 2, Shape: &shapes[shapeResponseMarkerType]},
+		}
+	}
+	{
 		s := &shapes[shapeListPoliciesRequest]
 		s.Name, s.Kind = "ListPoliciesRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -765,6 +844,62 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeListSSHPublicKeysRequest]
+		s.Name, s.Kind = "ListSSHPublicKeysRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType]},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeMarkerType]},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxItemsType]},
+		}
+	}
+	{
+		s := &shapes[shapeListSSHPublicKeysResponse]
+		s.Name, s.Kind = "ListSSHPublicKeysResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SSHPublicKeys", Index: 0, Shape: &shapes[shapeSSHPublicKeyListType]},
+			{Name: "IsTruncated", Index: 1, Shape: &shapes[shapeBooleanType]},
+			{Name: "Marker", Index: 2, Shape: &shapes[shapeResponseMarkerType]},
+		}
+	}
+	{
+		s := &shapes[shapeListServiceSpecificCredentialsRequest]
+		s.Name, s.Kind = "ListServiceSpecificCredentialsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType]},
+			{Name: "ServiceName", Index: 1, Shape: &shapes[shapeServiceName]},
+			{Name: "AllUsers", Index: 2, Shape: &shapes[shapeAllUsers]},
+			{Name: "Marker", Index: 3, Shape: &shapes[shapeMarkerType]},
+			{Name: "MaxItems", Index: 4, Shape: &shapes[shapeMaxItemsType]},
+		}
+	}
+	{
+		s := &shapes[shapeListServiceSpecificCredentialsResponse]
+		s.Name, s.Kind = "ListServiceSpecificCredentialsResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ServiceSpecificCredentials", Index: 0, Shape: &shapes[shapeServiceSpecificCredentialsListType]},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeResponseMarkerType]},
+			{Name: "IsTruncated", Index: 2, Shape: &shapes[shapeBooleanType]},
+		}
+	}
+	{
+		s := &shapes[shapeListSigningCertificatesRequest]
+		s.Name, s.Kind = "ListSigningCertificatesRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeExistingUserNameType]},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeMarkerType]},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxItemsType]},
+		}
+	}
+	{
+		s := &shapes[shapeListSigningCertificatesResponse]
+		s.Name, s.Kind = "ListSigningCertificatesResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Certificates", Index: 0, Shape: &shapes[shapeCertificateListType], Required: true},
+			{Name: "IsTruncated", Index: 1, Shape: &shapes[shapeBooleanType]},
+			{Name: "Marker", Index: 2, Shape: &shapes[shapeResponseMarkerType]},
+		}
+	}
+	{
 		s := &shapes[shapeListUserPoliciesRequest]
 		s.Name, s.Kind = "ListUserPoliciesRequest", schema.Structure
 		s.Members = []schema.Member{
@@ -816,6 +951,42 @@ func init() {
 			{Name: "Users", Index: 0, Shape: &shapes[shapeUserListType], Required: true},
 			{Name: "IsTruncated", Index: 1, Shape: &shapes[shapeBooleanType]},
 			{Name: "Marker", Index: 2, Shape: &shapes[shapeResponseMarkerType]},
+		}
+	}
+	{
+		s := &shapes[shapeListVirtualMFADevicesRequest]
+		s.Name, s.Kind = "ListVirtualMFADevicesRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "AssignmentStatus", Index: 0, Shape: &shapes[shapeAssignmentStatusType]},
+			{Name: "Marker", Index: 1, Shape: &shapes[shapeMarkerType]},
+			{Name: "MaxItems", Index: 2, Shape: &shapes[shapeMaxItemsType]},
+		}
+	}
+	{
+		s := &shapes[shapeListVirtualMFADevicesResponse]
+		s.Name, s.Kind = "ListVirtualMFADevicesResponse", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "VirtualMFADevices", Index: 0, Shape: &shapes[shapeVirtualMFADeviceListType], Required: true},
+			{Name: "IsTruncated", Index: 1, Shape: &shapes[shapeBooleanType]},
+			{Name: "Marker", Index: 2, Shape: &shapes[shapeResponseMarkerType]},
+		}
+	}
+	{
+		s := &shapes[shapeLoginProfile]
+		s.Name, s.Kind = "LoginProfile", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType], Required: true},
+			{Name: "CreateDate", Index: 1, Shape: &shapes[shapeDateType], Required: true},
+			{Name: "PasswordResetRequired", Index: 2, Shape: &shapes[shapeBooleanType]},
+		}
+	}
+	{
+		s := &shapes[shapeMFADevice]
+		s.Name, s.Kind = "MFADevice", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType], Required: true},
+			{Name: "SerialNumber", Index: 1, Shape: &shapes[shapeSerialNumberType], Required: true},
+			{Name: "EnableDate", Index: 2, Shape: &shapes[shapeDateType], Required: true},
 		}
 	}
 	{
@@ -939,11 +1110,56 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeSSHPublicKeyListType]
+		s.Name, s.Kind = "SSHPublicKeyListType", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeSSHPublicKeyMetadata]}
+	}
+	{
+		s := &shapes[shapeSSHPublicKeyMetadata]
+		s.Name, s.Kind = "SSHPublicKeyMetadata", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType], Required: true},
+			{Name: "SSHPublicKeyId", Index: 1, Shape: &shapes[shapePublicKeyIdType], Required: true},
+			{Name: "Status", Index: 2, Shape: &shapes[shapeStatusType], Required: true},
+			{Name: "UploadDate", Index: 3, Shape: &shapes[shapeDateType], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeServiceSpecificCredentialMetadata]
+		s.Name, s.Kind = "ServiceSpecificCredentialMetadata", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType], Required: true},
+			{Name: "Status", Index: 1, Shape: &shapes[shapeStatusType], Required: true},
+			{Name: "ServiceUserName", Index: 2, Shape: &shapes[shapeServiceUserName]},
+			{Name: "ServiceCredentialAlias", Index: 3, Shape: &shapes[shapeServiceCredentialAlias]},
+			{Name: "CreateDate", Index: 4, Shape: &shapes[shapeDateType], Required: true},
+			{Name: "ExpirationDate", Index: 5, Shape: &shapes[shapeDateType]},
+			{Name: "ServiceSpecificCredentialId", Index: 6, Shape: &shapes[shapeServiceSpecificCredentialId], Required: true},
+			{Name: "ServiceName", Index: 7, Shape: &shapes[shapeServiceName], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeServiceSpecificCredentialsListType]
+		s.Name, s.Kind = "ServiceSpecificCredentialsListType", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeServiceSpecificCredentialMetadata]}
+	}
+	{
 		s := &shapes[shapeSetDefaultPolicyVersionRequest]
 		s.Name, s.Kind = "SetDefaultPolicyVersionRequest", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "PolicyArn", Index: 0, Shape: &shapes[shapeArnType], Required: true},
 			{Name: "VersionId", Index: 1, Shape: &shapes[shapePolicyVersionIdType], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeSigningCertificate]
+		s.Name, s.Kind = "SigningCertificate", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "UserName", Index: 0, Shape: &shapes[shapeUserNameType], Required: true},
+			{Name: "CertificateId", Index: 1, Shape: &shapes[shapeCertificateIdType], Required: true},
+			{Name: "CertificateBody", Index: 2, Shape: &shapes[shapeCertificateBodyType], Required: true},
+			{Name: "Status", Index: 3, Shape: &shapes[shapeStatusType], Required: true},
+			{Name: "UploadDate", Index: 4, Shape: &shapes[shapeDateType]},
 		}
 	}
 	{
@@ -1071,6 +1287,18 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeVirtualMFADevice]
+		s.Name, s.Kind = "VirtualMFADevice", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SerialNumber", Index: 0, Shape: &shapes[shapeSerialNumberType], Required: true},
+			{Name: "Base32StringSeed", Index: 1, Shape: &shapes[shapeBootstrapDatum]},
+			{Name: "QRCodePNG", Index: 2, Shape: &shapes[shapeBootstrapDatum]},
+			{Name: "User", Index: 3, Shape: &shapes[shapeUser]},
+			{Name: "EnableDate", Index: 4, Shape: &shapes[shapeDateType]},
+			{Name: "Tags", Index: 5, Shape: &shapes[shapeTagListType]},
+		}
+	}
+	{
 		s := &shapes[shapeAccessKeyIdType]
 		s.Name, s.Kind = "accessKeyIdType", schema.String
 		s.Pattern = "[\\w]+"
@@ -1099,10 +1327,19 @@ func init() {
 		s.Max = schema.Float(63)
 	}
 	{
+		s := &shapes[shapeAllUsers]
+		s.Name, s.Kind = "allUsers", schema.Boolean
+	}
+	{
 		s := &shapes[shapeArnType]
 		s.Name, s.Kind = "arnType", schema.String
 		s.Min = schema.Float(20)
 		s.Max = schema.Float(2048)
+	}
+	{
+		s := &shapes[shapeAssignmentStatusType]
+		s.Name, s.Kind = "assignmentStatusType", schema.String
+		s.Enum = []string{"Assigned", "Unassigned", "Any"}
 	}
 	{
 		s := &shapes[shapeAttachedPoliciesListType]
@@ -1116,6 +1353,25 @@ func init() {
 	{
 		s := &shapes[shapeBooleanType]
 		s.Name, s.Kind = "booleanType", schema.Boolean
+	}
+	{
+		s := &shapes[shapeCertificateBodyType]
+		s.Name, s.Kind = "certificateBodyType", schema.String
+		s.Pattern = "[\\u0009\\u000A\\u000D\\u0020-\\u00FF]+"
+		s.Min = schema.Float(1)
+		s.Max = schema.Float(16384)
+	}
+	{
+		s := &shapes[shapeCertificateIdType]
+		s.Name, s.Kind = "certificateIdType", schema.String
+		s.Pattern = "[\\w]+"
+		s.Min = schema.Float(24)
+		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeCertificateListType]
+		s.Name, s.Kind = "certificateListType", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeSigningCertificate]}
 	}
 	{
 		s := &shapes[shapeDateType]
@@ -1171,6 +1427,11 @@ func init() {
 		s.Name, s.Kind = "maxItemsType", schema.Integer
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(1000)
+	}
+	{
+		s := &shapes[shapeMfaDeviceListType]
+		s.Name, s.Kind = "mfaDeviceListType", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeMFADevice]}
 	}
 	{
 		s := &shapes[shapePathPrefixType]
@@ -1238,6 +1499,13 @@ func init() {
 		s.Pattern = "v[1-9][0-9]*(\\.[A-Za-z0-9-]*)?"
 	}
 	{
+		s := &shapes[shapePublicKeyIdType]
+		s.Name, s.Kind = "publicKeyIdType", schema.String
+		s.Pattern = "[\\w]+"
+		s.Min = schema.Float(20)
+		s.Max = schema.Float(128)
+	}
+	{
 		s := &shapes[shapeResponseMarkerType]
 		s.Name, s.Kind = "responseMarkerType", schema.String
 	}
@@ -1264,6 +1532,38 @@ func init() {
 		s.Pattern = "[\\w+=,.@-]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(64)
+	}
+	{
+		s := &shapes[shapeSerialNumberType]
+		s.Name, s.Kind = "serialNumberType", schema.String
+		s.Pattern = "[\\w+=/:,.@-]+"
+		s.Min = schema.Float(9)
+		s.Max = schema.Float(256)
+	}
+	{
+		s := &shapes[shapeServiceCredentialAlias]
+		s.Name, s.Kind = "serviceCredentialAlias", schema.String
+		s.Pattern = "[\\w+=,.@-]+"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(200)
+	}
+	{
+		s := &shapes[shapeServiceName]
+		s.Name, s.Kind = "serviceName", schema.String
+	}
+	{
+		s := &shapes[shapeServiceSpecificCredentialId]
+		s.Name, s.Kind = "serviceSpecificCredentialId", schema.String
+		s.Pattern = "[\\w]+"
+		s.Min = schema.Float(20)
+		s.Max = schema.Float(128)
+	}
+	{
+		s := &shapes[shapeServiceUserName]
+		s.Name, s.Kind = "serviceUserName", schema.String
+		s.Pattern = "[\\w+=,.@-]*"
+		s.Min = schema.Float(0)
+		s.Max = schema.Float(200)
 	}
 	{
 		s := &shapes[shapeStatusType]
@@ -1325,5 +1625,10 @@ func init() {
 		s.Pattern = "[\\w+=,.@-]+"
 		s.Min = schema.Float(1)
 		s.Max = schema.Float(64)
+	}
+	{
+		s := &shapes[shapeVirtualMFADeviceListType]
+		s.Name, s.Kind = "virtualMFADeviceListType", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeVirtualMFADevice]}
 	}
 }

@@ -125,6 +125,11 @@ type DeleteAccessKeyInput struct {
 	AccessKeyId *string
 }
 
+// DeleteLoginProfileInput is the API's DeleteLoginProfileRequest.
+type DeleteLoginProfileInput struct {
+	UserName *string
+}
+
 // DeletePolicyInput is the API's DeletePolicyRequest.
 type DeletePolicyInput struct {
 	PolicyArn *string
@@ -184,6 +189,16 @@ type GetAccessKeyLastUsedOutput struct {
 // GetAccountSummaryOutput is the API's GetAccountSummaryResponse.
 type GetAccountSummaryOutput struct {
 	SummaryMap map[string]int32
+}
+
+// GetLoginProfileInput is the API's GetLoginProfileRequest.
+type GetLoginProfileInput struct {
+	UserName *string
+}
+
+// GetLoginProfileOutput is the API's GetLoginProfileResponse.
+type GetLoginProfileOutput struct {
+	LoginProfile *LoginProfile
 }
 
 // GetPolicyInput is the API's GetPolicyRequest.
@@ -377,6 +392,20 @@ type ListInstanceProfilesForRoleOutput struct {
 	Marker           *string
 }
 
+// ListMFADevicesInput is the API's ListMFADevicesRequest.
+type ListMFADevicesInput struct {
+	UserName *string
+	Marker   *string
+	MaxItems *int32
+}
+
+// ListMFADevicesOutput is the API's ListMFADevicesResponse.
+type ListMFADevicesOutput struct {
+	MFADevices  []*MFADevice
+	IsTruncated *bool
+	Marker      *string
+}
+
 // ListPoliciesInput is the API's ListPoliciesRequest.
 type ListPoliciesInput struct {
 	Scope             PolicyScopeType
@@ -464,6 +493,50 @@ type ListRolesOutput struct {
 	Marker      *string
 }
 
+// ListSSHPublicKeysInput is the API's ListSSHPublicKeysRequest.
+type ListSSHPublicKeysInput struct {
+	UserName *string
+	Marker   *string
+	MaxItems *int32
+}
+
+// ListSSHPublicKeysOutput is the API's ListSSHPublicKeysResponse.
+type ListSSHPublicKeysOutput struct {
+	SSHPublicKeys []*SSHPublicKeyMetadata
+	IsTruncated   *bool
+	Marker        *string
+}
+
+// ListServiceSpecificCredentialsInput is the API's ListServiceSpecificCredentialsRequest.
+type ListServiceSpecificCredentialsInput struct {
+	UserName    *string
+	ServiceName *string
+	AllUsers    *bool
+	Marker      *string
+	MaxItems    *int32
+}
+
+// ListServiceSpecificCredentialsOutput is the API's ListServiceSpecificCredentialsResponse.
+type ListServiceSpecificCredentialsOutput struct {
+	ServiceSpecificCredentials []*ServiceSpecificCredentialMetadata
+	Marker                     *string
+	IsTruncated                *bool
+}
+
+// ListSigningCertificatesInput is the API's ListSigningCertificatesRequest.
+type ListSigningCertificatesInput struct {
+	UserName *string
+	Marker   *string
+	MaxItems *int32
+}
+
+// ListSigningCertificatesOutput is the API's ListSigningCertificatesResponse.
+type ListSigningCertificatesOutput struct {
+	Certificates []*SigningCertificate
+	IsTruncated  *bool
+	Marker       *string
+}
+
 // ListUserPoliciesInput is the API's ListUserPoliciesRequest.
 type ListUserPoliciesInput struct {
 	UserName *string
@@ -504,6 +577,34 @@ type ListUsersOutput struct {
 	Users       []*User
 	IsTruncated *bool
 	Marker      *string
+}
+
+// ListVirtualMFADevicesInput is the API's ListVirtualMFADevicesRequest.
+type ListVirtualMFADevicesInput struct {
+	AssignmentStatus AssignmentStatusType
+	Marker           *string
+	MaxItems         *int32
+}
+
+// ListVirtualMFADevicesOutput is the API's ListVirtualMFADevicesResponse.
+type ListVirtualMFADevicesOutput struct {
+	VirtualMFADevices []*VirtualMFADevice
+	IsTruncated       *bool
+	Marker            *string
+}
+
+// LoginProfile is the API's LoginProfile.
+type LoginProfile struct {
+	UserName              *string
+	CreateDate            *time.Time
+	PasswordResetRequired *bool
+}
+
+// MFADevice is the API's MFADevice.
+type MFADevice struct {
+	UserName     *string
+	SerialNumber *string
+	EnableDate   *time.Time
 }
 
 // Policy is the API's Policy.
@@ -583,10 +684,39 @@ type RoleLastUsed struct {
 	Region       *string
 }
 
+// SSHPublicKeyMetadata is the API's SSHPublicKeyMetadata.
+type SSHPublicKeyMetadata struct {
+	UserName       *string
+	SSHPublicKeyId *string
+	Status         StatusType
+	UploadDate     *time.Time
+}
+
+// ServiceSpecificCredentialMetadata is the API's ServiceSpecificCredentialMetadata.
+type ServiceSpecificCredentialMetadata struct {
+	UserName                    *string
+	Status                      StatusType
+	ServiceUserName             *string
+	ServiceCredentialAlias      *string
+	CreateDate                  *time.Time
+	ExpirationDate              *time.Time
+	ServiceSpecificCredentialId *string
+	ServiceName                 *string
+}
+
 // SetDefaultPolicyVersionInput is the API's SetDefaultPolicyVersionRequest.
 type SetDefaultPolicyVersionInput struct {
 	PolicyArn *string
 	VersionId *string
+}
+
+// SigningCertificate is the API's SigningCertificate.
+type SigningCertificate struct {
+	UserName        *string
+	CertificateId   *string
+	CertificateBody *string
+	Status          StatusType
+	UploadDate      *time.Time
 }
 
 // Tag is the API's Tag.
@@ -685,6 +815,16 @@ type User struct {
 	Tags                []*Tag
 }
 
+// VirtualMFADevice is the API's VirtualMFADevice.
+type VirtualMFADevice struct {
+	SerialNumber     *string
+	Base32StringSeed []byte
+	QRCodePNG        []byte
+	User             *User
+	EnableDate       *time.Time
+	Tags             []*Tag
+}
+
 // AttachRolePolicyOutput has no members.
 type AttachRolePolicyOutput struct{}
 
@@ -693,6 +833,9 @@ type AttachUserPolicyOutput struct{}
 
 // DeleteAccessKeyOutput has no members.
 type DeleteAccessKeyOutput struct{}
+
+// DeleteLoginProfileOutput has no members.
+type DeleteLoginProfileOutput struct{}
 
 // DeletePolicyOutput has no members.
 type DeletePolicyOutput struct{}

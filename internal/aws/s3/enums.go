@@ -20,6 +20,15 @@ const (
 	ArchiveStatusDeepArchiveAccess ArchiveStatus = "DEEP_ARCHIVE_ACCESS"
 )
 
+// BucketAccelerateStatus is an enumeration; the empty string means none.
+type BucketAccelerateStatus string
+
+// Values of BucketAccelerateStatus.
+const (
+	BucketAccelerateStatusEnabled   BucketAccelerateStatus = "Enabled"
+	BucketAccelerateStatusSuspended BucketAccelerateStatus = "Suspended"
+)
+
 // BucketCannedACL is an enumeration; the empty string means none.
 type BucketCannedACL string
 
@@ -74,6 +83,16 @@ const (
 	BucketLocationConstraintUsGovWest1   BucketLocationConstraint = "us-gov-west-1"
 	BucketLocationConstraintUsWest1      BucketLocationConstraint = "us-west-1"
 	BucketLocationConstraintUsWest2      BucketLocationConstraint = "us-west-2"
+)
+
+// BucketLogsPermission is an enumeration; the empty string means none.
+type BucketLogsPermission string
+
+// Values of BucketLogsPermission.
+const (
+	BucketLogsPermissionFullControl BucketLogsPermission = "FULL_CONTROL"
+	BucketLogsPermissionRead        BucketLogsPermission = "READ"
+	BucketLogsPermissionWrite       BucketLogsPermission = "WRITE"
 )
 
 // BucketNamespace is an enumeration; the empty string means none.
@@ -145,12 +164,94 @@ const (
 	DataRedundancySingleLocalZone        DataRedundancy = "SingleLocalZone"
 )
 
+// DeleteMarkerReplicationStatus is an enumeration; the empty string means none.
+type DeleteMarkerReplicationStatus string
+
+// Values of DeleteMarkerReplicationStatus.
+const (
+	DeleteMarkerReplicationStatusEnabled  DeleteMarkerReplicationStatus = "Enabled"
+	DeleteMarkerReplicationStatusDisabled DeleteMarkerReplicationStatus = "Disabled"
+)
+
 // EncodingType is an enumeration; the empty string means none.
 type EncodingType string
 
 // Values of EncodingType.
 const (
 	EncodingTypeUrl EncodingType = "url"
+)
+
+// EncryptionType is an enumeration; the empty string means none.
+type EncryptionType string
+
+// Values of EncryptionType.
+const (
+	EncryptionTypeNone EncryptionType = "NONE"
+	EncryptionTypeSseC EncryptionType = "SSE-C"
+)
+
+// Event is an enumeration; the empty string means none.
+type Event string
+
+// Values of Event.
+const (
+	EventS3ReducedRedundancyLostObject                  Event = "s3:ReducedRedundancyLostObject"
+	EventS3ObjectCreated                                Event = "s3:ObjectCreated:*"
+	EventS3ObjectCreatedPut                             Event = "s3:ObjectCreated:Put"
+	EventS3ObjectCreatedPost                            Event = "s3:ObjectCreated:Post"
+	EventS3ObjectCreatedCopy                            Event = "s3:ObjectCreated:Copy"
+	EventS3ObjectCreatedCompleteMultipartUpload         Event = "s3:ObjectCreated:CompleteMultipartUpload"
+	EventS3ObjectRemoved                                Event = "s3:ObjectRemoved:*"
+	EventS3ObjectRemovedDelete                          Event = "s3:ObjectRemoved:Delete"
+	EventS3ObjectRemovedDeleteMarkerCreated             Event = "s3:ObjectRemoved:DeleteMarkerCreated"
+	EventS3ObjectRestore                                Event = "s3:ObjectRestore:*"
+	EventS3ObjectRestorePost                            Event = "s3:ObjectRestore:Post"
+	EventS3ObjectRestoreCompleted                       Event = "s3:ObjectRestore:Completed"
+	EventS3Replication                                  Event = "s3:Replication:*"
+	EventS3ReplicationOperationFailedReplication        Event = "s3:Replication:OperationFailedReplication"
+	EventS3ReplicationOperationNotTracked               Event = "s3:Replication:OperationNotTracked"
+	EventS3ReplicationOperationMissedThreshold          Event = "s3:Replication:OperationMissedThreshold"
+	EventS3ReplicationOperationReplicatedAfterThreshold Event = "s3:Replication:OperationReplicatedAfterThreshold"
+	EventS3ObjectRestoreDelete                          Event = "s3:ObjectRestore:Delete"
+	EventS3LifecycleTransition                          Event = "s3:LifecycleTransition"
+	EventS3IntelligentTiering                           Event = "s3:IntelligentTiering"
+	EventS3ObjectAclPut                                 Event = "s3:ObjectAcl:Put"
+	EventS3LifecycleExpiration                          Event = "s3:LifecycleExpiration:*"
+	EventS3LifecycleExpirationDelete                    Event = "s3:LifecycleExpiration:Delete"
+	EventS3LifecycleExpirationDeleteMarkerCreated       Event = "s3:LifecycleExpiration:DeleteMarkerCreated"
+	EventS3ObjectTagging                                Event = "s3:ObjectTagging:*"
+	EventS3ObjectTaggingPut                             Event = "s3:ObjectTagging:Put"
+	EventS3ObjectTaggingDelete                          Event = "s3:ObjectTagging:Delete"
+	EventS3ObjectAnnotation                             Event = "s3:ObjectAnnotation:*"
+	EventS3ObjectAnnotationPut                          Event = "s3:ObjectAnnotation:Put"
+	EventS3ObjectAnnotationDelete                       Event = "s3:ObjectAnnotation:Delete"
+)
+
+// ExistingObjectReplicationStatus is an enumeration; the empty string means none.
+type ExistingObjectReplicationStatus string
+
+// Values of ExistingObjectReplicationStatus.
+const (
+	ExistingObjectReplicationStatusEnabled  ExistingObjectReplicationStatus = "Enabled"
+	ExistingObjectReplicationStatusDisabled ExistingObjectReplicationStatus = "Disabled"
+)
+
+// ExpirationStatus is an enumeration; the empty string means none.
+type ExpirationStatus string
+
+// Values of ExpirationStatus.
+const (
+	ExpirationStatusEnabled  ExpirationStatus = "Enabled"
+	ExpirationStatusDisabled ExpirationStatus = "Disabled"
+)
+
+// FilterRuleName is an enumeration; the empty string means none.
+type FilterRuleName string
+
+// Values of FilterRuleName.
+const (
+	FilterRuleNamePrefix FilterRuleName = "prefix"
+	FilterRuleNameSuffix FilterRuleName = "suffix"
 )
 
 // LocationType is an enumeration; the empty string means none.
@@ -189,6 +290,15 @@ const (
 	MetadataDirectiveReplace MetadataDirective = "REPLACE"
 )
 
+// MetricsStatus is an enumeration; the empty string means none.
+type MetricsStatus string
+
+// Values of MetricsStatus.
+const (
+	MetricsStatusEnabled  MetricsStatus = "Enabled"
+	MetricsStatusDisabled MetricsStatus = "Disabled"
+)
+
 // ObjectAttributes is an enumeration; the empty string means none.
 type ObjectAttributes string
 
@@ -215,6 +325,14 @@ const (
 	ObjectCannedACLBucketOwnerFullControl ObjectCannedACL = "bucket-owner-full-control"
 )
 
+// ObjectLockEnabled is an enumeration; the empty string means none.
+type ObjectLockEnabled string
+
+// Values of ObjectLockEnabled.
+const (
+	ObjectLockEnabledEnabled ObjectLockEnabled = "Enabled"
+)
+
 // ObjectLockLegalHoldStatus is an enumeration; the empty string means none.
 type ObjectLockLegalHoldStatus string
 
@@ -231,6 +349,15 @@ type ObjectLockMode string
 const (
 	ObjectLockModeGovernance ObjectLockMode = "GOVERNANCE"
 	ObjectLockModeCompliance ObjectLockMode = "COMPLIANCE"
+)
+
+// ObjectLockRetentionMode is an enumeration; the empty string means none.
+type ObjectLockRetentionMode string
+
+// Values of ObjectLockRetentionMode.
+const (
+	ObjectLockRetentionModeGovernance ObjectLockRetentionMode = "GOVERNANCE"
+	ObjectLockRetentionModeCompliance ObjectLockRetentionMode = "COMPLIANCE"
 )
 
 // ObjectOwnership is an enumeration; the empty string means none.
@@ -281,6 +408,71 @@ const (
 	OptionalObjectAttributesRestoreStatus OptionalObjectAttributes = "RestoreStatus"
 )
 
+// OwnerOverride is an enumeration; the empty string means none.
+type OwnerOverride string
+
+// Values of OwnerOverride.
+const (
+	OwnerOverrideDestination OwnerOverride = "Destination"
+)
+
+// PartitionDateSource is an enumeration; the empty string means none.
+type PartitionDateSource string
+
+// Values of PartitionDateSource.
+const (
+	PartitionDateSourceEventTime    PartitionDateSource = "EventTime"
+	PartitionDateSourceDeliveryTime PartitionDateSource = "DeliveryTime"
+)
+
+// Payer is an enumeration; the empty string means none.
+type Payer string
+
+// Values of Payer.
+const (
+	PayerRequester   Payer = "Requester"
+	PayerBucketOwner Payer = "BucketOwner"
+)
+
+// Permission is an enumeration; the empty string means none.
+type Permission string
+
+// Values of Permission.
+const (
+	PermissionFullControl Permission = "FULL_CONTROL"
+	PermissionWrite       Permission = "WRITE"
+	PermissionWriteAcp    Permission = "WRITE_ACP"
+	PermissionRead        Permission = "READ"
+	PermissionReadAcp     Permission = "READ_ACP"
+)
+
+// Protocol is an enumeration; the empty string means none.
+type Protocol string
+
+// Values of Protocol.
+const (
+	ProtocolHttp  Protocol = "http"
+	ProtocolHttps Protocol = "https"
+)
+
+// ReplicaModificationsStatus is an enumeration; the empty string means none.
+type ReplicaModificationsStatus string
+
+// Values of ReplicaModificationsStatus.
+const (
+	ReplicaModificationsStatusEnabled  ReplicaModificationsStatus = "Enabled"
+	ReplicaModificationsStatusDisabled ReplicaModificationsStatus = "Disabled"
+)
+
+// ReplicationRuleStatus is an enumeration; the empty string means none.
+type ReplicationRuleStatus string
+
+// Values of ReplicationRuleStatus.
+const (
+	ReplicationRuleStatusEnabled  ReplicationRuleStatus = "Enabled"
+	ReplicationRuleStatusDisabled ReplicationRuleStatus = "Disabled"
+)
+
 // ReplicationStatus is an enumeration; the empty string means none.
 type ReplicationStatus string
 
@@ -291,6 +483,15 @@ const (
 	ReplicationStatusFailed    ReplicationStatus = "FAILED"
 	ReplicationStatusReplica   ReplicationStatus = "REPLICA"
 	ReplicationStatusCompleted ReplicationStatus = "COMPLETED"
+)
+
+// ReplicationTimeStatus is an enumeration; the empty string means none.
+type ReplicationTimeStatus string
+
+// Values of ReplicationTimeStatus.
+const (
+	ReplicationTimeStatusEnabled  ReplicationTimeStatus = "Enabled"
+	ReplicationTimeStatusDisabled ReplicationTimeStatus = "Disabled"
 )
 
 // RequestCharged is an enumeration; the empty string means none.
@@ -319,6 +520,15 @@ const (
 	ServerSideEncryptionAwsBackup  ServerSideEncryption = "aws:backup"
 	ServerSideEncryptionAwsKms     ServerSideEncryption = "aws:kms"
 	ServerSideEncryptionAwsKmsDsse ServerSideEncryption = "aws:kms:dsse"
+)
+
+// SseKmsEncryptedObjectsStatus is an enumeration; the empty string means none.
+type SseKmsEncryptedObjectsStatus string
+
+// Values of SseKmsEncryptedObjectsStatus.
+const (
+	SseKmsEncryptedObjectsStatusEnabled  SseKmsEncryptedObjectsStatus = "Enabled"
+	SseKmsEncryptedObjectsStatusDisabled SseKmsEncryptedObjectsStatus = "Disabled"
 )
 
 // StorageClass is an enumeration; the empty string means none.
@@ -350,4 +560,36 @@ type TaggingDirective string
 const (
 	TaggingDirectiveCopy    TaggingDirective = "COPY"
 	TaggingDirectiveReplace TaggingDirective = "REPLACE"
+)
+
+// TransitionDefaultMinimumObjectSize is an enumeration; the empty string means none.
+type TransitionDefaultMinimumObjectSize string
+
+// Values of TransitionDefaultMinimumObjectSize.
+const (
+	TransitionDefaultMinimumObjectSizeVariesByStorageClass  TransitionDefaultMinimumObjectSize = "varies_by_storage_class"
+	TransitionDefaultMinimumObjectSizeAllStorageClasses128K TransitionDefaultMinimumObjectSize = "all_storage_classes_128K"
+)
+
+// TransitionStorageClass is an enumeration; the empty string means none.
+type TransitionStorageClass string
+
+// Values of TransitionStorageClass.
+const (
+	TransitionStorageClassGlacier            TransitionStorageClass = "GLACIER"
+	TransitionStorageClassStandardIa         TransitionStorageClass = "STANDARD_IA"
+	TransitionStorageClassOnezoneIa          TransitionStorageClass = "ONEZONE_IA"
+	TransitionStorageClassIntelligentTiering TransitionStorageClass = "INTELLIGENT_TIERING"
+	TransitionStorageClassDeepArchive        TransitionStorageClass = "DEEP_ARCHIVE"
+	TransitionStorageClassGlacierIr          TransitionStorageClass = "GLACIER_IR"
+)
+
+// Type is an enumeration; the empty string means none.
+type Type string
+
+// Values of Type.
+const (
+	TypeCanonicalUser         Type = "CanonicalUser"
+	TypeAmazonCustomerByEmail Type = "AmazonCustomerByEmail"
+	TypeGroup                 Type = "Group"
 )

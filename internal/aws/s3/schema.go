@@ -8,21 +8,33 @@ import (
 
 const (
 	shapeAbortDate = iota
+	shapeAbortIncompleteMultipartUpload
 	shapeAbortMultipartUploadOutput
 	shapeAbortMultipartUploadRequest
 	shapeAbortRuleId
 	shapeAcceptRanges
+	shapeAccessControlPolicy
+	shapeAccessControlTranslation
 	shapeAccessPointAlias
 	shapeAccountId
+	shapeAllowedHeader
+	shapeAllowedHeaders
+	shapeAllowedMethod
+	shapeAllowedMethods
+	shapeAllowedOrigin
+	shapeAllowedOrigins
 	shapeAnnotationDirective
 	shapeArchiveStatus
+	shapeBlockedEncryptionTypes
 	shapeBody
 	shapeBucket
+	shapeBucketAccelerateStatus
 	shapeBucketCannedACL
 	shapeBucketInfo
 	shapeBucketKeyEnabled
 	shapeBucketLocationConstraint
 	shapeBucketLocationName
+	shapeBucketLogsPermission
 	shapeBucketName
 	shapeBucketNamespace
 	shapeBucketRegion
@@ -30,6 +42,8 @@ const (
 	shapeBucketVersioningStatus
 	shapeBuckets
 	shapeBypassGovernanceRetention
+	shapeCORSRule
+	shapeCORSRules
 	shapeCacheControl
 	shapeChecksum
 	shapeChecksumAlgorithm
@@ -54,6 +68,8 @@ const (
 	shapeCompletedMultipartUpload
 	shapeCompletedPart
 	shapeCompletedPartList
+	shapeCondition
+	shapeConfirmRemoveSelfBucketAccess
 	shapeContentDisposition
 	shapeContentEncoding
 	shapeContentLanguage
@@ -82,11 +98,19 @@ const (
 	shapeCreateMultipartUploadRequest
 	shapeCreationDate
 	shapeDataRedundancy
+	shapeDate
+	shapeDays
+	shapeDaysAfterInitiation
+	shapeDefaultRetention
 	shapeDelete
+	shapeDeleteBucketOwnershipControlsRequest
+	shapeDeleteBucketPolicyRequest
 	shapeDeleteBucketRequest
 	shapeDeleteBucketTaggingRequest
 	shapeDeleteMarker
 	shapeDeleteMarkerEntry
+	shapeDeleteMarkerReplication
+	shapeDeleteMarkerReplicationStatus
 	shapeDeleteMarkerVersionId
 	shapeDeleteMarkers
 	shapeDeleteObjectOutput
@@ -95,39 +119,96 @@ const (
 	shapeDeleteObjectTaggingRequest
 	shapeDeleteObjectsOutput
 	shapeDeleteObjectsRequest
+	shapeDeletePublicAccessBlockRequest
 	shapeDeletedObject
 	shapeDeletedObjects
 	shapeDelimiter
+	shapeDestination
 	shapeDisplayName
 	shapeETag
+	shapeEmailAddress
 	shapeEncodingType
+	shapeEncryptionConfiguration
+	shapeEncryptionType
+	shapeEncryptionTypeList
 	shapeError
+	shapeErrorDocument
 	shapeErrors
+	shapeEvent
+	shapeEventBridgeConfiguration
+	shapeEventList
+	shapeExistingObjectReplication
+	shapeExistingObjectReplicationStatus
 	shapeExpiration
+	shapeExpirationStatus
+	shapeExpiredObjectDeleteMarker
 	shapeExpires
+	shapeExposeHeader
+	shapeExposeHeaders
 	shapeFetchOwner
+	shapeFilterRule
+	shapeFilterRuleList
+	shapeFilterRuleName
+	shapeFilterRuleValue
+	shapeGetBucketAccelerateConfigurationOutput
+	shapeGetBucketAccelerateConfigurationRequest
+	shapeGetBucketAclOutput
+	shapeGetBucketAclRequest
+	shapeGetBucketCorsOutput
+	shapeGetBucketCorsRequest
+	shapeGetBucketEncryptionOutput
+	shapeGetBucketEncryptionRequest
+	shapeGetBucketLifecycleConfigurationOutput
+	shapeGetBucketLifecycleConfigurationRequest
 	shapeGetBucketLocationOutput
 	shapeGetBucketLocationRequest
+	shapeGetBucketLoggingOutput
+	shapeGetBucketLoggingRequest
+	shapeGetBucketNotificationConfigurationRequest
+	shapeGetBucketOwnershipControlsOutput
+	shapeGetBucketOwnershipControlsRequest
+	shapeGetBucketPolicyOutput
+	shapeGetBucketPolicyRequest
+	shapeGetBucketPolicyStatusOutput
+	shapeGetBucketPolicyStatusRequest
+	shapeGetBucketReplicationOutput
+	shapeGetBucketReplicationRequest
+	shapeGetBucketRequestPaymentOutput
+	shapeGetBucketRequestPaymentRequest
 	shapeGetBucketTaggingOutput
 	shapeGetBucketTaggingRequest
 	shapeGetBucketVersioningOutput
 	shapeGetBucketVersioningRequest
+	shapeGetBucketWebsiteOutput
+	shapeGetBucketWebsiteRequest
+	shapeGetObjectAclOutput
+	shapeGetObjectAclRequest
 	shapeGetObjectAttributesOutput
 	shapeGetObjectAttributesParts
 	shapeGetObjectAttributesRequest
+	shapeGetObjectLockConfigurationOutput
+	shapeGetObjectLockConfigurationRequest
 	shapeGetObjectOutput
 	shapeGetObjectRequest
 	shapeGetObjectTaggingOutput
 	shapeGetObjectTaggingRequest
+	shapeGetPublicAccessBlockOutput
+	shapeGetPublicAccessBlockRequest
+	shapeGrant
 	shapeGrantFullControl
 	shapeGrantRead
 	shapeGrantReadACP
 	shapeGrantWrite
 	shapeGrantWriteACP
+	shapeGrantee
+	shapeGrants
 	shapeHeadBucketOutput
 	shapeHeadBucketRequest
 	shapeHeadObjectOutput
 	shapeHeadObjectRequest
+	shapeHostName
+	shapeHttpErrorCodeReturnedEquals
+	shapeHttpRedirectCode
 	shapeID
 	shapeIfMatch
 	shapeIfMatchInitiatedTime
@@ -136,15 +217,26 @@ const (
 	shapeIfModifiedSince
 	shapeIfNoneMatch
 	shapeIfUnmodifiedSince
+	shapeIndexDocument
 	shapeInitiated
 	shapeInitiator
 	shapeIsLatest
+	shapeIsPublic
 	shapeIsRestoreInProgress
 	shapeIsTruncated
 	shapeKeyCount
 	shapeKeyMarker
+	shapeKeyPrefixEquals
+	shapeLambdaFunctionArn
+	shapeLambdaFunctionConfiguration
+	shapeLambdaFunctionConfigurationList
 	shapeLastModified
 	shapeLastModifiedTime
+	shapeLifecycleExpiration
+	shapeLifecycleRule
+	shapeLifecycleRuleAndOperator
+	shapeLifecycleRuleFilter
+	shapeLifecycleRules
 	shapeListBucketsOutput
 	shapeListBucketsRequest
 	shapeListMultipartUploadsOutput
@@ -161,10 +253,12 @@ const (
 	shapeLocationInfo
 	shapeLocationNameAsString
 	shapeLocationType
+	shapeLoggingEnabled
 	shapeMFA
 	shapeMFADelete
 	shapeMFADeleteStatus
 	shapeMarker
+	shapeMaxAgeSeconds
 	shapeMaxBuckets
 	shapeMaxKeys
 	shapeMaxParts
@@ -174,6 +268,9 @@ const (
 	shapeMetadataDirective
 	shapeMetadataKey
 	shapeMetadataValue
+	shapeMetrics
+	shapeMetricsStatus
+	shapeMinutes
 	shapeMissingMeta
 	shapeMpuObjectSize
 	shapeMultipartUpload
@@ -185,6 +282,12 @@ const (
 	shapeNextToken
 	shapeNextUploadIdMarker
 	shapeNextVersionIdMarker
+	shapeNoncurrentVersionExpiration
+	shapeNoncurrentVersionTransition
+	shapeNoncurrentVersionTransitionList
+	shapeNotificationConfiguration
+	shapeNotificationConfigurationFilter
+	shapeNotificationId
 	shapeObject
 	shapeObjectAttributes
 	shapeObjectAttributesList
@@ -193,13 +296,19 @@ const (
 	shapeObjectIdentifierList
 	shapeObjectKey
 	shapeObjectList
+	shapeObjectLockConfiguration
+	shapeObjectLockEnabled
 	shapeObjectLockEnabledForBucket
 	shapeObjectLockLegalHoldStatus
 	shapeObjectLockMode
 	shapeObjectLockRetainUntilDate
+	shapeObjectLockRetentionMode
+	shapeObjectLockRule
 	shapeObjectOwnership
 	shapeObjectPart
 	shapeObjectSize
+	shapeObjectSizeGreaterThanBytes
+	shapeObjectSizeLessThanBytes
 	shapeObjectStorageClass
 	shapeObjectVersion
 	shapeObjectVersionId
@@ -208,23 +317,59 @@ const (
 	shapeOptionalObjectAttributes
 	shapeOptionalObjectAttributesList
 	shapeOwner
+	shapeOwnerOverride
+	shapeOwnershipControls
+	shapeOwnershipControlsRule
+	shapeOwnershipControlsRules
 	shapePart
 	shapePartNumber
 	shapePartNumberMarker
+	shapePartitionDateSource
+	shapePartitionedPrefix
 	shapeParts
 	shapePartsCount
 	shapePartsList
+	shapePayer
+	shapePermission
+	shapePolicy
+	shapePolicyStatus
 	shapePrefix
+	shapePriority
+	shapeProtocol
+	shapePublicAccessBlockConfiguration
+	shapePutBucketAclRequest
+	shapePutBucketOwnershipControlsRequest
+	shapePutBucketPolicyRequest
 	shapePutBucketTaggingRequest
 	shapePutBucketVersioningRequest
 	shapePutObjectOutput
 	shapePutObjectRequest
 	shapePutObjectTaggingOutput
 	shapePutObjectTaggingRequest
+	shapePutPublicAccessBlockRequest
+	shapeQueueArn
+	shapeQueueConfiguration
+	shapeQueueConfigurationList
 	shapeQuiet
 	shapeRange
+	shapeRedirect
+	shapeRedirectAllRequestsTo
 	shapeRegion
+	shapeReplaceKeyPrefixWith
+	shapeReplaceKeyWith
+	shapeReplicaKmsKeyID
+	shapeReplicaModifications
+	shapeReplicaModificationsStatus
+	shapeReplicationConfiguration
+	shapeReplicationRule
+	shapeReplicationRuleAndOperator
+	shapeReplicationRuleFilter
+	shapeReplicationRuleStatus
+	shapeReplicationRules
 	shapeReplicationStatus
+	shapeReplicationTime
+	shapeReplicationTimeStatus
+	shapeReplicationTimeValue
 	shapeRequestCharged
 	shapeRequestPayer
 	shapeResponseCacheControl
@@ -236,6 +381,10 @@ const (
 	shapeRestore
 	shapeRestoreExpiryDate
 	shapeRestoreStatus
+	shapeRole
+	shapeRoutingRule
+	shapeRoutingRules
+	shapeS3KeyFilter
 	shapeS3RegionalOrS3ExpressBucketArnString
 	shapeSSECustomerAlgorithm
 	shapeSSECustomerKey
@@ -243,34 +392,67 @@ const (
 	shapeSSEKMSEncryptionContext
 	shapeSSEKMSKeyId
 	shapeServerSideEncryption
+	shapeServerSideEncryptionByDefault
+	shapeServerSideEncryptionConfiguration
+	shapeServerSideEncryptionRule
+	shapeServerSideEncryptionRules
+	shapeSetting
+	shapeSimplePrefix
 	shapeSize
+	shapeSourceSelectionCriteria
+	shapeSseKmsEncryptedObjects
+	shapeSseKmsEncryptedObjectsStatus
 	shapeStartAfter
 	shapeStorageClass
+	shapeSuffix
 	shapeTag
 	shapeTagCount
 	shapeTagSet
 	shapeTagging
 	shapeTaggingDirective
 	shapeTaggingHeader
+	shapeTargetBucket
+	shapeTargetGrant
+	shapeTargetGrants
+	shapeTargetObjectKeyFormat
+	shapeTargetPrefix
 	shapeToken
+	shapeTopicArn
+	shapeTopicConfiguration
+	shapeTopicConfigurationList
+	shapeTransition
+	shapeTransitionDefaultMinimumObjectSize
+	shapeTransitionList
+	shapeTransitionStorageClass
+	shapeType
+	shapeURI
 	shapeUploadIdMarker
 	shapeUploadPartCopyOutput
 	shapeUploadPartCopyRequest
 	shapeUploadPartOutput
 	shapeUploadPartRequest
 	shapeValue
+	shapeVersionCount
 	shapeVersionIdMarker
 	shapeVersioningConfiguration
 	shapeWebsiteRedirectLocation
 	shapeWriteOffsetBytes
+	shapeYears
 )
 
-var shapes [256]schema.Shape
+var shapes [431]schema.Shape
 
 func init() {
 	{
 		s := &shapes[shapeAbortDate]
 		s.Name, s.Kind = "AbortDate", schema.Timestamp
+	}
+	{
+		s := &shapes[shapeAbortIncompleteMultipartUpload]
+		s.Name, s.Kind = "AbortIncompleteMultipartUpload", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "DaysAfterInitiation", Index: 0, Shape: &shapes[shapeDaysAfterInitiation]},
+		}
 	}
 	{
 		s := &shapes[shapeAbortMultipartUploadOutput]
@@ -300,12 +482,57 @@ func init() {
 		s.Name, s.Kind = "AcceptRanges", schema.String
 	}
 	{
+		s := &shapes[shapeAccessControlPolicy]
+		s.Name, s.Kind = "AccessControlPolicy", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Grants", Index: 0, Shape: &shapes[shapeGrants], LocationName: "AccessControlList"},
+			{Name: "Owner", Index: 1, Shape: &shapes[shapeOwner]},
+		}
+	}
+	{
+		s := &shapes[shapeAccessControlTranslation]
+		s.Name, s.Kind = "AccessControlTranslation", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Owner", Index: 0, Shape: &shapes[shapeOwnerOverride], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeAccessPointAlias]
 		s.Name, s.Kind = "AccessPointAlias", schema.Boolean
 	}
 	{
 		s := &shapes[shapeAccountId]
 		s.Name, s.Kind = "AccountId", schema.String
+	}
+	{
+		s := &shapes[shapeAllowedHeader]
+		s.Name, s.Kind = "AllowedHeader", schema.String
+	}
+	{
+		s := &shapes[shapeAllowedHeaders]
+		s.Name, s.Kind = "AllowedHeaders", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeAllowedHeader]}
+	}
+	{
+		s := &shapes[shapeAllowedMethod]
+		s.Name, s.Kind = "AllowedMethod", schema.String
+	}
+	{
+		s := &shapes[shapeAllowedMethods]
+		s.Name, s.Kind = "AllowedMethods", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeAllowedMethod]}
+	}
+	{
+		s := &shapes[shapeAllowedOrigin]
+		s.Name, s.Kind = "AllowedOrigin", schema.String
+	}
+	{
+		s := &shapes[shapeAllowedOrigins]
+		s.Name, s.Kind = "AllowedOrigins", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeAllowedOrigin]}
 	}
 	{
 		s := &shapes[shapeAnnotationDirective]
@@ -316,6 +543,13 @@ func init() {
 		s := &shapes[shapeArchiveStatus]
 		s.Name, s.Kind = "ArchiveStatus", schema.String
 		s.Enum = []string{"ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"}
+	}
+	{
+		s := &shapes[shapeBlockedEncryptionTypes]
+		s.Name, s.Kind = "BlockedEncryptionTypes", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "EncryptionType", Index: 0, Shape: &shapes[shapeEncryptionTypeList]},
+		}
 	}
 	{
 		s := &shapes[shapeBody]
@@ -330,6 +564,11 @@ func init() {
 			{Name: "BucketRegion", Index: 2, Shape: &shapes[shapeBucketRegion]},
 			{Name: "BucketArn", Index: 3, Shape: &shapes[shapeS3RegionalOrS3ExpressBucketArnString]},
 		}
+	}
+	{
+		s := &shapes[shapeBucketAccelerateStatus]
+		s.Name, s.Kind = "BucketAccelerateStatus", schema.String
+		s.Enum = []string{"Enabled", "Suspended"}
 	}
 	{
 		s := &shapes[shapeBucketCannedACL]
@@ -356,6 +595,11 @@ func init() {
 	{
 		s := &shapes[shapeBucketLocationName]
 		s.Name, s.Kind = "BucketLocationName", schema.String
+	}
+	{
+		s := &shapes[shapeBucketLogsPermission]
+		s.Name, s.Kind = "BucketLogsPermission", schema.String
+		s.Enum = []string{"FULL_CONTROL", "READ", "WRITE"}
 	}
 	{
 		s := &shapes[shapeBucketName]
@@ -388,6 +632,24 @@ func init() {
 	{
 		s := &shapes[shapeBypassGovernanceRetention]
 		s.Name, s.Kind = "BypassGovernanceRetention", schema.Boolean
+	}
+	{
+		s := &shapes[shapeCORSRule]
+		s.Name, s.Kind = "CORSRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ID", Index: 0, Shape: &shapes[shapeID]},
+			{Name: "AllowedHeaders", Index: 1, Shape: &shapes[shapeAllowedHeaders], LocationName: "AllowedHeader"},
+			{Name: "AllowedMethods", Index: 2, Shape: &shapes[shapeAllowedMethods], Required: true, LocationName: "AllowedMethod"},
+			{Name: "AllowedOrigins", Index: 3, Shape: &shapes[shapeAllowedOrigins], Required: true, LocationName: "AllowedOrigin"},
+			{Name: "ExposeHeaders", Index: 4, Shape: &shapes[shapeExposeHeaders], LocationName: "ExposeHeader"},
+			{Name: "MaxAgeSeconds", Index: 5, Shape: &shapes[shapeMaxAgeSeconds]},
+		}
+	}
+	{
+		s := &shapes[shapeCORSRules]
+		s.Name, s.Kind = "CORSRules", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeCORSRule]}
 	}
 	{
 		s := &shapes[shapeCacheControl]
@@ -574,6 +836,18 @@ func init() {
 		s.Name, s.Kind = "CompletedPartList", schema.List
 		s.Flattened = true
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeCompletedPart]}
+	}
+	{
+		s := &shapes[shapeCondition]
+		s.Name, s.Kind = "Condition", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "HttpErrorCodeReturnedEquals", Index: 0, Shape: &shapes[shapeHttpErrorCodeReturnedEquals]},
+			{Name: "KeyPrefixEquals", Index: 1, Shape: &shapes[shapeKeyPrefixEquals]},
+		}
+	}
+	{
+		s := &shapes[shapeConfirmRemoveSelfBucketAccess]
+		s.Name, s.Kind = "ConfirmRemoveSelfBucketAccess", schema.Boolean
 	}
 	{
 		s := &shapes[shapeContentDisposition]
@@ -851,11 +1125,49 @@ func init() {
 		s.Enum = []string{"SingleAvailabilityZone", "SingleLocalZone"}
 	}
 	{
+		s := &shapes[shapeDate]
+		s.Name, s.Kind = "Date", schema.Timestamp
+		s.TimestampFormat = "iso8601"
+	}
+	{
+		s := &shapes[shapeDays]
+		s.Name, s.Kind = "Days", schema.Integer
+	}
+	{
+		s := &shapes[shapeDaysAfterInitiation]
+		s.Name, s.Kind = "DaysAfterInitiation", schema.Integer
+	}
+	{
+		s := &shapes[shapeDefaultRetention]
+		s.Name, s.Kind = "DefaultRetention", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Mode", Index: 0, Shape: &shapes[shapeObjectLockRetentionMode]},
+			{Name: "Days", Index: 1, Shape: &shapes[shapeDays]},
+			{Name: "Years", Index: 2, Shape: &shapes[shapeYears]},
+		}
+	}
+	{
 		s := &shapes[shapeDelete]
 		s.Name, s.Kind = "Delete", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "Objects", Index: 0, Shape: &shapes[shapeObjectIdentifierList], Required: true, LocationName: "Object"},
 			{Name: "Quiet", Index: 1, Shape: &shapes[shapeQuiet]},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteBucketOwnershipControlsRequest]
+		s.Name, s.Kind = "DeleteBucketOwnershipControlsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteBucketPolicyRequest]
+		s.Name, s.Kind = "DeleteBucketPolicyRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
 		}
 	}
 	{
@@ -888,6 +1200,18 @@ func init() {
 			{Name: "IsLatest", Index: 3, Shape: &shapes[shapeIsLatest]},
 			{Name: "LastModified", Index: 4, Shape: &shapes[shapeLastModified]},
 		}
+	}
+	{
+		s := &shapes[shapeDeleteMarkerReplication]
+		s.Name, s.Kind = "DeleteMarkerReplication", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeDeleteMarkerReplicationStatus]},
+		}
+	}
+	{
+		s := &shapes[shapeDeleteMarkerReplicationStatus]
+		s.Name, s.Kind = "DeleteMarkerReplicationStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
 	}
 	{
 		s := &shapes[shapeDeleteMarkerVersionId]
@@ -964,6 +1288,14 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeDeletePublicAccessBlockRequest]
+		s.Name, s.Kind = "DeletePublicAccessBlockRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
 		s := &shapes[shapeDeletedObject]
 		s.Name, s.Kind = "DeletedObject", schema.Structure
 		s.Members = []schema.Member{
@@ -984,6 +1316,19 @@ func init() {
 		s.Name, s.Kind = "Delimiter", schema.String
 	}
 	{
+		s := &shapes[shapeDestination]
+		s.Name, s.Kind = "Destination", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true},
+			{Name: "Account", Index: 1, Shape: &shapes[shapeAccountId]},
+			{Name: "StorageClass", Index: 2, Shape: &shapes[shapeStorageClass]},
+			{Name: "AccessControlTranslation", Index: 3, Shape: &shapes[shapeAccessControlTranslation]},
+			{Name: "EncryptionConfiguration", Index: 4, Shape: &shapes[shapeEncryptionConfiguration]},
+			{Name: "ReplicationTime", Index: 5, Shape: &shapes[shapeReplicationTime]},
+			{Name: "Metrics", Index: 6, Shape: &shapes[shapeMetrics]},
+		}
+	}
+	{
 		s := &shapes[shapeDisplayName]
 		s.Name, s.Kind = "DisplayName", schema.String
 	}
@@ -992,9 +1337,31 @@ func init() {
 		s.Name, s.Kind = "ETag", schema.String
 	}
 	{
+		s := &shapes[shapeEmailAddress]
+		s.Name, s.Kind = "EmailAddress", schema.String
+	}
+	{
 		s := &shapes[shapeEncodingType]
 		s.Name, s.Kind = "EncodingType", schema.String
 		s.Enum = []string{"url"}
+	}
+	{
+		s := &shapes[shapeEncryptionConfiguration]
+		s.Name, s.Kind = "EncryptionConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ReplicaKmsKeyID", Index: 0, Shape: &shapes[shapeReplicaKmsKeyID]},
+		}
+	}
+	{
+		s := &shapes[shapeEncryptionType]
+		s.Name, s.Kind = "EncryptionType", schema.String
+		s.Enum = []string{"NONE", "SSE-C"}
+	}
+	{
+		s := &shapes[shapeEncryptionTypeList]
+		s.Name, s.Kind = "EncryptionTypeList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeEncryptionType], LocationName: "EncryptionType"}
 	}
 	{
 		s := &shapes[shapeError]
@@ -1007,22 +1374,177 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeErrorDocument]
+		s.Name, s.Kind = "ErrorDocument", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Key", Index: 0, Shape: &shapes[shapeObjectKey], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeErrors]
 		s.Name, s.Kind = "Errors", schema.List
 		s.Flattened = true
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeError]}
 	}
 	{
+		s := &shapes[shapeEvent]
+		s.Name, s.Kind = "Event", schema.String
+		s.Enum = []string{"s3:ReducedRedundancyLostObject", "s3:ObjectCreated:*", "s3:ObjectCreated:Put", "s3:ObjectCreated:Post", "s3:ObjectCreated:Copy", "s3:ObjectCreated:CompleteMultipartUpload", "s3:ObjectRemoved:*", "s3:ObjectRemoved:Delete", "s3:ObjectRemoved:DeleteMarkerCreated", "s3:ObjectRestore:*", "s3:ObjectRestore:Post", "s3:ObjectRestore:Completed", "s3:Replication:*", "s3:Replication:OperationFailedReplication", "s3:Replication:OperationNotTracked", "s3:Replication:OperationMissedThreshold", "s3:Replication:OperationReplicatedAfterThreshold", "s3:ObjectRestore:Delete", "s3:LifecycleTransition", "s3:IntelligentTiering", "s3:ObjectAcl:Put", "s3:LifecycleExpiration:*", "s3:LifecycleExpiration:Delete", "s3:LifecycleExpiration:DeleteMarkerCreated", "s3:ObjectTagging:*", "s3:ObjectTagging:Put", "s3:ObjectTagging:Delete", "s3:ObjectAnnotation:*", "s3:ObjectAnnotation:Put", "s3:ObjectAnnotation:Delete"}
+	}
+	{
+		s := &shapes[shapeEventBridgeConfiguration]
+		s.Name, s.Kind = "EventBridgeConfiguration", schema.Structure
+	}
+	{
+		s := &shapes[shapeEventList]
+		s.Name, s.Kind = "EventList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeEvent]}
+	}
+	{
+		s := &shapes[shapeExistingObjectReplication]
+		s.Name, s.Kind = "ExistingObjectReplication", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeExistingObjectReplicationStatus], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeExistingObjectReplicationStatus]
+		s.Name, s.Kind = "ExistingObjectReplicationStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
+	}
+	{
 		s := &shapes[shapeExpiration]
 		s.Name, s.Kind = "Expiration", schema.String
+	}
+	{
+		s := &shapes[shapeExpirationStatus]
+		s.Name, s.Kind = "ExpirationStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
+	}
+	{
+		s := &shapes[shapeExpiredObjectDeleteMarker]
+		s.Name, s.Kind = "ExpiredObjectDeleteMarker", schema.Boolean
 	}
 	{
 		s := &shapes[shapeExpires]
 		s.Name, s.Kind = "Expires", schema.Timestamp
 	}
 	{
+		s := &shapes[shapeExposeHeader]
+		s.Name, s.Kind = "ExposeHeader", schema.String
+	}
+	{
+		s := &shapes[shapeExposeHeaders]
+		s.Name, s.Kind = "ExposeHeaders", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeExposeHeader]}
+	}
+	{
 		s := &shapes[shapeFetchOwner]
 		s.Name, s.Kind = "FetchOwner", schema.Boolean
+	}
+	{
+		s := &shapes[shapeFilterRule]
+		s.Name, s.Kind = "FilterRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Name", Index: 0, Shape: &shapes[shapeFilterRuleName]},
+			{Name: "Value", Index: 1, Shape: &shapes[shapeFilterRuleValue]},
+		}
+	}
+	{
+		s := &shapes[shapeFilterRuleList]
+		s.Name, s.Kind = "FilterRuleList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeFilterRule]}
+	}
+	{
+		s := &shapes[shapeFilterRuleName]
+		s.Name, s.Kind = "FilterRuleName", schema.String
+		s.Enum = []string{"prefix", "suffix"}
+	}
+	{
+		s := &shapes[shapeFilterRuleValue]
+		s.Name, s.Kind = "FilterRuleValue", schema.String
+	}
+	{
+		s := &shapes[shapeGetBucketAccelerateConfigurationOutput]
+		s.Name, s.Kind = "GetBucketAccelerateConfigurationOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeBucketAccelerateStatus]},
+			{Name: "RequestCharged", Index: 1, Shape: &shapes[shapeRequestCharged], Location: schema.Header, LocationName: "x-amz-request-charged"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketAccelerateConfigurationRequest]
+		s.Name, s.Kind = "GetBucketAccelerateConfigurationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+			{Name: "RequestPayer", Index: 2, Shape: &shapes[shapeRequestPayer], Location: schema.Header, LocationName: "x-amz-request-payer"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketAclOutput]
+		s.Name, s.Kind = "GetBucketAclOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Owner", Index: 0, Shape: &shapes[shapeOwner]},
+			{Name: "Grants", Index: 1, Shape: &shapes[shapeGrants], LocationName: "AccessControlList"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketAclRequest]
+		s.Name, s.Kind = "GetBucketAclRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketCorsOutput]
+		s.Name, s.Kind = "GetBucketCorsOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "CORSRules", Index: 0, Shape: &shapes[shapeCORSRules], LocationName: "CORSRule"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketCorsRequest]
+		s.Name, s.Kind = "GetBucketCorsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketEncryptionOutput]
+		s.Name, s.Kind = "GetBucketEncryptionOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ServerSideEncryptionConfiguration", Index: 0, Shape: &shapes[shapeServerSideEncryptionConfiguration], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketEncryptionRequest]
+		s.Name, s.Kind = "GetBucketEncryptionRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketLifecycleConfigurationOutput]
+		s.Name, s.Kind = "GetBucketLifecycleConfigurationOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Rules", Index: 0, Shape: &shapes[shapeLifecycleRules], LocationName: "Rule"},
+			{Name: "TransitionDefaultMinimumObjectSize", Index: 1, Shape: &shapes[shapeTransitionDefaultMinimumObjectSize], Location: schema.Header, LocationName: "x-amz-transition-default-minimum-object-size"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketLifecycleConfigurationRequest]
+		s.Name, s.Kind = "GetBucketLifecycleConfigurationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
 	}
 	{
 		s := &shapes[shapeGetBucketLocationOutput]
@@ -1034,6 +1556,104 @@ func init() {
 	{
 		s := &shapes[shapeGetBucketLocationRequest]
 		s.Name, s.Kind = "GetBucketLocationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketLoggingOutput]
+		s.Name, s.Kind = "GetBucketLoggingOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "LoggingEnabled", Index: 0, Shape: &shapes[shapeLoggingEnabled]},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketLoggingRequest]
+		s.Name, s.Kind = "GetBucketLoggingRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketNotificationConfigurationRequest]
+		s.Name, s.Kind = "GetBucketNotificationConfigurationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketOwnershipControlsOutput]
+		s.Name, s.Kind = "GetBucketOwnershipControlsOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "OwnershipControls", Index: 0, Shape: &shapes[shapeOwnershipControls], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketOwnershipControlsRequest]
+		s.Name, s.Kind = "GetBucketOwnershipControlsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketPolicyOutput]
+		s.Name, s.Kind = "GetBucketPolicyOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Policy", Index: 0, Shape: &shapes[shapePolicy], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketPolicyRequest]
+		s.Name, s.Kind = "GetBucketPolicyRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketPolicyStatusOutput]
+		s.Name, s.Kind = "GetBucketPolicyStatusOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "PolicyStatus", Index: 0, Shape: &shapes[shapePolicyStatus], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketPolicyStatusRequest]
+		s.Name, s.Kind = "GetBucketPolicyStatusRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketReplicationOutput]
+		s.Name, s.Kind = "GetBucketReplicationOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ReplicationConfiguration", Index: 0, Shape: &shapes[shapeReplicationConfiguration], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketReplicationRequest]
+		s.Name, s.Kind = "GetBucketReplicationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketRequestPaymentOutput]
+		s.Name, s.Kind = "GetBucketRequestPaymentOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Payer", Index: 0, Shape: &shapes[shapePayer]},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketRequestPaymentRequest]
+		s.Name, s.Kind = "GetBucketRequestPaymentRequest", schema.Structure
 		s.Members = []schema.Member{
 			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
 			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
@@ -1068,6 +1688,44 @@ func init() {
 		s.Members = []schema.Member{
 			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
 			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketWebsiteOutput]
+		s.Name, s.Kind = "GetBucketWebsiteOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "RedirectAllRequestsTo", Index: 0, Shape: &shapes[shapeRedirectAllRequestsTo]},
+			{Name: "IndexDocument", Index: 1, Shape: &shapes[shapeIndexDocument]},
+			{Name: "ErrorDocument", Index: 2, Shape: &shapes[shapeErrorDocument]},
+			{Name: "RoutingRules", Index: 3, Shape: &shapes[shapeRoutingRules]},
+		}
+	}
+	{
+		s := &shapes[shapeGetBucketWebsiteRequest]
+		s.Name, s.Kind = "GetBucketWebsiteRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGetObjectAclOutput]
+		s.Name, s.Kind = "GetObjectAclOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Owner", Index: 0, Shape: &shapes[shapeOwner]},
+			{Name: "Grants", Index: 1, Shape: &shapes[shapeGrants], LocationName: "AccessControlList"},
+			{Name: "RequestCharged", Index: 2, Shape: &shapes[shapeRequestCharged], Location: schema.Header, LocationName: "x-amz-request-charged"},
+		}
+	}
+	{
+		s := &shapes[shapeGetObjectAclRequest]
+		s.Name, s.Kind = "GetObjectAclRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "Key", Index: 1, Shape: &shapes[shapeObjectKey], Required: true, Location: schema.URI},
+			{Name: "VersionId", Index: 2, Shape: &shapes[shapeObjectVersionId], Location: schema.Query, LocationName: "versionId"},
+			{Name: "RequestPayer", Index: 3, Shape: &shapes[shapeRequestPayer], Location: schema.Header, LocationName: "x-amz-request-payer"},
+			{Name: "ExpectedBucketOwner", Index: 4, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
 		}
 	}
 	{
@@ -1112,6 +1770,21 @@ func init() {
 			{Name: "RequestPayer", Index: 8, Shape: &shapes[shapeRequestPayer], Location: schema.Header, LocationName: "x-amz-request-payer"},
 			{Name: "ExpectedBucketOwner", Index: 9, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
 			{Name: "ObjectAttributes", Index: 10, Shape: &shapes[shapeObjectAttributesList], Required: true, Location: schema.Header, LocationName: "x-amz-object-attributes"},
+		}
+	}
+	{
+		s := &shapes[shapeGetObjectLockConfigurationOutput]
+		s.Name, s.Kind = "GetObjectLockConfigurationOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ObjectLockConfiguration", Index: 0, Shape: &shapes[shapeObjectLockConfiguration], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetObjectLockConfigurationRequest]
+		s.Name, s.Kind = "GetObjectLockConfigurationRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
 		}
 	}
 	{
@@ -1210,6 +1883,29 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeGetPublicAccessBlockOutput]
+		s.Name, s.Kind = "GetPublicAccessBlockOutput", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "PublicAccessBlockConfiguration", Index: 0, Shape: &shapes[shapePublicAccessBlockConfiguration], Location: schema.Payload},
+		}
+	}
+	{
+		s := &shapes[shapeGetPublicAccessBlockRequest]
+		s.Name, s.Kind = "GetPublicAccessBlockRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ExpectedBucketOwner", Index: 1, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeGrant]
+		s.Name, s.Kind = "Grant", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Grantee", Index: 0, Shape: &shapes[shapeGrantee]},
+			{Name: "Permission", Index: 1, Shape: &shapes[shapePermission]},
+		}
+	}
+	{
 		s := &shapes[shapeGrantFullControl]
 		s.Name, s.Kind = "GrantFullControl", schema.String
 	}
@@ -1228,6 +1924,23 @@ func init() {
 	{
 		s := &shapes[shapeGrantWriteACP]
 		s.Name, s.Kind = "GrantWriteACP", schema.String
+	}
+	{
+		s := &shapes[shapeGrantee]
+		s.Name, s.Kind = "Grantee", schema.Structure
+		s.XMLNamespace, s.XMLPrefix = "http://www.w3.org/2001/XMLSchema-instance", "xsi"
+		s.Members = []schema.Member{
+			{Name: "DisplayName", Index: 0, Shape: &shapes[shapeDisplayName]},
+			{Name: "EmailAddress", Index: 1, Shape: &shapes[shapeEmailAddress]},
+			{Name: "ID", Index: 2, Shape: &shapes[shapeID]},
+			{Name: "Type", Index: 3, Shape: &shapes[shapeType], Required: true, LocationName: "xsi:type", XMLAttribute: true},
+			{Name: "URI", Index: 4, Shape: &shapes[shapeURI]},
+		}
+	}
+	{
+		s := &shapes[shapeGrants]
+		s.Name, s.Kind = "Grants", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeGrant], LocationName: "Grant"}
 	}
 	{
 		s := &shapes[shapeHeadBucketOutput]
@@ -1325,6 +2038,18 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeHostName]
+		s.Name, s.Kind = "HostName", schema.String
+	}
+	{
+		s := &shapes[shapeHttpErrorCodeReturnedEquals]
+		s.Name, s.Kind = "HttpErrorCodeReturnedEquals", schema.String
+	}
+	{
+		s := &shapes[shapeHttpRedirectCode]
+		s.Name, s.Kind = "HttpRedirectCode", schema.String
+	}
+	{
 		s := &shapes[shapeID]
 		s.Name, s.Kind = "ID", schema.String
 	}
@@ -1359,6 +2084,13 @@ func init() {
 		s.Name, s.Kind = "IfUnmodifiedSince", schema.Timestamp
 	}
 	{
+		s := &shapes[shapeIndexDocument]
+		s.Name, s.Kind = "IndexDocument", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Suffix", Index: 0, Shape: &shapes[shapeSuffix], Required: true},
+		}
+	}
+	{
 		s := &shapes[shapeInitiated]
 		s.Name, s.Kind = "Initiated", schema.Timestamp
 	}
@@ -1373,6 +2105,10 @@ func init() {
 	{
 		s := &shapes[shapeIsLatest]
 		s.Name, s.Kind = "IsLatest", schema.Boolean
+	}
+	{
+		s := &shapes[shapeIsPublic]
+		s.Name, s.Kind = "IsPublic", schema.Boolean
 	}
 	{
 		s := &shapes[shapeIsRestoreInProgress]
@@ -1391,6 +2127,30 @@ func init() {
 		s.Name, s.Kind = "KeyMarker", schema.String
 	}
 	{
+		s := &shapes[shapeKeyPrefixEquals]
+		s.Name, s.Kind = "KeyPrefixEquals", schema.String
+	}
+	{
+		s := &shapes[shapeLambdaFunctionArn]
+		s.Name, s.Kind = "LambdaFunctionArn", schema.String
+	}
+	{
+		s := &shapes[shapeLambdaFunctionConfiguration]
+		s.Name, s.Kind = "LambdaFunctionConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Id", Index: 0, Shape: &shapes[shapeNotificationId]},
+			{Name: "LambdaFunctionArn", Index: 1, Shape: &shapes[shapeLambdaFunctionArn], Required: true, LocationName: "CloudFunction"},
+			{Name: "Events", Index: 2, Shape: &shapes[shapeEventList], Required: true, LocationName: "Event"},
+			{Name: "Filter", Index: 3, Shape: &shapes[shapeNotificationConfigurationFilter]},
+		}
+	}
+	{
+		s := &shapes[shapeLambdaFunctionConfigurationList]
+		s.Name, s.Kind = "LambdaFunctionConfigurationList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeLambdaFunctionConfiguration]}
+	}
+	{
 		s := &shapes[shapeLastModified]
 		s.Name, s.Kind = "LastModified", schema.Timestamp
 	}
@@ -1398,6 +2158,57 @@ func init() {
 		s := &shapes[shapeLastModifiedTime]
 		s.Name, s.Kind = "LastModifiedTime", schema.Timestamp
 		s.TimestampFormat = "rfc822"
+	}
+	{
+		s := &shapes[shapeLifecycleExpiration]
+		s.Name, s.Kind = "LifecycleExpiration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Date", Index: 0, Shape: &shapes[shapeDate]},
+			{Name: "Days", Index: 1, Shape: &shapes[shapeDays]},
+			{Name: "ExpiredObjectDeleteMarker", Index: 2, Shape: &shapes[shapeExpiredObjectDeleteMarker]},
+		}
+	}
+	{
+		s := &shapes[shapeLifecycleRule]
+		s.Name, s.Kind = "LifecycleRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Expiration", Index: 0, Shape: &shapes[shapeLifecycleExpiration]},
+			{Name: "ID", Index: 1, Shape: &shapes[shapeID]},
+			{Name: "Prefix", Index: 2, Shape: &shapes[shapePrefix]},
+			{Name: "Filter", Index: 3, Shape: &shapes[shapeLifecycleRuleFilter]},
+			{Name: "Status", Index: 4, Shape: &shapes[shapeExpirationStatus], Required: true},
+			{Name: "Transitions", Index: 5, Shape: &shapes[shapeTransitionList], LocationName: "Transition"},
+			{Name: "NoncurrentVersionTransitions", Index: 6, Shape: &shapes[shapeNoncurrentVersionTransitionList], LocationName: "NoncurrentVersionTransition"},
+			{Name: "NoncurrentVersionExpiration", Index: 7, Shape: &shapes[shapeNoncurrentVersionExpiration]},
+			{Name: "AbortIncompleteMultipartUpload", Index: 8, Shape: &shapes[shapeAbortIncompleteMultipartUpload]},
+		}
+	}
+	{
+		s := &shapes[shapeLifecycleRuleAndOperator]
+		s.Name, s.Kind = "LifecycleRuleAndOperator", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Prefix", Index: 0, Shape: &shapes[shapePrefix]},
+			{Name: "Tags", Index: 1, Shape: &shapes[shapeTagSet], LocationName: "Tag", Flattened: true},
+			{Name: "ObjectSizeGreaterThan", Index: 2, Shape: &shapes[shapeObjectSizeGreaterThanBytes]},
+			{Name: "ObjectSizeLessThan", Index: 3, Shape: &shapes[shapeObjectSizeLessThanBytes]},
+		}
+	}
+	{
+		s := &shapes[shapeLifecycleRuleFilter]
+		s.Name, s.Kind = "LifecycleRuleFilter", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Prefix", Index: 0, Shape: &shapes[shapePrefix]},
+			{Name: "Tag", Index: 1, Shape: &shapes[shapeTag]},
+			{Name: "ObjectSizeGreaterThan", Index: 2, Shape: &shapes[shapeObjectSizeGreaterThanBytes]},
+			{Name: "ObjectSizeLessThan", Index: 3, Shape: &shapes[shapeObjectSizeLessThanBytes]},
+			{Name: "And", Index: 4, Shape: &shapes[shapeLifecycleRuleAndOperator]},
+		}
+	}
+	{
+		s := &shapes[shapeLifecycleRules]
+		s.Name, s.Kind = "LifecycleRules", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeLifecycleRule]}
 	}
 	{
 		s := &shapes[shapeListBucketsOutput]
@@ -1617,6 +2428,16 @@ func init() {
 		s.Enum = []string{"AvailabilityZone", "LocalZone"}
 	}
 	{
+		s := &shapes[shapeLoggingEnabled]
+		s.Name, s.Kind = "LoggingEnabled", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "TargetBucket", Index: 0, Shape: &shapes[shapeTargetBucket], Required: true},
+			{Name: "TargetGrants", Index: 1, Shape: &shapes[shapeTargetGrants]},
+			{Name: "TargetPrefix", Index: 2, Shape: &shapes[shapeTargetPrefix], Required: true},
+			{Name: "TargetObjectKeyFormat", Index: 3, Shape: &shapes[shapeTargetObjectKeyFormat]},
+		}
+	}
+	{
 		s := &shapes[shapeMFA]
 		s.Name, s.Kind = "MFA", schema.String
 	}
@@ -1633,6 +2454,10 @@ func init() {
 	{
 		s := &shapes[shapeMarker]
 		s.Name, s.Kind = "Marker", schema.String
+	}
+	{
+		s := &shapes[shapeMaxAgeSeconds]
+		s.Name, s.Kind = "MaxAgeSeconds", schema.Integer
 	}
 	{
 		s := &shapes[shapeMaxBuckets]
@@ -1673,6 +2498,23 @@ func init() {
 	{
 		s := &shapes[shapeMetadataValue]
 		s.Name, s.Kind = "MetadataValue", schema.String
+	}
+	{
+		s := &shapes[shapeMetrics]
+		s.Name, s.Kind = "Metrics", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeMetricsStatus], Required: true},
+			{Name: "EventThreshold", Index: 1, Shape: &shapes[shapeReplicationTimeValue]},
+		}
+	}
+	{
+		s := &shapes[shapeMetricsStatus]
+		s.Name, s.Kind = "MetricsStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
+	}
+	{
+		s := &shapes[shapeMinutes]
+		s.Name, s.Kind = "Minutes", schema.Integer
 	}
 	{
 		s := &shapes[shapeMissingMeta]
@@ -1729,6 +2571,50 @@ func init() {
 	{
 		s := &shapes[shapeNextVersionIdMarker]
 		s.Name, s.Kind = "NextVersionIdMarker", schema.String
+	}
+	{
+		s := &shapes[shapeNoncurrentVersionExpiration]
+		s.Name, s.Kind = "NoncurrentVersionExpiration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NoncurrentDays", Index: 0, Shape: &shapes[shapeDays]},
+			{Name: "NewerNoncurrentVersions", Index: 1, Shape: &shapes[shapeVersionCount]},
+		}
+	}
+	{
+		s := &shapes[shapeNoncurrentVersionTransition]
+		s.Name, s.Kind = "NoncurrentVersionTransition", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "NoncurrentDays", Index: 0, Shape: &shapes[shapeDays]},
+			{Name: "StorageClass", Index: 1, Shape: &shapes[shapeTransitionStorageClass]},
+			{Name: "NewerNoncurrentVersions", Index: 2, Shape: &shapes[shapeVersionCount]},
+		}
+	}
+	{
+		s := &shapes[shapeNoncurrentVersionTransitionList]
+		s.Name, s.Kind = "NoncurrentVersionTransitionList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeNoncurrentVersionTransition]}
+	}
+	{
+		s := &shapes[shapeNotificationConfiguration]
+		s.Name, s.Kind = "NotificationConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "TopicConfigurations", Index: 0, Shape: &shapes[shapeTopicConfigurationList], LocationName: "TopicConfiguration"},
+			{Name: "QueueConfigurations", Index: 1, Shape: &shapes[shapeQueueConfigurationList], LocationName: "QueueConfiguration"},
+			{Name: "LambdaFunctionConfigurations", Index: 2, Shape: &shapes[shapeLambdaFunctionConfigurationList], LocationName: "CloudFunctionConfiguration"},
+			{Name: "EventBridgeConfiguration", Index: 3, Shape: &shapes[shapeEventBridgeConfiguration]},
+		}
+	}
+	{
+		s := &shapes[shapeNotificationConfigurationFilter]
+		s.Name, s.Kind = "NotificationConfigurationFilter", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Key", Index: 0, Shape: &shapes[shapeS3KeyFilter], LocationName: "S3Key"},
+		}
+	}
+	{
+		s := &shapes[shapeNotificationId]
+		s.Name, s.Kind = "NotificationId", schema.String
 	}
 	{
 		s := &shapes[shapeObject]
@@ -1789,6 +2675,19 @@ func init() {
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeObject]}
 	}
 	{
+		s := &shapes[shapeObjectLockConfiguration]
+		s.Name, s.Kind = "ObjectLockConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ObjectLockEnabled", Index: 0, Shape: &shapes[shapeObjectLockEnabled]},
+			{Name: "Rule", Index: 1, Shape: &shapes[shapeObjectLockRule]},
+		}
+	}
+	{
+		s := &shapes[shapeObjectLockEnabled]
+		s.Name, s.Kind = "ObjectLockEnabled", schema.String
+		s.Enum = []string{"Enabled"}
+	}
+	{
 		s := &shapes[shapeObjectLockEnabledForBucket]
 		s.Name, s.Kind = "ObjectLockEnabledForBucket", schema.Boolean
 	}
@@ -1806,6 +2705,18 @@ func init() {
 		s := &shapes[shapeObjectLockRetainUntilDate]
 		s.Name, s.Kind = "ObjectLockRetainUntilDate", schema.Timestamp
 		s.TimestampFormat = "iso8601"
+	}
+	{
+		s := &shapes[shapeObjectLockRetentionMode]
+		s.Name, s.Kind = "ObjectLockRetentionMode", schema.String
+		s.Enum = []string{"GOVERNANCE", "COMPLIANCE"}
+	}
+	{
+		s := &shapes[shapeObjectLockRule]
+		s.Name, s.Kind = "ObjectLockRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "DefaultRetention", Index: 0, Shape: &shapes[shapeDefaultRetention]},
+		}
 	}
 	{
 		s := &shapes[shapeObjectOwnership]
@@ -1833,6 +2744,14 @@ func init() {
 	{
 		s := &shapes[shapeObjectSize]
 		s.Name, s.Kind = "ObjectSize", schema.Long
+	}
+	{
+		s := &shapes[shapeObjectSizeGreaterThanBytes]
+		s.Name, s.Kind = "ObjectSizeGreaterThanBytes", schema.Long
+	}
+	{
+		s := &shapes[shapeObjectSizeLessThanBytes]
+		s.Name, s.Kind = "ObjectSizeLessThanBytes", schema.Long
 	}
 	{
 		s := &shapes[shapeObjectStorageClass]
@@ -1890,6 +2809,31 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeOwnerOverride]
+		s.Name, s.Kind = "OwnerOverride", schema.String
+		s.Enum = []string{"Destination"}
+	}
+	{
+		s := &shapes[shapeOwnershipControls]
+		s.Name, s.Kind = "OwnershipControls", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Rules", Index: 0, Shape: &shapes[shapeOwnershipControlsRules], Required: true, LocationName: "Rule"},
+		}
+	}
+	{
+		s := &shapes[shapeOwnershipControlsRule]
+		s.Name, s.Kind = "OwnershipControlsRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ObjectOwnership", Index: 0, Shape: &shapes[shapeObjectOwnership], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeOwnershipControlsRules]
+		s.Name, s.Kind = "OwnershipControlsRules", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeOwnershipControlsRule]}
+	}
+	{
 		s := &shapes[shapePart]
 		s.Name, s.Kind = "Part", schema.Structure
 		s.Members = []schema.Member{
@@ -1918,6 +2862,19 @@ func init() {
 		s.Name, s.Kind = "PartNumberMarker", schema.Integer
 	}
 	{
+		s := &shapes[shapePartitionDateSource]
+		s.Name, s.Kind = "PartitionDateSource", schema.String
+		s.Enum = []string{"EventTime", "DeliveryTime"}
+	}
+	{
+		s := &shapes[shapePartitionedPrefix]
+		s.Name, s.Kind = "PartitionedPrefix", schema.Structure
+		s.XMLName = "PartitionedPrefix"
+		s.Members = []schema.Member{
+			{Name: "PartitionDateSource", Index: 0, Shape: &shapes[shapePartitionDateSource]},
+		}
+	}
+	{
 		s := &shapes[shapeParts]
 		s.Name, s.Kind = "Parts", schema.List
 		s.Flattened = true
@@ -1934,8 +2891,88 @@ func init() {
 		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeObjectPart]}
 	}
 	{
+		s := &shapes[shapePayer]
+		s.Name, s.Kind = "Payer", schema.String
+		s.Enum = []string{"Requester", "BucketOwner"}
+	}
+	{
+		s := &shapes[shapePermission]
+		s.Name, s.Kind = "Permission", schema.String
+		s.Enum = []string{"FULL_CONTROL", "WRITE", "WRITE_ACP", "READ", "READ_ACP"}
+	}
+	{
+		s := &shapes[shapePolicy]
+		s.Name, s.Kind = "Policy", schema.String
+	}
+	{
+		s := &shapes[shapePolicyStatus]
+		s.Name, s.Kind = "PolicyStatus", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "IsPublic", Index: 0, Shape: &shapes[shapeIsPublic]},
+		}
+	}
+	{
 		s := &shapes[shapePrefix]
 		s.Name, s.Kind = "Prefix", schema.String
+	}
+	{
+		s := &shapes[shapePriority]
+		s.Name, s.Kind = "Priority", schema.Integer
+	}
+	{
+		s := &shapes[shapeProtocol]
+		s.Name, s.Kind = "Protocol", schema.String
+		s.Enum = []string{"http", "https"}
+	}
+	{
+		s := &shapes[shapePublicAccessBlockConfiguration]
+		s.Name, s.Kind = "PublicAccessBlockConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "BlockPublicAcls", Index: 0, Shape: &shapes[shapeSetting]},
+			{Name: "IgnorePublicAcls", Index: 1, Shape: &shapes[shapeSetting]},
+			{Name: "BlockPublicPolicy", Index: 2, Shape: &shapes[shapeSetting]},
+			{Name: "RestrictPublicBuckets", Index: 3, Shape: &shapes[shapeSetting]},
+		}
+	}
+	{
+		s := &shapes[shapePutBucketAclRequest]
+		s.Name, s.Kind = "PutBucketAclRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ACL", Index: 0, Shape: &shapes[shapeBucketCannedACL], Location: schema.Header, LocationName: "x-amz-acl"},
+			{Name: "AccessControlPolicy", Index: 1, Shape: &shapes[shapeAccessControlPolicy], Location: schema.Payload, XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", XMLPrefix: ""},
+			{Name: "Bucket", Index: 2, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ContentMD5", Index: 3, Shape: &shapes[shapeContentMD5], Location: schema.Header, LocationName: "Content-MD5"},
+			{Name: "ChecksumAlgorithm", Index: 4, Shape: &shapes[shapeChecksumAlgorithm], Location: schema.Header, LocationName: "x-amz-sdk-checksum-algorithm"},
+			{Name: "GrantFullControl", Index: 5, Shape: &shapes[shapeGrantFullControl], Location: schema.Header, LocationName: "x-amz-grant-full-control"},
+			{Name: "GrantRead", Index: 6, Shape: &shapes[shapeGrantRead], Location: schema.Header, LocationName: "x-amz-grant-read"},
+			{Name: "GrantReadACP", Index: 7, Shape: &shapes[shapeGrantReadACP], Location: schema.Header, LocationName: "x-amz-grant-read-acp"},
+			{Name: "GrantWrite", Index: 8, Shape: &shapes[shapeGrantWrite], Location: schema.Header, LocationName: "x-amz-grant-write"},
+			{Name: "GrantWriteACP", Index: 9, Shape: &shapes[shapeGrantWriteACP], Location: schema.Header, LocationName: "x-amz-grant-write-acp"},
+			{Name: "ExpectedBucketOwner", Index: 10, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapePutBucketOwnershipControlsRequest]
+		s.Name, s.Kind = "PutBucketOwnershipControlsRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ContentMD5", Index: 1, Shape: &shapes[shapeContentMD5], Location: schema.Header, LocationName: "Content-MD5"},
+			{Name: "ExpectedBucketOwner", Index: 2, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+			{Name: "OwnershipControls", Index: 3, Shape: &shapes[shapeOwnershipControls], Required: true, Location: schema.Payload, XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", XMLPrefix: ""},
+			{Name: "ChecksumAlgorithm", Index: 4, Shape: &shapes[shapeChecksumAlgorithm], Location: schema.Header, LocationName: "x-amz-sdk-checksum-algorithm"},
+		}
+	}
+	{
+		s := &shapes[shapePutBucketPolicyRequest]
+		s.Name, s.Kind = "PutBucketPolicyRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ContentMD5", Index: 1, Shape: &shapes[shapeContentMD5], Location: schema.Header, LocationName: "Content-MD5"},
+			{Name: "ChecksumAlgorithm", Index: 2, Shape: &shapes[shapeChecksumAlgorithm], Location: schema.Header, LocationName: "x-amz-sdk-checksum-algorithm"},
+			{Name: "ConfirmRemoveSelfBucketAccess", Index: 3, Shape: &shapes[shapeConfirmRemoveSelfBucketAccess], Location: schema.Header, LocationName: "x-amz-confirm-remove-self-bucket-access"},
+			{Name: "Policy", Index: 4, Shape: &shapes[shapePolicy], Required: true, Location: schema.Payload},
+			{Name: "ExpectedBucketOwner", Index: 5, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
 	}
 	{
 		s := &shapes[shapePutBucketTaggingRequest]
@@ -2062,6 +3099,37 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapePutPublicAccessBlockRequest]
+		s.Name, s.Kind = "PutPublicAccessBlockRequest", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Bucket", Index: 0, Shape: &shapes[shapeBucketName], Required: true, Location: schema.URI},
+			{Name: "ContentMD5", Index: 1, Shape: &shapes[shapeContentMD5], Location: schema.Header, LocationName: "Content-MD5"},
+			{Name: "ChecksumAlgorithm", Index: 2, Shape: &shapes[shapeChecksumAlgorithm], Location: schema.Header, LocationName: "x-amz-sdk-checksum-algorithm"},
+			{Name: "PublicAccessBlockConfiguration", Index: 3, Shape: &shapes[shapePublicAccessBlockConfiguration], Required: true, Location: schema.Payload, XMLNamespace: "http://s3.amazonaws.com/doc/2006-03-01/", XMLPrefix: ""},
+			{Name: "ExpectedBucketOwner", Index: 4, Shape: &shapes[shapeAccountId], Location: schema.Header, LocationName: "x-amz-expected-bucket-owner"},
+		}
+	}
+	{
+		s := &shapes[shapeQueueArn]
+		s.Name, s.Kind = "QueueArn", schema.String
+	}
+	{
+		s := &shapes[shapeQueueConfiguration]
+		s.Name, s.Kind = "QueueConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Id", Index: 0, Shape: &shapes[shapeNotificationId]},
+			{Name: "QueueArn", Index: 1, Shape: &shapes[shapeQueueArn], Required: true, LocationName: "Queue"},
+			{Name: "Events", Index: 2, Shape: &shapes[shapeEventList], Required: true, LocationName: "Event"},
+			{Name: "Filter", Index: 3, Shape: &shapes[shapeNotificationConfigurationFilter]},
+		}
+	}
+	{
+		s := &shapes[shapeQueueConfigurationList]
+		s.Name, s.Kind = "QueueConfigurationList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeQueueConfiguration]}
+	}
+	{
 		s := &shapes[shapeQuiet]
 		s.Name, s.Kind = "Quiet", schema.Boolean
 	}
@@ -2070,15 +3138,129 @@ func init() {
 		s.Name, s.Kind = "Range", schema.String
 	}
 	{
+		s := &shapes[shapeRedirect]
+		s.Name, s.Kind = "Redirect", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "HostName", Index: 0, Shape: &shapes[shapeHostName]},
+			{Name: "HttpRedirectCode", Index: 1, Shape: &shapes[shapeHttpRedirectCode]},
+			{Name: "Protocol", Index: 2, Shape: &shapes[shapeProtocol]},
+			{Name: "ReplaceKeyPrefixWith", Index: 3, Shape: &shapes[shapeReplaceKeyPrefixWith]},
+			{Name: "ReplaceKeyWith", Index: 4, Shape: &shapes[shapeReplaceKeyWith]},
+		}
+	}
+	{
+		s := &shapes[shapeRedirectAllRequestsTo]
+		s.Name, s.Kind = "RedirectAllRequestsTo", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "HostName", Index: 0, Shape: &shapes[shapeHostName], Required: true},
+			{Name: "Protocol", Index: 1, Shape: &shapes[shapeProtocol]},
+		}
+	}
+	{
 		s := &shapes[shapeRegion]
 		s.Name, s.Kind = "Region", schema.String
 		s.Min = schema.Float(0)
 		s.Max = schema.Float(20)
 	}
 	{
+		s := &shapes[shapeReplaceKeyPrefixWith]
+		s.Name, s.Kind = "ReplaceKeyPrefixWith", schema.String
+	}
+	{
+		s := &shapes[shapeReplaceKeyWith]
+		s.Name, s.Kind = "ReplaceKeyWith", schema.String
+	}
+	{
+		s := &shapes[shapeReplicaKmsKeyID]
+		s.Name, s.Kind = "ReplicaKmsKeyID", schema.String
+	}
+	{
+		s := &shapes[shapeReplicaModifications]
+		s.Name, s.Kind = "ReplicaModifications", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeReplicaModificationsStatus], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeReplicaModificationsStatus]
+		s.Name, s.Kind = "ReplicaModificationsStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
+	}
+	{
+		s := &shapes[shapeReplicationConfiguration]
+		s.Name, s.Kind = "ReplicationConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Role", Index: 0, Shape: &shapes[shapeRole], Required: true},
+			{Name: "Rules", Index: 1, Shape: &shapes[shapeReplicationRules], Required: true, LocationName: "Rule"},
+		}
+	}
+	{
+		s := &shapes[shapeReplicationRule]
+		s.Name, s.Kind = "ReplicationRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ID", Index: 0, Shape: &shapes[shapeID]},
+			{Name: "Priority", Index: 1, Shape: &shapes[shapePriority]},
+			{Name: "Prefix", Index: 2, Shape: &shapes[shapePrefix]},
+			{Name: "Filter", Index: 3, Shape: &shapes[shapeReplicationRuleFilter]},
+			{Name: "Status", Index: 4, Shape: &shapes[shapeReplicationRuleStatus], Required: true},
+			{Name: "SourceSelectionCriteria", Index: 5, Shape: &shapes[shapeSourceSelectionCriteria]},
+			{Name: "ExistingObjectReplication", Index: 6, Shape: &shapes[shapeExistingObjectReplication]},
+			{Name: "Destination", Index: 7, Shape: &shapes[shapeDestination], Required: true},
+			{Name: "DeleteMarkerReplication", Index: 8, Shape: &shapes[shapeDeleteMarkerReplication]},
+		}
+	}
+	{
+		s := &shapes[shapeReplicationRuleAndOperator]
+		s.Name, s.Kind = "ReplicationRuleAndOperator", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Prefix", Index: 0, Shape: &shapes[shapePrefix]},
+			{Name: "Tags", Index: 1, Shape: &shapes[shapeTagSet], LocationName: "Tag", Flattened: true},
+		}
+	}
+	{
+		s := &shapes[shapeReplicationRuleFilter]
+		s.Name, s.Kind = "ReplicationRuleFilter", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Prefix", Index: 0, Shape: &shapes[shapePrefix]},
+			{Name: "Tag", Index: 1, Shape: &shapes[shapeTag]},
+			{Name: "And", Index: 2, Shape: &shapes[shapeReplicationRuleAndOperator]},
+		}
+	}
+	{
+		s := &shapes[shapeReplicationRuleStatus]
+		s.Name, s.Kind = "ReplicationRuleStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
+	}
+	{
+		s := &shapes[shapeReplicationRules]
+		s.Name, s.Kind = "ReplicationRules", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeReplicationRule]}
+	}
+	{
 		s := &shapes[shapeReplicationStatus]
 		s.Name, s.Kind = "ReplicationStatus", schema.String
 		s.Enum = []string{"COMPLETE", "PENDING", "FAILED", "REPLICA", "COMPLETED"}
+	}
+	{
+		s := &shapes[shapeReplicationTime]
+		s.Name, s.Kind = "ReplicationTime", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeReplicationTimeStatus], Required: true},
+			{Name: "Time", Index: 1, Shape: &shapes[shapeReplicationTimeValue], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeReplicationTimeStatus]
+		s.Name, s.Kind = "ReplicationTimeStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
+	}
+	{
+		s := &shapes[shapeReplicationTimeValue]
+		s.Name, s.Kind = "ReplicationTimeValue", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Minutes", Index: 0, Shape: &shapes[shapeMinutes]},
+		}
 	}
 	{
 		s := &shapes[shapeRequestCharged]
@@ -2132,6 +3314,30 @@ func init() {
 		}
 	}
 	{
+		s := &shapes[shapeRole]
+		s.Name, s.Kind = "Role", schema.String
+	}
+	{
+		s := &shapes[shapeRoutingRule]
+		s.Name, s.Kind = "RoutingRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Condition", Index: 0, Shape: &shapes[shapeCondition]},
+			{Name: "Redirect", Index: 1, Shape: &shapes[shapeRedirect], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeRoutingRules]
+		s.Name, s.Kind = "RoutingRules", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeRoutingRule], LocationName: "RoutingRule"}
+	}
+	{
+		s := &shapes[shapeS3KeyFilter]
+		s.Name, s.Kind = "S3KeyFilter", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "FilterRules", Index: 0, Shape: &shapes[shapeFilterRuleList], LocationName: "FilterRule"},
+		}
+	}
+	{
 		s := &shapes[shapeS3RegionalOrS3ExpressBucketArnString]
 		s.Name, s.Kind = "S3RegionalOrS3ExpressBucketArnString", schema.String
 		s.Pattern = "arn:[^:]+:(s3|s3express):.*"
@@ -2167,8 +3373,67 @@ func init() {
 		s.Enum = []string{"AES256", "aws:fsx", "aws:backup", "aws:kms", "aws:kms:dsse"}
 	}
 	{
+		s := &shapes[shapeServerSideEncryptionByDefault]
+		s.Name, s.Kind = "ServerSideEncryptionByDefault", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SSEAlgorithm", Index: 0, Shape: &shapes[shapeServerSideEncryption], Required: true},
+			{Name: "KMSMasterKeyID", Index: 1, Shape: &shapes[shapeSSEKMSKeyId]},
+		}
+	}
+	{
+		s := &shapes[shapeServerSideEncryptionConfiguration]
+		s.Name, s.Kind = "ServerSideEncryptionConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Rules", Index: 0, Shape: &shapes[shapeServerSideEncryptionRules], Required: true, LocationName: "Rule"},
+		}
+	}
+	{
+		s := &shapes[shapeServerSideEncryptionRule]
+		s.Name, s.Kind = "ServerSideEncryptionRule", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "ApplyServerSideEncryptionByDefault", Index: 0, Shape: &shapes[shapeServerSideEncryptionByDefault]},
+			{Name: "BucketKeyEnabled", Index: 1, Shape: &shapes[shapeBucketKeyEnabled]},
+			{Name: "BlockedEncryptionTypes", Index: 2, Shape: &shapes[shapeBlockedEncryptionTypes]},
+		}
+	}
+	{
+		s := &shapes[shapeServerSideEncryptionRules]
+		s.Name, s.Kind = "ServerSideEncryptionRules", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeServerSideEncryptionRule]}
+	}
+	{
+		s := &shapes[shapeSetting]
+		s.Name, s.Kind = "Setting", schema.Boolean
+	}
+	{
+		s := &shapes[shapeSimplePrefix]
+		s.Name, s.Kind = "SimplePrefix", schema.Structure
+		s.XMLName = "SimplePrefix"
+	}
+	{
 		s := &shapes[shapeSize]
 		s.Name, s.Kind = "Size", schema.Long
+	}
+	{
+		s := &shapes[shapeSourceSelectionCriteria]
+		s.Name, s.Kind = "SourceSelectionCriteria", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SseKmsEncryptedObjects", Index: 0, Shape: &shapes[shapeSseKmsEncryptedObjects]},
+			{Name: "ReplicaModifications", Index: 1, Shape: &shapes[shapeReplicaModifications]},
+		}
+	}
+	{
+		s := &shapes[shapeSseKmsEncryptedObjects]
+		s.Name, s.Kind = "SseKmsEncryptedObjects", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Status", Index: 0, Shape: &shapes[shapeSseKmsEncryptedObjectsStatus], Required: true},
+		}
+	}
+	{
+		s := &shapes[shapeSseKmsEncryptedObjectsStatus]
+		s.Name, s.Kind = "SseKmsEncryptedObjectsStatus", schema.String
+		s.Enum = []string{"Enabled", "Disabled"}
 	}
 	{
 		s := &shapes[shapeStartAfter]
@@ -2178,6 +3443,10 @@ func init() {
 		s := &shapes[shapeStorageClass]
 		s.Name, s.Kind = "StorageClass", schema.String
 		s.Enum = []string{"STANDARD", "REDUCED_REDUNDANCY", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER", "DEEP_ARCHIVE", "OUTPOSTS", "GLACIER_IR", "SNOW", "EXPRESS_ONEZONE", "FSX_OPENZFS", "FSX_ONTAP", "AWS_BACKUP_WARM", "AWS_BACKUP_LOW_COST_WARM"}
+	}
+	{
+		s := &shapes[shapeSuffix]
+		s.Name, s.Kind = "Suffix", schema.String
 	}
 	{
 		s := &shapes[shapeTag]
@@ -2213,8 +3482,91 @@ func init() {
 		s.Name, s.Kind = "TaggingHeader", schema.String
 	}
 	{
+		s := &shapes[shapeTargetBucket]
+		s.Name, s.Kind = "TargetBucket", schema.String
+	}
+	{
+		s := &shapes[shapeTargetGrant]
+		s.Name, s.Kind = "TargetGrant", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Grantee", Index: 0, Shape: &shapes[shapeGrantee]},
+			{Name: "Permission", Index: 1, Shape: &shapes[shapeBucketLogsPermission]},
+		}
+	}
+	{
+		s := &shapes[shapeTargetGrants]
+		s.Name, s.Kind = "TargetGrants", schema.List
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeTargetGrant], LocationName: "Grant"}
+	}
+	{
+		s := &shapes[shapeTargetObjectKeyFormat]
+		s.Name, s.Kind = "TargetObjectKeyFormat", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "SimplePrefix", Index: 0, Shape: &shapes[shapeSimplePrefix]},
+			{Name: "PartitionedPrefix", Index: 1, Shape: &shapes[shapePartitionedPrefix]},
+		}
+	}
+	{
+		s := &shapes[shapeTargetPrefix]
+		s.Name, s.Kind = "TargetPrefix", schema.String
+	}
+	{
 		s := &shapes[shapeToken]
 		s.Name, s.Kind = "Token", schema.String
+	}
+	{
+		s := &shapes[shapeTopicArn]
+		s.Name, s.Kind = "TopicArn", schema.String
+	}
+	{
+		s := &shapes[shapeTopicConfiguration]
+		s.Name, s.Kind = "TopicConfiguration", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Id", Index: 0, Shape: &shapes[shapeNotificationId]},
+			{Name: "TopicArn", Index: 1, Shape: &shapes[shapeTopicArn], Required: true, LocationName: "Topic"},
+			{Name: "Events", Index: 2, Shape: &shapes[shapeEventList], Required: true, LocationName: "Event"},
+			{Name: "Filter", Index: 3, Shape: &shapes[shapeNotificationConfigurationFilter]},
+		}
+	}
+	{
+		s := &shapes[shapeTopicConfigurationList]
+		s.Name, s.Kind = "TopicConfigurationList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeTopicConfiguration]}
+	}
+	{
+		s := &shapes[shapeTransition]
+		s.Name, s.Kind = "Transition", schema.Structure
+		s.Members = []schema.Member{
+			{Name: "Date", Index: 0, Shape: &shapes[shapeDate]},
+			{Name: "Days", Index: 1, Shape: &shapes[shapeDays]},
+			{Name: "StorageClass", Index: 2, Shape: &shapes[shapeTransitionStorageClass]},
+		}
+	}
+	{
+		s := &shapes[shapeTransitionDefaultMinimumObjectSize]
+		s.Name, s.Kind = "TransitionDefaultMinimumObjectSize", schema.String
+		s.Enum = []string{"varies_by_storage_class", "all_storage_classes_128K"}
+	}
+	{
+		s := &shapes[shapeTransitionList]
+		s.Name, s.Kind = "TransitionList", schema.List
+		s.Flattened = true
+		s.Elem = &schema.Member{Name: "member", Index: 0, Shape: &shapes[shapeTransition]}
+	}
+	{
+		s := &shapes[shapeTransitionStorageClass]
+		s.Name, s.Kind = "TransitionStorageClass", schema.String
+		s.Enum = []string{"GLACIER", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "DEEP_ARCHIVE", "GLACIER_IR"}
+	}
+	{
+		s := &shapes[shapeType]
+		s.Name, s.Kind = "Type", schema.String
+		s.Enum = []string{"CanonicalUser", "AmazonCustomerByEmail", "Group"}
+	}
+	{
+		s := &shapes[shapeURI]
+		s.Name, s.Kind = "URI", schema.String
 	}
 	{
 		s := &shapes[shapeUploadIdMarker]
@@ -2316,6 +3668,10 @@ func init() {
 		s.Name, s.Kind = "Value", schema.String
 	}
 	{
+		s := &shapes[shapeVersionCount]
+		s.Name, s.Kind = "VersionCount", schema.Integer
+	}
+	{
 		s := &shapes[shapeVersionIdMarker]
 		s.Name, s.Kind = "VersionIdMarker", schema.String
 	}
@@ -2334,5 +3690,9 @@ func init() {
 	{
 		s := &shapes[shapeWriteOffsetBytes]
 		s.Name, s.Kind = "WriteOffsetBytes", schema.Long
+	}
+	{
+		s := &shapes[shapeYears]
+		s.Name, s.Kind = "Years", schema.Integer
 	}
 }

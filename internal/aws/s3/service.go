@@ -19,16 +19,35 @@ type API interface {
 	CreateBucket(ctx context.Context, in *CreateBucketInput) (*CreateBucketOutput, error)
 	CreateMultipartUpload(ctx context.Context, in *CreateMultipartUploadInput) (*CreateMultipartUploadOutput, error)
 	DeleteBucket(ctx context.Context, in *DeleteBucketInput) (*DeleteBucketOutput, error)
+	DeleteBucketOwnershipControls(ctx context.Context, in *DeleteBucketOwnershipControlsInput) (*DeleteBucketOwnershipControlsOutput, error)
+	DeleteBucketPolicy(ctx context.Context, in *DeleteBucketPolicyInput) (*DeleteBucketPolicyOutput, error)
 	DeleteBucketTagging(ctx context.Context, in *DeleteBucketTaggingInput) (*DeleteBucketTaggingOutput, error)
 	DeleteObject(ctx context.Context, in *DeleteObjectInput) (*DeleteObjectOutput, error)
 	DeleteObjectTagging(ctx context.Context, in *DeleteObjectTaggingInput) (*DeleteObjectTaggingOutput, error)
 	DeleteObjects(ctx context.Context, in *DeleteObjectsInput) (*DeleteObjectsOutput, error)
+	DeletePublicAccessBlock(ctx context.Context, in *DeletePublicAccessBlockInput) (*DeletePublicAccessBlockOutput, error)
+	GetBucketAccelerateConfiguration(ctx context.Context, in *GetBucketAccelerateConfigurationInput) (*GetBucketAccelerateConfigurationOutput, error)
+	GetBucketAcl(ctx context.Context, in *GetBucketAclInput) (*GetBucketAclOutput, error)
+	GetBucketCors(ctx context.Context, in *GetBucketCorsInput) (*GetBucketCorsOutput, error)
+	GetBucketEncryption(ctx context.Context, in *GetBucketEncryptionInput) (*GetBucketEncryptionOutput, error)
+	GetBucketLifecycleConfiguration(ctx context.Context, in *GetBucketLifecycleConfigurationInput) (*GetBucketLifecycleConfigurationOutput, error)
 	GetBucketLocation(ctx context.Context, in *GetBucketLocationInput) (*GetBucketLocationOutput, error)
+	GetBucketLogging(ctx context.Context, in *GetBucketLoggingInput) (*GetBucketLoggingOutput, error)
+	GetBucketNotificationConfiguration(ctx context.Context, in *GetBucketNotificationConfigurationInput) (*GetBucketNotificationConfigurationOutput, error)
+	GetBucketOwnershipControls(ctx context.Context, in *GetBucketOwnershipControlsInput) (*GetBucketOwnershipControlsOutput, error)
+	GetBucketPolicy(ctx context.Context, in *GetBucketPolicyInput) (*GetBucketPolicyOutput, error)
+	GetBucketPolicyStatus(ctx context.Context, in *GetBucketPolicyStatusInput) (*GetBucketPolicyStatusOutput, error)
+	GetBucketReplication(ctx context.Context, in *GetBucketReplicationInput) (*GetBucketReplicationOutput, error)
+	GetBucketRequestPayment(ctx context.Context, in *GetBucketRequestPaymentInput) (*GetBucketRequestPaymentOutput, error)
 	GetBucketTagging(ctx context.Context, in *GetBucketTaggingInput) (*GetBucketTaggingOutput, error)
 	GetBucketVersioning(ctx context.Context, in *GetBucketVersioningInput) (*GetBucketVersioningOutput, error)
+	GetBucketWebsite(ctx context.Context, in *GetBucketWebsiteInput) (*GetBucketWebsiteOutput, error)
 	GetObject(ctx context.Context, in *GetObjectInput) (*GetObjectOutput, error)
+	GetObjectAcl(ctx context.Context, in *GetObjectAclInput) (*GetObjectAclOutput, error)
 	GetObjectAttributes(ctx context.Context, in *GetObjectAttributesInput) (*GetObjectAttributesOutput, error)
+	GetObjectLockConfiguration(ctx context.Context, in *GetObjectLockConfigurationInput) (*GetObjectLockConfigurationOutput, error)
 	GetObjectTagging(ctx context.Context, in *GetObjectTaggingInput) (*GetObjectTaggingOutput, error)
+	GetPublicAccessBlock(ctx context.Context, in *GetPublicAccessBlockInput) (*GetPublicAccessBlockOutput, error)
 	HeadBucket(ctx context.Context, in *HeadBucketInput) (*HeadBucketOutput, error)
 	HeadObject(ctx context.Context, in *HeadObjectInput) (*HeadObjectOutput, error)
 	ListBuckets(ctx context.Context, in *ListBucketsInput) (*ListBucketsOutput, error)
@@ -37,10 +56,14 @@ type API interface {
 	ListObjects(ctx context.Context, in *ListObjectsInput) (*ListObjectsOutput, error)
 	ListObjectsV2(ctx context.Context, in *ListObjectsV2Input) (*ListObjectsV2Output, error)
 	ListParts(ctx context.Context, in *ListPartsInput) (*ListPartsOutput, error)
+	PutBucketAcl(ctx context.Context, in *PutBucketAclInput) (*PutBucketAclOutput, error)
+	PutBucketOwnershipControls(ctx context.Context, in *PutBucketOwnershipControlsInput) (*PutBucketOwnershipControlsOutput, error)
+	PutBucketPolicy(ctx context.Context, in *PutBucketPolicyInput) (*PutBucketPolicyOutput, error)
 	PutBucketTagging(ctx context.Context, in *PutBucketTaggingInput) (*PutBucketTaggingOutput, error)
 	PutBucketVersioning(ctx context.Context, in *PutBucketVersioningInput) (*PutBucketVersioningOutput, error)
 	PutObject(ctx context.Context, in *PutObjectInput) (*PutObjectOutput, error)
 	PutObjectTagging(ctx context.Context, in *PutObjectTaggingInput) (*PutObjectTaggingOutput, error)
+	PutPublicAccessBlock(ctx context.Context, in *PutPublicAccessBlockInput) (*PutPublicAccessBlockOutput, error)
 	UploadPart(ctx context.Context, in *UploadPartInput) (*UploadPartOutput, error)
 	UploadPartCopy(ctx context.Context, in *UploadPartCopyInput) (*UploadPartCopyOutput, error)
 }
@@ -59,16 +82,35 @@ func NewService(api API) *aws.Service {
 			{Name: "CreateBucket", Method: "PUT", URI: "/{Bucket}", Status: 200, Input: &shapes[shapeCreateBucketRequest], Output: &shapes[shapeCreateBucketOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateBucketInput) }, Call: aws.Handler(api.CreateBucket)},
 			{Name: "CreateMultipartUpload", Method: "POST", URI: "/{Bucket}/{Key+}?uploads", Status: 200, Input: &shapes[shapeCreateMultipartUploadRequest], Output: &shapes[shapeCreateMultipartUploadOutput], ResultWrapper: "", XMLRoot: "InitiateMultipartUploadResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(CreateMultipartUploadInput) }, Call: aws.Handler(api.CreateMultipartUpload)},
 			{Name: "DeleteBucket", Method: "DELETE", URI: "/{Bucket}", Status: 204, Input: &shapes[shapeDeleteBucketRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteBucketInput) }, Call: aws.Handler(api.DeleteBucket)},
+			{Name: "DeleteBucketOwnershipControls", Method: "DELETE", URI: "/{Bucket}?ownershipControls", Status: 204, Input: &shapes[shapeDeleteBucketOwnershipControlsRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteBucketOwnershipControlsInput) }, Call: aws.Handler(api.DeleteBucketOwnershipControls)},
+			{Name: "DeleteBucketPolicy", Method: "DELETE", URI: "/{Bucket}?policy", Status: 204, Input: &shapes[shapeDeleteBucketPolicyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteBucketPolicyInput) }, Call: aws.Handler(api.DeleteBucketPolicy)},
 			{Name: "DeleteBucketTagging", Method: "DELETE", URI: "/{Bucket}?tagging", Status: 204, Input: &shapes[shapeDeleteBucketTaggingRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteBucketTaggingInput) }, Call: aws.Handler(api.DeleteBucketTagging)},
 			{Name: "DeleteObject", Method: "DELETE", URI: "/{Bucket}/{Key+}", Status: 204, Input: &shapes[shapeDeleteObjectRequest], Output: &shapes[shapeDeleteObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteObjectInput) }, Call: aws.Handler(api.DeleteObject)},
 			{Name: "DeleteObjectTagging", Method: "DELETE", URI: "/{Bucket}/{Key+}?tagging", Status: 204, Input: &shapes[shapeDeleteObjectTaggingRequest], Output: &shapes[shapeDeleteObjectTaggingOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeleteObjectTaggingInput) }, Call: aws.Handler(api.DeleteObjectTagging)},
 			{Name: "DeleteObjects", Method: "POST", URI: "/{Bucket}?delete", Status: 200, Input: &shapes[shapeDeleteObjectsRequest], Output: &shapes[shapeDeleteObjectsOutput], ResultWrapper: "", XMLRoot: "DeleteResult", MaxBody: 4194304, Gzip: false, New: func() any { return new(DeleteObjectsInput) }, Call: aws.Handler(api.DeleteObjects)},
+			{Name: "DeletePublicAccessBlock", Method: "DELETE", URI: "/{Bucket}?publicAccessBlock", Status: 204, Input: &shapes[shapeDeletePublicAccessBlockRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(DeletePublicAccessBlockInput) }, Call: aws.Handler(api.DeletePublicAccessBlock)},
+			{Name: "GetBucketAccelerateConfiguration", Method: "GET", URI: "/{Bucket}?accelerate", Status: 200, Input: &shapes[shapeGetBucketAccelerateConfigurationRequest], Output: &shapes[shapeGetBucketAccelerateConfigurationOutput], ResultWrapper: "", XMLRoot: "AccelerateConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketAccelerateConfigurationInput) }, Call: aws.Handler(api.GetBucketAccelerateConfiguration)},
+			{Name: "GetBucketAcl", Method: "GET", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapeGetBucketAclRequest], Output: &shapes[shapeGetBucketAclOutput], ResultWrapper: "", XMLRoot: "AccessControlPolicy", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketAclInput) }, Call: aws.Handler(api.GetBucketAcl)},
+			{Name: "GetBucketCors", Method: "GET", URI: "/{Bucket}?cors", Status: 200, Input: &shapes[shapeGetBucketCorsRequest], Output: &shapes[shapeGetBucketCorsOutput], ResultWrapper: "", XMLRoot: "CORSConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketCorsInput) }, Call: aws.Handler(api.GetBucketCors)},
+			{Name: "GetBucketEncryption", Method: "GET", URI: "/{Bucket}?encryption", Status: 200, Input: &shapes[shapeGetBucketEncryptionRequest], Output: &shapes[shapeGetBucketEncryptionOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketEncryptionInput) }, Call: aws.Handler(api.GetBucketEncryption)},
+			{Name: "GetBucketLifecycleConfiguration", Method: "GET", URI: "/{Bucket}?lifecycle", Status: 200, Input: &shapes[shapeGetBucketLifecycleConfigurationRequest], Output: &shapes[shapeGetBucketLifecycleConfigurationOutput], ResultWrapper: "", XMLRoot: "LifecycleConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketLifecycleConfigurationInput) }, Call: aws.Handler(api.GetBucketLifecycleConfiguration)},
 			{Name: "GetBucketLocation", Method: "GET", URI: "/{Bucket}?location", Status: 200, Input: &shapes[shapeGetBucketLocationRequest], Output: &shapes[shapeGetBucketLocationOutput], ResultWrapper: "", XMLRoot: "LocationConstraint", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketLocationInput) }, Call: aws.Handler(api.GetBucketLocation)},
+			{Name: "GetBucketLogging", Method: "GET", URI: "/{Bucket}?logging", Status: 200, Input: &shapes[shapeGetBucketLoggingRequest], Output: &shapes[shapeGetBucketLoggingOutput], ResultWrapper: "", XMLRoot: "BucketLoggingStatus", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketLoggingInput) }, Call: aws.Handler(api.GetBucketLogging)},
+			{Name: "GetBucketNotificationConfiguration", Method: "GET", URI: "/{Bucket}?notification", Status: 200, Input: &shapes[shapeGetBucketNotificationConfigurationRequest], Output: &shapes[shapeNotificationConfiguration], ResultWrapper: "", XMLRoot: "NotificationConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketNotificationConfigurationInput) }, Call: aws.Handler(api.GetBucketNotificationConfiguration)},
+			{Name: "GetBucketOwnershipControls", Method: "GET", URI: "/{Bucket}?ownershipControls", Status: 200, Input: &shapes[shapeGetBucketOwnershipControlsRequest], Output: &shapes[shapeGetBucketOwnershipControlsOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketOwnershipControlsInput) }, Call: aws.Handler(api.GetBucketOwnershipControls)},
+			{Name: "GetBucketPolicy", Method: "GET", URI: "/{Bucket}?policy", Status: 200, Input: &shapes[shapeGetBucketPolicyRequest], Output: &shapes[shapeGetBucketPolicyOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketPolicyInput) }, Call: aws.Handler(api.GetBucketPolicy)},
+			{Name: "GetBucketPolicyStatus", Method: "GET", URI: "/{Bucket}?policyStatus", Status: 200, Input: &shapes[shapeGetBucketPolicyStatusRequest], Output: &shapes[shapeGetBucketPolicyStatusOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketPolicyStatusInput) }, Call: aws.Handler(api.GetBucketPolicyStatus)},
+			{Name: "GetBucketReplication", Method: "GET", URI: "/{Bucket}?replication", Status: 200, Input: &shapes[shapeGetBucketReplicationRequest], Output: &shapes[shapeGetBucketReplicationOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketReplicationInput) }, Call: aws.Handler(api.GetBucketReplication)},
+			{Name: "GetBucketRequestPayment", Method: "GET", URI: "/{Bucket}?requestPayment", Status: 200, Input: &shapes[shapeGetBucketRequestPaymentRequest], Output: &shapes[shapeGetBucketRequestPaymentOutput], ResultWrapper: "", XMLRoot: "RequestPaymentConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketRequestPaymentInput) }, Call: aws.Handler(api.GetBucketRequestPayment)},
 			{Name: "GetBucketTagging", Method: "GET", URI: "/{Bucket}?tagging", Status: 200, Input: &shapes[shapeGetBucketTaggingRequest], Output: &shapes[shapeGetBucketTaggingOutput], ResultWrapper: "", XMLRoot: "Tagging", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketTaggingInput) }, Call: aws.Handler(api.GetBucketTagging)},
 			{Name: "GetBucketVersioning", Method: "GET", URI: "/{Bucket}?versioning", Status: 200, Input: &shapes[shapeGetBucketVersioningRequest], Output: &shapes[shapeGetBucketVersioningOutput], ResultWrapper: "", XMLRoot: "VersioningConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketVersioningInput) }, Call: aws.Handler(api.GetBucketVersioning)},
+			{Name: "GetBucketWebsite", Method: "GET", URI: "/{Bucket}?website", Status: 200, Input: &shapes[shapeGetBucketWebsiteRequest], Output: &shapes[shapeGetBucketWebsiteOutput], ResultWrapper: "", XMLRoot: "WebsiteConfiguration", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetBucketWebsiteInput) }, Call: aws.Handler(api.GetBucketWebsite)},
 			{Name: "GetObject", Method: "GET", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeGetObjectRequest], Output: &shapes[shapeGetObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectInput) }, Call: aws.Handler(api.GetObject)},
+			{Name: "GetObjectAcl", Method: "GET", URI: "/{Bucket}/{Key+}?acl", Status: 200, Input: &shapes[shapeGetObjectAclRequest], Output: &shapes[shapeGetObjectAclOutput], ResultWrapper: "", XMLRoot: "AccessControlPolicy", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectAclInput) }, Call: aws.Handler(api.GetObjectAcl)},
 			{Name: "GetObjectAttributes", Method: "GET", URI: "/{Bucket}/{Key+}?attributes", Status: 200, Input: &shapes[shapeGetObjectAttributesRequest], Output: &shapes[shapeGetObjectAttributesOutput], ResultWrapper: "", XMLRoot: "GetObjectAttributesResponse", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectAttributesInput) }, Call: aws.Handler(api.GetObjectAttributes)},
+			{Name: "GetObjectLockConfiguration", Method: "GET", URI: "/{Bucket}?object-lock", Status: 200, Input: &shapes[shapeGetObjectLockConfigurationRequest], Output: &shapes[shapeGetObjectLockConfigurationOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectLockConfigurationInput) }, Call: aws.Handler(api.GetObjectLockConfiguration)},
 			{Name: "GetObjectTagging", Method: "GET", URI: "/{Bucket}/{Key+}?tagging", Status: 200, Input: &shapes[shapeGetObjectTaggingRequest], Output: &shapes[shapeGetObjectTaggingOutput], ResultWrapper: "", XMLRoot: "Tagging", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetObjectTaggingInput) }, Call: aws.Handler(api.GetObjectTagging)},
+			{Name: "GetPublicAccessBlock", Method: "GET", URI: "/{Bucket}?publicAccessBlock", Status: 200, Input: &shapes[shapeGetPublicAccessBlockRequest], Output: &shapes[shapeGetPublicAccessBlockOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(GetPublicAccessBlockInput) }, Call: aws.Handler(api.GetPublicAccessBlock)},
 			{Name: "HeadBucket", Method: "HEAD", URI: "/{Bucket}", Status: 200, Input: &shapes[shapeHeadBucketRequest], Output: &shapes[shapeHeadBucketOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(HeadBucketInput) }, Call: aws.Handler(api.HeadBucket)},
 			{Name: "HeadObject", Method: "HEAD", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeHeadObjectRequest], Output: &shapes[shapeHeadObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(HeadObjectInput) }, Call: aws.Handler(api.HeadObject)},
 			{Name: "ListBuckets", Method: "GET", URI: "/", Status: 200, Input: &shapes[shapeListBucketsRequest], Output: &shapes[shapeListBucketsOutput], ResultWrapper: "", XMLRoot: "ListAllMyBucketsResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListBucketsInput) }, Call: aws.Handler(api.ListBuckets)},
@@ -77,10 +119,14 @@ func NewService(api API) *aws.Service {
 			{Name: "ListObjects", Method: "GET", URI: "/{Bucket}", Status: 200, Input: &shapes[shapeListObjectsRequest], Output: &shapes[shapeListObjectsOutput], ResultWrapper: "", XMLRoot: "ListBucketResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListObjectsInput) }, Call: aws.Handler(api.ListObjects)},
 			{Name: "ListObjectsV2", Method: "GET", URI: "/{Bucket}?list-type=2", Status: 200, Input: &shapes[shapeListObjectsV2Request], Output: &shapes[shapeListObjectsV2Output], ResultWrapper: "", XMLRoot: "ListBucketResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListObjectsV2Input) }, Call: aws.Handler(api.ListObjectsV2)},
 			{Name: "ListParts", Method: "GET", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeListPartsRequest], Output: &shapes[shapeListPartsOutput], ResultWrapper: "", XMLRoot: "ListPartsResult", MaxBody: 1048576, Gzip: false, New: func() any { return new(ListPartsInput) }, Call: aws.Handler(api.ListParts)},
+			{Name: "PutBucketAcl", Method: "PUT", URI: "/{Bucket}?acl", Status: 200, Input: &shapes[shapePutBucketAclRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketAclInput) }, Call: aws.Handler(api.PutBucketAcl)},
+			{Name: "PutBucketOwnershipControls", Method: "PUT", URI: "/{Bucket}?ownershipControls", Status: 200, Input: &shapes[shapePutBucketOwnershipControlsRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketOwnershipControlsInput) }, Call: aws.Handler(api.PutBucketOwnershipControls)},
+			{Name: "PutBucketPolicy", Method: "PUT", URI: "/{Bucket}?policy", Status: 200, Input: &shapes[shapePutBucketPolicyRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketPolicyInput) }, Call: aws.Handler(api.PutBucketPolicy)},
 			{Name: "PutBucketTagging", Method: "PUT", URI: "/{Bucket}?tagging", Status: 200, Input: &shapes[shapePutBucketTaggingRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketTaggingInput) }, Call: aws.Handler(api.PutBucketTagging)},
 			{Name: "PutBucketVersioning", Method: "PUT", URI: "/{Bucket}?versioning", Status: 200, Input: &shapes[shapePutBucketVersioningRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutBucketVersioningInput) }, Call: aws.Handler(api.PutBucketVersioning)},
 			{Name: "PutObject", Method: "PUT", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapePutObjectRequest], Output: &shapes[shapePutObjectOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 5368709120, Gzip: false, New: func() any { return new(PutObjectInput) }, Call: aws.Handler(api.PutObject)},
 			{Name: "PutObjectTagging", Method: "PUT", URI: "/{Bucket}/{Key+}?tagging", Status: 200, Input: &shapes[shapePutObjectTaggingRequest], Output: &shapes[shapePutObjectTaggingOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutObjectTaggingInput) }, Call: aws.Handler(api.PutObjectTagging)},
+			{Name: "PutPublicAccessBlock", Method: "PUT", URI: "/{Bucket}?publicAccessBlock", Status: 200, Input: &shapes[shapePutPublicAccessBlockRequest], Output: &schema.Shape{}, ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(PutPublicAccessBlockInput) }, Call: aws.Handler(api.PutPublicAccessBlock)},
 			{Name: "UploadPart", Method: "PUT", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeUploadPartRequest], Output: &shapes[shapeUploadPartOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 5368709120, Gzip: false, New: func() any { return new(UploadPartInput) }, Call: aws.Handler(api.UploadPart)},
 			{Name: "UploadPartCopy", Method: "PUT", URI: "/{Bucket}/{Key+}", Status: 200, Input: &shapes[shapeUploadPartCopyRequest], Output: &shapes[shapeUploadPartCopyOutput], ResultWrapper: "", XMLRoot: "", MaxBody: 1048576, Gzip: false, New: func() any { return new(UploadPartCopyInput) }, Call: aws.Handler(api.UploadPartCopy)},
 		},
@@ -97,41 +143,22 @@ func NewService(api API) *aws.Service {
 			{Operation: "DeleteBucketMetadataConfiguration", Method: "DELETE", URI: "/{Bucket}?metadataConfiguration"},
 			{Operation: "DeleteBucketMetadataTableConfiguration", Method: "DELETE", URI: "/{Bucket}?metadataTable"},
 			{Operation: "DeleteBucketMetricsConfiguration", Method: "DELETE", URI: "/{Bucket}?metrics", Query: []string{"id"}},
-			{Operation: "DeleteBucketOwnershipControls", Method: "DELETE", URI: "/{Bucket}?ownershipControls"},
-			{Operation: "DeleteBucketPolicy", Method: "DELETE", URI: "/{Bucket}?policy"},
 			{Operation: "DeleteBucketReplication", Method: "DELETE", URI: "/{Bucket}?replication"},
 			{Operation: "DeleteBucketWebsite", Method: "DELETE", URI: "/{Bucket}?website"},
 			{Operation: "DeleteObjectAnnotation", Method: "DELETE", URI: "/{Bucket}/{Key+}?annotation", Query: []string{"annotationName"}},
-			{Operation: "DeletePublicAccessBlock", Method: "DELETE", URI: "/{Bucket}?publicAccessBlock"},
 			{Operation: "GetBucketAbac", Method: "GET", URI: "/{Bucket}?abac"},
-			{Operation: "GetBucketAccelerateConfiguration", Method: "GET", URI: "/{Bucket}?accelerate"},
-			{Operation: "GetBucketAcl", Method: "GET", URI: "/{Bucket}?acl"},
 			{Operation: "GetBucketAnalyticsConfiguration", Method: "GET", URI: "/{Bucket}?analytics", Query: []string{"id"}},
-			{Operation: "GetBucketCors", Method: "GET", URI: "/{Bucket}?cors"},
-			{Operation: "GetBucketEncryption", Method: "GET", URI: "/{Bucket}?encryption"},
 			{Operation: "GetBucketIntelligentTieringConfiguration", Method: "GET", URI: "/{Bucket}?intelligent-tiering", Query: []string{"id"}},
 			{Operation: "GetBucketInventoryConfiguration", Method: "GET", URI: "/{Bucket}?inventory", Query: []string{"id"}},
 			{Operation: "GetBucketLifecycle", Method: "GET", URI: "/{Bucket}?lifecycle"},
-			{Operation: "GetBucketLifecycleConfiguration", Method: "GET", URI: "/{Bucket}?lifecycle"},
-			{Operation: "GetBucketLogging", Method: "GET", URI: "/{Bucket}?logging"},
 			{Operation: "GetBucketMetadataConfiguration", Method: "GET", URI: "/{Bucket}?metadataConfiguration"},
 			{Operation: "GetBucketMetadataTableConfiguration", Method: "GET", URI: "/{Bucket}?metadataTable"},
 			{Operation: "GetBucketMetricsConfiguration", Method: "GET", URI: "/{Bucket}?metrics", Query: []string{"id"}},
 			{Operation: "GetBucketNotification", Method: "GET", URI: "/{Bucket}?notification"},
-			{Operation: "GetBucketNotificationConfiguration", Method: "GET", URI: "/{Bucket}?notification"},
-			{Operation: "GetBucketOwnershipControls", Method: "GET", URI: "/{Bucket}?ownershipControls"},
-			{Operation: "GetBucketPolicy", Method: "GET", URI: "/{Bucket}?policy"},
-			{Operation: "GetBucketPolicyStatus", Method: "GET", URI: "/{Bucket}?policyStatus"},
-			{Operation: "GetBucketReplication", Method: "GET", URI: "/{Bucket}?replication"},
-			{Operation: "GetBucketRequestPayment", Method: "GET", URI: "/{Bucket}?requestPayment"},
-			{Operation: "GetBucketWebsite", Method: "GET", URI: "/{Bucket}?website"},
-			{Operation: "GetObjectAcl", Method: "GET", URI: "/{Bucket}/{Key+}?acl"},
 			{Operation: "GetObjectAnnotation", Method: "GET", URI: "/{Bucket}/{Key+}?annotation", Query: []string{"annotationName"}},
 			{Operation: "GetObjectLegalHold", Method: "GET", URI: "/{Bucket}/{Key+}?legal-hold"},
-			{Operation: "GetObjectLockConfiguration", Method: "GET", URI: "/{Bucket}?object-lock"},
 			{Operation: "GetObjectRetention", Method: "GET", URI: "/{Bucket}/{Key+}?retention"},
 			{Operation: "GetObjectTorrent", Method: "GET", URI: "/{Bucket}/{Key+}?torrent"},
-			{Operation: "GetPublicAccessBlock", Method: "GET", URI: "/{Bucket}?publicAccessBlock"},
 			{Operation: "ListBucketAnalyticsConfigurations", Method: "GET", URI: "/{Bucket}?analytics"},
 			{Operation: "ListBucketIntelligentTieringConfigurations", Method: "GET", URI: "/{Bucket}?intelligent-tiering"},
 			{Operation: "ListBucketInventoryConfigurations", Method: "GET", URI: "/{Bucket}?inventory"},
@@ -140,7 +167,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "ListObjectAnnotations", Method: "GET", URI: "/{Bucket}/{Key+}?annotation"},
 			{Operation: "PutBucketAbac", Method: "PUT", URI: "/{Bucket}?abac"},
 			{Operation: "PutBucketAccelerateConfiguration", Method: "PUT", URI: "/{Bucket}?accelerate"},
-			{Operation: "PutBucketAcl", Method: "PUT", URI: "/{Bucket}?acl"},
 			{Operation: "PutBucketAnalyticsConfiguration", Method: "PUT", URI: "/{Bucket}?analytics", Query: []string{"id"}},
 			{Operation: "PutBucketCors", Method: "PUT", URI: "/{Bucket}?cors"},
 			{Operation: "PutBucketEncryption", Method: "PUT", URI: "/{Bucket}?encryption"},
@@ -152,8 +178,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "PutBucketMetricsConfiguration", Method: "PUT", URI: "/{Bucket}?metrics", Query: []string{"id"}},
 			{Operation: "PutBucketNotification", Method: "PUT", URI: "/{Bucket}?notification"},
 			{Operation: "PutBucketNotificationConfiguration", Method: "PUT", URI: "/{Bucket}?notification"},
-			{Operation: "PutBucketOwnershipControls", Method: "PUT", URI: "/{Bucket}?ownershipControls"},
-			{Operation: "PutBucketPolicy", Method: "PUT", URI: "/{Bucket}?policy"},
 			{Operation: "PutBucketReplication", Method: "PUT", URI: "/{Bucket}?replication"},
 			{Operation: "PutBucketRequestPayment", Method: "PUT", URI: "/{Bucket}?requestPayment"},
 			{Operation: "PutBucketWebsite", Method: "PUT", URI: "/{Bucket}?website"},
@@ -162,7 +186,6 @@ func NewService(api API) *aws.Service {
 			{Operation: "PutObjectLegalHold", Method: "PUT", URI: "/{Bucket}/{Key+}?legal-hold"},
 			{Operation: "PutObjectLockConfiguration", Method: "PUT", URI: "/{Bucket}?object-lock"},
 			{Operation: "PutObjectRetention", Method: "PUT", URI: "/{Bucket}/{Key+}?retention"},
-			{Operation: "PutPublicAccessBlock", Method: "PUT", URI: "/{Bucket}?publicAccessBlock"},
 			{Operation: "RenameObject", Method: "PUT", URI: "/{Bucket}/{Key+}?renameObject", Headers: []string{"x-amz-rename-source"}},
 			{Operation: "RestoreObject", Method: "POST", URI: "/{Bucket}/{Key+}?restore"},
 			{Operation: "SelectObjectContent", Method: "POST", URI: "/{Bucket}/{Key+}?select&select-type=2"},

@@ -7,6 +7,11 @@ import (
 	"time"
 )
 
+// AbortIncompleteMultipartUpload is the API's AbortIncompleteMultipartUpload.
+type AbortIncompleteMultipartUpload struct {
+	DaysAfterInitiation *int32
+}
+
 // AbortMultipartUploadOutput is the API's AbortMultipartUploadOutput.
 type AbortMultipartUploadOutput struct {
 	RequestCharged RequestCharged
@@ -22,6 +27,22 @@ type AbortMultipartUploadInput struct {
 	IfMatchInitiatedTime *time.Time
 }
 
+// AccessControlPolicy is the API's AccessControlPolicy.
+type AccessControlPolicy struct {
+	Grants []*Grant
+	Owner  *Owner
+}
+
+// AccessControlTranslation is the API's AccessControlTranslation.
+type AccessControlTranslation struct {
+	Owner OwnerOverride
+}
+
+// BlockedEncryptionTypes is the API's BlockedEncryptionTypes.
+type BlockedEncryptionTypes struct {
+	EncryptionType []EncryptionType
+}
+
 // Bucket is the API's Bucket.
 type Bucket struct {
 	Name         *string
@@ -34,6 +55,16 @@ type Bucket struct {
 type BucketInfo struct {
 	DataRedundancy DataRedundancy
 	Type           BucketType
+}
+
+// CORSRule is the API's CORSRule.
+type CORSRule struct {
+	ID             *string
+	AllowedHeaders []string
+	AllowedMethods []string
+	AllowedOrigins []string
+	ExposeHeaders  []string
+	MaxAgeSeconds  *int32
 }
 
 // Checksum is the API's Checksum.
@@ -127,6 +158,12 @@ type CompletedPart struct {
 	ChecksumXXHASH3   *string
 	ChecksumXXHASH128 *string
 	PartNumber        *int32
+}
+
+// Condition is the API's Condition.
+type Condition struct {
+	HttpErrorCodeReturnedEquals *string
+	KeyPrefixEquals             *string
 }
 
 // CopyObjectOutput is the API's CopyObjectOutput.
@@ -307,10 +344,29 @@ type CreateMultipartUploadInput struct {
 	ChecksumType              ChecksumType
 }
 
+// DefaultRetention is the API's DefaultRetention.
+type DefaultRetention struct {
+	Mode  ObjectLockRetentionMode
+	Days  *int32
+	Years *int32
+}
+
 // Delete is the API's Delete.
 type Delete struct {
 	Objects []*ObjectIdentifier
 	Quiet   *bool
+}
+
+// DeleteBucketOwnershipControlsInput is the API's DeleteBucketOwnershipControlsRequest.
+type DeleteBucketOwnershipControlsInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// DeleteBucketPolicyInput is the API's DeleteBucketPolicyRequest.
+type DeleteBucketPolicyInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
 }
 
 // DeleteBucketInput is the API's DeleteBucketRequest.
@@ -332,6 +388,11 @@ type DeleteMarkerEntry struct {
 	VersionId    *string
 	IsLatest     *bool
 	LastModified *time.Time
+}
+
+// DeleteMarkerReplication is the API's DeleteMarkerReplication.
+type DeleteMarkerReplication struct {
+	Status DeleteMarkerReplicationStatus
 }
 
 // DeleteObjectOutput is the API's DeleteObjectOutput.
@@ -386,12 +447,34 @@ type DeleteObjectsInput struct {
 	ChecksumAlgorithm         ChecksumAlgorithm
 }
 
+// DeletePublicAccessBlockInput is the API's DeletePublicAccessBlockRequest.
+type DeletePublicAccessBlockInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
 // DeletedObject is the API's DeletedObject.
 type DeletedObject struct {
 	Key                   *string
 	VersionId             *string
 	DeleteMarker          *bool
 	DeleteMarkerVersionId *string
+}
+
+// Destination is the API's Destination.
+type Destination struct {
+	Bucket                   *string
+	Account                  *string
+	StorageClass             StorageClass
+	AccessControlTranslation *AccessControlTranslation
+	EncryptionConfiguration  *EncryptionConfiguration
+	ReplicationTime          *ReplicationTime
+	Metrics                  *Metrics
+}
+
+// EncryptionConfiguration is the API's EncryptionConfiguration.
+type EncryptionConfiguration struct {
+	ReplicaKmsKeyID *string
 }
 
 // Error is the API's Error.
@@ -402,6 +485,85 @@ type Error struct {
 	Message   *string
 }
 
+// ErrorDocument is the API's ErrorDocument.
+type ErrorDocument struct {
+	Key *string
+}
+
+// EventBridgeConfiguration is the API's EventBridgeConfiguration.
+type EventBridgeConfiguration struct {
+}
+
+// ExistingObjectReplication is the API's ExistingObjectReplication.
+type ExistingObjectReplication struct {
+	Status ExistingObjectReplicationStatus
+}
+
+// FilterRule is the API's FilterRule.
+type FilterRule struct {
+	Name  FilterRuleName
+	Value *string
+}
+
+// GetBucketAccelerateConfigurationOutput is the API's GetBucketAccelerateConfigurationOutput.
+type GetBucketAccelerateConfigurationOutput struct {
+	Status         BucketAccelerateStatus
+	RequestCharged RequestCharged
+}
+
+// GetBucketAccelerateConfigurationInput is the API's GetBucketAccelerateConfigurationRequest.
+type GetBucketAccelerateConfigurationInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+	RequestPayer        RequestPayer
+}
+
+// GetBucketAclOutput is the API's GetBucketAclOutput.
+type GetBucketAclOutput struct {
+	Owner  *Owner
+	Grants []*Grant
+}
+
+// GetBucketAclInput is the API's GetBucketAclRequest.
+type GetBucketAclInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketCorsOutput is the API's GetBucketCorsOutput.
+type GetBucketCorsOutput struct {
+	CORSRules []*CORSRule
+}
+
+// GetBucketCorsInput is the API's GetBucketCorsRequest.
+type GetBucketCorsInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketEncryptionOutput is the API's GetBucketEncryptionOutput.
+type GetBucketEncryptionOutput struct {
+	ServerSideEncryptionConfiguration *ServerSideEncryptionConfiguration
+}
+
+// GetBucketEncryptionInput is the API's GetBucketEncryptionRequest.
+type GetBucketEncryptionInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketLifecycleConfigurationOutput is the API's GetBucketLifecycleConfigurationOutput.
+type GetBucketLifecycleConfigurationOutput struct {
+	Rules                              []*LifecycleRule
+	TransitionDefaultMinimumObjectSize TransitionDefaultMinimumObjectSize
+}
+
+// GetBucketLifecycleConfigurationInput is the API's GetBucketLifecycleConfigurationRequest.
+type GetBucketLifecycleConfigurationInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
 // GetBucketLocationOutput is the API's GetBucketLocationOutput.
 type GetBucketLocationOutput struct {
 	LocationConstraint BucketLocationConstraint
@@ -409,6 +571,78 @@ type GetBucketLocationOutput struct {
 
 // GetBucketLocationInput is the API's GetBucketLocationRequest.
 type GetBucketLocationInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketLoggingOutput is the API's GetBucketLoggingOutput.
+type GetBucketLoggingOutput struct {
+	LoggingEnabled *LoggingEnabled
+}
+
+// GetBucketLoggingInput is the API's GetBucketLoggingRequest.
+type GetBucketLoggingInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketNotificationConfigurationRequest is the API's GetBucketNotificationConfigurationRequest.
+type GetBucketNotificationConfigurationRequest struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketOwnershipControlsOutput is the API's GetBucketOwnershipControlsOutput.
+type GetBucketOwnershipControlsOutput struct {
+	OwnershipControls *OwnershipControls
+}
+
+// GetBucketOwnershipControlsInput is the API's GetBucketOwnershipControlsRequest.
+type GetBucketOwnershipControlsInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketPolicyOutput is the API's GetBucketPolicyOutput.
+type GetBucketPolicyOutput struct {
+	Policy *string
+}
+
+// GetBucketPolicyInput is the API's GetBucketPolicyRequest.
+type GetBucketPolicyInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketPolicyStatusOutput is the API's GetBucketPolicyStatusOutput.
+type GetBucketPolicyStatusOutput struct {
+	PolicyStatus *PolicyStatus
+}
+
+// GetBucketPolicyStatusInput is the API's GetBucketPolicyStatusRequest.
+type GetBucketPolicyStatusInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketReplicationOutput is the API's GetBucketReplicationOutput.
+type GetBucketReplicationOutput struct {
+	ReplicationConfiguration *ReplicationConfiguration
+}
+
+// GetBucketReplicationInput is the API's GetBucketReplicationRequest.
+type GetBucketReplicationInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketRequestPaymentOutput is the API's GetBucketRequestPaymentOutput.
+type GetBucketRequestPaymentOutput struct {
+	Payer Payer
+}
+
+// GetBucketRequestPaymentInput is the API's GetBucketRequestPaymentRequest.
+type GetBucketRequestPaymentInput struct {
 	Bucket              *string
 	ExpectedBucketOwner *string
 }
@@ -433,6 +667,36 @@ type GetBucketVersioningOutput struct {
 // GetBucketVersioningInput is the API's GetBucketVersioningRequest.
 type GetBucketVersioningInput struct {
 	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetBucketWebsiteOutput is the API's GetBucketWebsiteOutput.
+type GetBucketWebsiteOutput struct {
+	RedirectAllRequestsTo *RedirectAllRequestsTo
+	IndexDocument         *IndexDocument
+	ErrorDocument         *ErrorDocument
+	RoutingRules          []*RoutingRule
+}
+
+// GetBucketWebsiteInput is the API's GetBucketWebsiteRequest.
+type GetBucketWebsiteInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// GetObjectAclOutput is the API's GetObjectAclOutput.
+type GetObjectAclOutput struct {
+	Owner          *Owner
+	Grants         []*Grant
+	RequestCharged RequestCharged
+}
+
+// GetObjectAclInput is the API's GetObjectAclRequest.
+type GetObjectAclInput struct {
+	Bucket              *string
+	Key                 *string
+	VersionId           *string
+	RequestPayer        RequestPayer
 	ExpectedBucketOwner *string
 }
 
@@ -472,6 +736,17 @@ type GetObjectAttributesInput struct {
 	RequestPayer         RequestPayer
 	ExpectedBucketOwner  *string
 	ObjectAttributes     []ObjectAttributes
+}
+
+// GetObjectLockConfigurationOutput is the API's GetObjectLockConfigurationOutput.
+type GetObjectLockConfigurationOutput struct {
+	ObjectLockConfiguration *ObjectLockConfiguration
+}
+
+// GetObjectLockConfigurationInput is the API's GetObjectLockConfigurationRequest.
+type GetObjectLockConfigurationInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
 }
 
 // GetObjectOutput is the API's GetObjectOutput.
@@ -561,6 +836,32 @@ type GetObjectTaggingInput struct {
 	RequestPayer        RequestPayer
 }
 
+// GetPublicAccessBlockOutput is the API's GetPublicAccessBlockOutput.
+type GetPublicAccessBlockOutput struct {
+	PublicAccessBlockConfiguration *PublicAccessBlockConfiguration
+}
+
+// GetPublicAccessBlockInput is the API's GetPublicAccessBlockRequest.
+type GetPublicAccessBlockInput struct {
+	Bucket              *string
+	ExpectedBucketOwner *string
+}
+
+// Grant is the API's Grant.
+type Grant struct {
+	Grantee    *Grantee
+	Permission Permission
+}
+
+// Grantee is the API's Grantee.
+type Grantee struct {
+	DisplayName  *string
+	EmailAddress *string
+	ID           *string
+	Type         Type
+	URI          *string
+}
+
 // HeadBucketOutput is the API's HeadBucketOutput.
 type HeadBucketOutput struct {
 	BucketArn          *string
@@ -648,10 +949,60 @@ type HeadObjectInput struct {
 	ChecksumMode               ChecksumMode
 }
 
+// IndexDocument is the API's IndexDocument.
+type IndexDocument struct {
+	Suffix *string
+}
+
 // Initiator is the API's Initiator.
 type Initiator struct {
 	ID          *string
 	DisplayName *string
+}
+
+// LambdaFunctionConfiguration is the API's LambdaFunctionConfiguration.
+type LambdaFunctionConfiguration struct {
+	Id                *string
+	LambdaFunctionArn *string
+	Events            []Event
+	Filter            *NotificationConfigurationFilter
+}
+
+// LifecycleExpiration is the API's LifecycleExpiration.
+type LifecycleExpiration struct {
+	Date                      *time.Time
+	Days                      *int32
+	ExpiredObjectDeleteMarker *bool
+}
+
+// LifecycleRule is the API's LifecycleRule.
+type LifecycleRule struct {
+	Expiration                     *LifecycleExpiration
+	ID                             *string
+	Prefix                         *string
+	Filter                         *LifecycleRuleFilter
+	Status                         ExpirationStatus
+	Transitions                    []*Transition
+	NoncurrentVersionTransitions   []*NoncurrentVersionTransition
+	NoncurrentVersionExpiration    *NoncurrentVersionExpiration
+	AbortIncompleteMultipartUpload *AbortIncompleteMultipartUpload
+}
+
+// LifecycleRuleAndOperator is the API's LifecycleRuleAndOperator.
+type LifecycleRuleAndOperator struct {
+	Prefix                *string
+	Tags                  []*Tag
+	ObjectSizeGreaterThan *int64
+	ObjectSizeLessThan    *int64
+}
+
+// LifecycleRuleFilter is the API's LifecycleRuleFilter.
+type LifecycleRuleFilter struct {
+	Prefix                *string
+	Tag                   *Tag
+	ObjectSizeGreaterThan *int64
+	ObjectSizeLessThan    *int64
+	And                   *LifecycleRuleAndOperator
 }
 
 // ListBucketsOutput is the API's ListBucketsOutput.
@@ -832,6 +1183,20 @@ type LocationInfo struct {
 	Name *string
 }
 
+// LoggingEnabled is the API's LoggingEnabled.
+type LoggingEnabled struct {
+	TargetBucket          *string
+	TargetGrants          []*TargetGrant
+	TargetPrefix          *string
+	TargetObjectKeyFormat *TargetObjectKeyFormat
+}
+
+// Metrics is the API's Metrics.
+type Metrics struct {
+	Status         MetricsStatus
+	EventThreshold *ReplicationTimeValue
+}
+
 // MultipartUpload is the API's MultipartUpload.
 type MultipartUpload struct {
 	UploadId          *string
@@ -842,6 +1207,32 @@ type MultipartUpload struct {
 	Initiator         *Initiator
 	ChecksumAlgorithm ChecksumAlgorithm
 	ChecksumType      ChecksumType
+}
+
+// NoncurrentVersionExpiration is the API's NoncurrentVersionExpiration.
+type NoncurrentVersionExpiration struct {
+	NoncurrentDays          *int32
+	NewerNoncurrentVersions *int32
+}
+
+// NoncurrentVersionTransition is the API's NoncurrentVersionTransition.
+type NoncurrentVersionTransition struct {
+	NoncurrentDays          *int32
+	StorageClass            TransitionStorageClass
+	NewerNoncurrentVersions *int32
+}
+
+// NotificationConfiguration is the API's NotificationConfiguration.
+type NotificationConfiguration struct {
+	TopicConfigurations          []*TopicConfiguration
+	QueueConfigurations          []*QueueConfiguration
+	LambdaFunctionConfigurations []*LambdaFunctionConfiguration
+	EventBridgeConfiguration     *EventBridgeConfiguration
+}
+
+// NotificationConfigurationFilter is the API's NotificationConfigurationFilter.
+type NotificationConfigurationFilter struct {
+	Key *S3KeyFilter
 }
 
 // Object is the API's Object.
@@ -864,6 +1255,17 @@ type ObjectIdentifier struct {
 	ETag             *string
 	LastModifiedTime *time.Time
 	Size             *int64
+}
+
+// ObjectLockConfiguration is the API's ObjectLockConfiguration.
+type ObjectLockConfiguration struct {
+	ObjectLockEnabled ObjectLockEnabled
+	Rule              *ObjectLockRule
+}
+
+// ObjectLockRule is the API's ObjectLockRule.
+type ObjectLockRule struct {
+	DefaultRetention *DefaultRetention
 }
 
 // ObjectPart is the API's ObjectPart.
@@ -903,6 +1305,16 @@ type Owner struct {
 	ID          *string
 }
 
+// OwnershipControls is the API's OwnershipControls.
+type OwnershipControls struct {
+	Rules []*OwnershipControlsRule
+}
+
+// OwnershipControlsRule is the API's OwnershipControlsRule.
+type OwnershipControlsRule struct {
+	ObjectOwnership ObjectOwnership
+}
+
 // Part is the API's Part.
 type Part struct {
 	PartNumber        *int32
@@ -919,6 +1331,58 @@ type Part struct {
 	ChecksumXXHASH64  *string
 	ChecksumXXHASH3   *string
 	ChecksumXXHASH128 *string
+}
+
+// PartitionedPrefix is the API's PartitionedPrefix.
+type PartitionedPrefix struct {
+	PartitionDateSource PartitionDateSource
+}
+
+// PolicyStatus is the API's PolicyStatus.
+type PolicyStatus struct {
+	IsPublic *bool
+}
+
+// PublicAccessBlockConfiguration is the API's PublicAccessBlockConfiguration.
+type PublicAccessBlockConfiguration struct {
+	BlockPublicAcls       *bool
+	IgnorePublicAcls      *bool
+	BlockPublicPolicy     *bool
+	RestrictPublicBuckets *bool
+}
+
+// PutBucketAclInput is the API's PutBucketAclRequest.
+type PutBucketAclInput struct {
+	ACL                 BucketCannedACL
+	AccessControlPolicy *AccessControlPolicy
+	Bucket              *string
+	ContentMD5          *string
+	ChecksumAlgorithm   ChecksumAlgorithm
+	GrantFullControl    *string
+	GrantRead           *string
+	GrantReadACP        *string
+	GrantWrite          *string
+	GrantWriteACP       *string
+	ExpectedBucketOwner *string
+}
+
+// PutBucketOwnershipControlsInput is the API's PutBucketOwnershipControlsRequest.
+type PutBucketOwnershipControlsInput struct {
+	Bucket              *string
+	ContentMD5          *string
+	ExpectedBucketOwner *string
+	OwnershipControls   *OwnershipControls
+	ChecksumAlgorithm   ChecksumAlgorithm
+}
+
+// PutBucketPolicyInput is the API's PutBucketPolicyRequest.
+type PutBucketPolicyInput struct {
+	Bucket                        *string
+	ContentMD5                    *string
+	ChecksumAlgorithm             ChecksumAlgorithm
+	ConfirmRemoveSelfBucketAccess *bool
+	Policy                        *string
+	ExpectedBucketOwner           *string
 }
 
 // PutBucketTaggingInput is the API's PutBucketTaggingRequest.
@@ -1033,10 +1497,134 @@ type PutObjectTaggingInput struct {
 	RequestPayer        RequestPayer
 }
 
+// PutPublicAccessBlockInput is the API's PutPublicAccessBlockRequest.
+type PutPublicAccessBlockInput struct {
+	Bucket                         *string
+	ContentMD5                     *string
+	ChecksumAlgorithm              ChecksumAlgorithm
+	PublicAccessBlockConfiguration *PublicAccessBlockConfiguration
+	ExpectedBucketOwner            *string
+}
+
+// QueueConfiguration is the API's QueueConfiguration.
+type QueueConfiguration struct {
+	Id       *string
+	QueueArn *string
+	Events   []Event
+	Filter   *NotificationConfigurationFilter
+}
+
+// Redirect is the API's Redirect.
+type Redirect struct {
+	HostName             *string
+	HttpRedirectCode     *string
+	Protocol             Protocol
+	ReplaceKeyPrefixWith *string
+	ReplaceKeyWith       *string
+}
+
+// RedirectAllRequestsTo is the API's RedirectAllRequestsTo.
+type RedirectAllRequestsTo struct {
+	HostName *string
+	Protocol Protocol
+}
+
+// ReplicaModifications is the API's ReplicaModifications.
+type ReplicaModifications struct {
+	Status ReplicaModificationsStatus
+}
+
+// ReplicationConfiguration is the API's ReplicationConfiguration.
+type ReplicationConfiguration struct {
+	Role  *string
+	Rules []*ReplicationRule
+}
+
+// ReplicationRule is the API's ReplicationRule.
+type ReplicationRule struct {
+	ID                        *string
+	Priority                  *int32
+	Prefix                    *string
+	Filter                    *ReplicationRuleFilter
+	Status                    ReplicationRuleStatus
+	SourceSelectionCriteria   *SourceSelectionCriteria
+	ExistingObjectReplication *ExistingObjectReplication
+	Destination               *Destination
+	DeleteMarkerReplication   *DeleteMarkerReplication
+}
+
+// ReplicationRuleAndOperator is the API's ReplicationRuleAndOperator.
+type ReplicationRuleAndOperator struct {
+	Prefix *string
+	Tags   []*Tag
+}
+
+// ReplicationRuleFilter is the API's ReplicationRuleFilter.
+type ReplicationRuleFilter struct {
+	Prefix *string
+	Tag    *Tag
+	And    *ReplicationRuleAndOperator
+}
+
+// ReplicationTime is the API's ReplicationTime.
+type ReplicationTime struct {
+	Status ReplicationTimeStatus
+	Time   *ReplicationTimeValue
+}
+
+// ReplicationTimeValue is the API's ReplicationTimeValue.
+type ReplicationTimeValue struct {
+	Minutes *int32
+}
+
 // RestoreStatus is the API's RestoreStatus.
 type RestoreStatus struct {
 	IsRestoreInProgress *bool
 	RestoreExpiryDate   *time.Time
+}
+
+// RoutingRule is the API's RoutingRule.
+type RoutingRule struct {
+	Condition *Condition
+	Redirect  *Redirect
+}
+
+// S3KeyFilter is the API's S3KeyFilter.
+type S3KeyFilter struct {
+	FilterRules []*FilterRule
+}
+
+// ServerSideEncryptionByDefault is the API's ServerSideEncryptionByDefault.
+type ServerSideEncryptionByDefault struct {
+	SSEAlgorithm   ServerSideEncryption
+	KMSMasterKeyID *string
+}
+
+// ServerSideEncryptionConfiguration is the API's ServerSideEncryptionConfiguration.
+type ServerSideEncryptionConfiguration struct {
+	Rules []*ServerSideEncryptionRule
+}
+
+// ServerSideEncryptionRule is the API's ServerSideEncryptionRule.
+type ServerSideEncryptionRule struct {
+	ApplyServerSideEncryptionByDefault *ServerSideEncryptionByDefault
+	BucketKeyEnabled                   *bool
+	BlockedEncryptionTypes             *BlockedEncryptionTypes
+}
+
+// SimplePrefix is the API's SimplePrefix.
+type SimplePrefix struct {
+}
+
+// SourceSelectionCriteria is the API's SourceSelectionCriteria.
+type SourceSelectionCriteria struct {
+	SseKmsEncryptedObjects *SseKmsEncryptedObjects
+	ReplicaModifications   *ReplicaModifications
+}
+
+// SseKmsEncryptedObjects is the API's SseKmsEncryptedObjects.
+type SseKmsEncryptedObjects struct {
+	Status SseKmsEncryptedObjectsStatus
 }
 
 // Tag is the API's Tag.
@@ -1048,6 +1636,33 @@ type Tag struct {
 // Tagging is the API's Tagging.
 type Tagging struct {
 	TagSet []*Tag
+}
+
+// TargetGrant is the API's TargetGrant.
+type TargetGrant struct {
+	Grantee    *Grantee
+	Permission BucketLogsPermission
+}
+
+// TargetObjectKeyFormat is the API's TargetObjectKeyFormat.
+type TargetObjectKeyFormat struct {
+	SimplePrefix      *SimplePrefix
+	PartitionedPrefix *PartitionedPrefix
+}
+
+// TopicConfiguration is the API's TopicConfiguration.
+type TopicConfiguration struct {
+	Id       *string
+	TopicArn *string
+	Events   []Event
+	Filter   *NotificationConfigurationFilter
+}
+
+// Transition is the API's Transition.
+type Transition struct {
+	Date         *time.Time
+	Days         *int32
+	StorageClass TransitionStorageClass
 }
 
 // UploadPartCopyOutput is the API's UploadPartCopyOutput.
@@ -1142,11 +1757,38 @@ type VersioningConfiguration struct {
 // DeleteBucketOutput has no members.
 type DeleteBucketOutput struct{}
 
+// DeleteBucketOwnershipControlsOutput has no members.
+type DeleteBucketOwnershipControlsOutput struct{}
+
+// DeleteBucketPolicyOutput has no members.
+type DeleteBucketPolicyOutput struct{}
+
 // DeleteBucketTaggingOutput has no members.
 type DeleteBucketTaggingOutput struct{}
+
+// DeletePublicAccessBlockOutput has no members.
+type DeletePublicAccessBlockOutput struct{}
+
+// GetBucketNotificationConfigurationInput is what the operation shares with others.
+type GetBucketNotificationConfigurationInput = GetBucketNotificationConfigurationRequest
+
+// GetBucketNotificationConfigurationOutput is what the operation shares with others.
+type GetBucketNotificationConfigurationOutput = NotificationConfiguration
+
+// PutBucketAclOutput has no members.
+type PutBucketAclOutput struct{}
+
+// PutBucketOwnershipControlsOutput has no members.
+type PutBucketOwnershipControlsOutput struct{}
+
+// PutBucketPolicyOutput has no members.
+type PutBucketPolicyOutput struct{}
 
 // PutBucketTaggingOutput has no members.
 type PutBucketTaggingOutput struct{}
 
 // PutBucketVersioningOutput has no members.
 type PutBucketVersioningOutput struct{}
+
+// PutPublicAccessBlockOutput has no members.
+type PutPublicAccessBlockOutput struct{}

@@ -231,8 +231,8 @@ func TestOperationsOfOneTemplateAreToldApart(t *testing.T) {
 		{"GET", "/b/k/", "GetObject k/"},
 		{"GET", "/b//k", "GetObject /k"},
 		{"GET", "/b/a%2Fb", "GetObject a/b"},
-		{"GET", "/b/k?acl", "GetObjectAcl"},
-		{"GET", "/b?policy", "GetBucketPolicy"},
+		{"GET", "/b/k?torrent", "GetObjectTorrent"},
+		{"GET", "/b?metadataTable", "GetBucketMetadataTableConfiguration"},
 		{"PUT", "/b/k?tagging=", "MalformedXML"},
 		{"POST", "/b", "POST /b"},
 	} {

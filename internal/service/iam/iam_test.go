@@ -530,6 +530,16 @@ func TestEmptyListsAreThere(t *testing.T) {
 	there("attached policies", attached.AttachedPolicies, err)
 	groups, err := b.ListGroupsForUser(ctx, &sdkiam.ListGroupsForUserInput{UserName: user})
 	there("groups", groups.Groups, err)
+	devices, err := b.ListMFADevices(ctx, &sdkiam.ListMFADevicesInput{UserName: user})
+	there("devices", devices.MFADevices, err)
+	virtual, err := b.ListVirtualMFADevices(ctx, &sdkiam.ListVirtualMFADevicesInput{})
+	there("virtual devices", virtual.VirtualMFADevices, err)
+	ssh, err := b.ListSSHPublicKeys(ctx, &sdkiam.ListSSHPublicKeysInput{UserName: user})
+	there("SSH keys", ssh.SSHPublicKeys, err)
+	certificates, err := b.ListSigningCertificates(ctx, &sdkiam.ListSigningCertificatesInput{UserName: user})
+	there("signing certificates", certificates.Certificates, err)
+	specific, err := b.ListServiceSpecificCredentials(ctx, &sdkiam.ListServiceSpecificCredentialsInput{UserName: user})
+	there("service-specific credentials", specific.ServiceSpecificCredentials, err)
 	profiles, err := b.ListInstanceProfilesForRole(ctx, &sdkiam.ListInstanceProfilesForRoleInput{RoleName: role})
 	there("instance profiles", profiles.InstanceProfiles, err)
 	aliases, err := b.ListAccountAliases(ctx, &sdkiam.ListAccountAliasesInput{})
@@ -540,6 +550,18 @@ func TestEmptyListsAreThere(t *testing.T) {
 	there("groups of a policy", entities.PolicyGroups, err)
 	tags, err := b.ListRoleTags(ctx, &sdkiam.ListRoleTagsInput{RoleName: role})
 	there("tags", tags.Tags, err)
+}
+
+func TestAUserHasNoPassword(t *testing.T) {
+	b, ctx := newBed(t), t.Context()
+	user := aws.Ptr("u")
+	_, err := b.DeleteLoginProfile(ctx, &sdkiam.DeleteLoginProfileInput{UserName: user})
+	wantError(t, err, "NoSuchEntity", "The user with name u cannot be found.")
+	b.createUser("u")
+	_, err = b.GetLoginProfile(ctx, &sdkiam.GetLoginProfileInput{UserName: user})
+	wantError(t, err, "NoSuchEntity", "Login Profile for User u cannot be found.")
+	_, err = b.DeleteLoginProfile(ctx, &sdkiam.DeleteLoginProfileInput{UserName: user})
+	wantError(t, err, "NoSuchEntity", "Login Profile for User u cannot be found.")
 }
 
 func TestTags(t *testing.T) {

@@ -55,7 +55,7 @@ func (s *Service) CreateBucket(ctx context.Context, in *api.CreateBucketInput) (
 	if err != nil {
 		return nil, err
 	}
-	record := bucket{Created: s.options.Now().UTC().Truncate(time.Millisecond), Region: region}
+	record := bucket{Created: s.options.Now().UTC().Truncate(time.Millisecond), Region: region, Ownership: ownership(in.ObjectOwnership)}
 	if c := in.CreateBucketConfiguration; c != nil && len(c.Tags) > 0 {
 		if record.Tags, err = bucketTagsOf(c.Tags); err != nil {
 			return nil, err

@@ -35,4 +35,8 @@
 // code: encryption, access control lists other than private, object locks,
 // storage classes other than STANDARD. There is one account, which owns every
 // bucket.
+//
+// Bucket policies, blocks of public access and ownership controls are kept and
+// held to AWS's rules when they are put; who may do what is the gateway's to
+// say, and nobody outside of the account may do anything.
 package s3

@@ -16,7 +16,13 @@ type bucket struct {
 	Region     string    `json:"region"`
 	Versioning string    `json:"versioning,omitempty"` // "", versioningEnabled or versioningSuspended
 	// Tags are nil where there is no tag set.
-	Tags map[string]string `json:"tags,omitempty"`
+	Tags   map[string]string `json:"tags,omitempty"`
+	Policy string            `json:"policy,omitempty"` // JSON, as it was put
+	// PublicAccess is nil where nobody changed it, and where NoPublicAccessBlock
+	// says that it was removed.
+	PublicAccess        *publicAccess `json:"publicAccess,omitempty"`
+	NoPublicAccessBlock bool          `json:"noPublicAccessBlock,omitempty"`
+	Ownership           string        `json:"ownership,omitempty"` // "" is enforced
 }
 
 const (

@@ -20,22 +20,23 @@ var honoured = strings.Fields(`
 	Metadata MetadataDirective MpuObjectSize MultipartUpload ObjectAttributes PartNumber PartNumberMarker Prefix
 	Range ResponseCacheControl ResponseContentDisposition ResponseContentEncoding ResponseContentLanguage
 	ResponseContentType ResponseExpires StartAfter Tagging TaggingDirective UploadId UploadIdMarker VersionId
-	VersionIdMarker VersioningConfiguration WebsiteRedirectLocation BucketRegion`)
+	VersionIdMarker VersioningConfiguration WebsiteRedirectLocation BucketRegion
+	Policy PublicAccessBlockConfiguration OwnershipControls ObjectOwnership AccessControlPolicy`)
 
 // harmless are values of other members that ask for what is so anyway, and
 // members that can have no effect here ("*").
 var harmless = map[string][]string{
-	"ACL":                        {"private", "bucket-owner-full-control"},
-	"BucketKeyEnabled":           {"false"},
-	"BucketNamespace":            {"global"},
-	"BypassGovernanceRetention":  {"*"}, // there are no object locks
-	"MFA":                        {"*"}, // needed only where MFA delete is on
-	"MFADelete":                  {"Disabled"},
-	"ObjectLockEnabledForBucket": {"false"},
-	"ObjectOwnership":            {"BucketOwnerEnforced"},
-	"OptionalObjectAttributes":   {"*"}, // of archived objects, which there are none of
-	"RequestPayer":               {"*"},
-	"StorageClass":               {"STANDARD"},
+	"ACL":                           {"private", "bucket-owner-full-control"},
+	"BucketKeyEnabled":              {"false"},
+	"BucketNamespace":               {"global"},
+	"BypassGovernanceRetention":     {"*"}, // there are no object locks
+	"ConfirmRemoveSelfBucketAccess": {"*"}, // policies are not evaluated
+	"MFA":                           {"*"}, // needed only where MFA delete is on
+	"MFADelete":                     {"Disabled"},
+	"ObjectLockEnabledForBucket":    {"false"},
+	"OptionalObjectAttributes":      {"*"}, // of archived objects, which there are none of
+	"RequestPayer":                  {"*"},
+	"StorageClass":                  {"STANDARD"},
 }
 
 // refuse says what of a request is not offered: a member of in (a pointer to a

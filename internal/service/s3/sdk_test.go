@@ -251,7 +251,7 @@ func TestSDKErrors(t *testing.T) {
 			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, ServerSideEncryption: types.ServerSideEncryptionAwsKms})
 			return err
 		}, "NotImplemented", 501},
-		"operation not supported": {func() error { _, err := c.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: bucket}); return err }, "NotImplemented", 501},
+		"operation not supported": {func() error { _, err := c.DeleteBucketCors(ctx, &s3.DeleteBucketCorsInput{Bucket: bucket}); return err }, "NotImplemented", 501},
 		"wrong MD5 of a document": {func() error {
 			_, err := c.PutBucketVersioning(ctx, &s3.PutBucketVersioningInput{Bucket: bucket, ContentMD5: awssdk.String("AAAAAAAAAAAAAAAAAAAAAA=="),
 				VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled}})
