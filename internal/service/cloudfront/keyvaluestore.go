@@ -54,8 +54,12 @@ func (s *Service) keyValueStoreStatus(store string) distribution.KeyValueState {
 }
 
 func (s *Service) describeKeyValueStore(r *keyValueStoreRecord) *api.KeyValueStore {
+	var comment *string // as the model would have it always, but AWS leaves out one that nobody gave
+	if r.Resource.Comment != "" {
+		comment = &r.Resource.Comment
+	}
 	return &api.KeyValueStore{
-		Name: &r.ID, Id: &r.Resource.Store, Comment: &r.Resource.Comment, ARN: aws.Ptr(s.keyValueStoreARN(r.Resource.Store)),
+		Name: &r.ID, Id: &r.Resource.Store, Comment: comment, ARN: aws.Ptr(s.keyValueStoreARN(r.Resource.Store)),
 		Status: aws.Ptr(string(s.keyValueStoreStatus(r.Resource.Store))), LastModifiedTime: &r.Modified,
 	}
 }

@@ -104,6 +104,17 @@ func TestAKeyValueStoreIsFilledFromItsImportSource(t *testing.T) {
 	}
 }
 
+func TestAKeyValueStoreWithoutACommentHasNone(t *testing.T) {
+	f := newFixture(t)
+	made, err := f.CreateKeyValueStore(t.Context(), &api.CreateKeyValueStoreInput{Name: aws.Ptr("kvs")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.KeyValueStore.Comment != nil {
+		t.Errorf("comment %q", *made.KeyValueStore.Comment)
+	}
+}
+
 func TestAKeyValueStoreIsReadyWhenEveryLocationHasIt(t *testing.T) {
 	f := newFixture(t)
 	f.locations.are(0)
