@@ -22,7 +22,8 @@ type plain struct {
 }
 
 // hit returns what a behaviour without functions, signers and the like has fresh in
-// memory, or no object. Who gets one releases it.
+// memory, or no object. What is on the disk only is for the pipeline, which brings it
+// into memory: nothing here blocks.
 func (s *Server) hit(r *plain, now time.Time) (*site, *cache.Object) {
 	t := s.follow.table.Load().find(r.host)
 	if t == nil || t.blocked != nil || t.logs {
@@ -44,12 +45,8 @@ func (s *Server) hit(r *plain, now time.Time) (*site, *cache.Object) {
 	b := append(buffer[:0], t.d.ID...)
 	b = append(b, 0)
 	b = p.AppendPlainKey(b, path, query, p.Takes(r.encodings))
-	o, ok := s.cache.Get(sha256.Sum256(b))
-	if !ok {
-		return nil, nil
-	}
-	if o.Head.Lifetime.State(now) != fresh || o.Head.Status >= 400 || o.Bytes() == nil || len(o.Head.Note) > 0 {
-		o.Release()
+	o, ok := s.cache.InMemory(sha256.Sum256(b))
+	if !ok || o.Head.Lifetime.State(now) != fresh || o.Head.Status >= 400 || len(o.Head.Note) > 0 {
 		return nil, nil
 	}
 	return t, o
@@ -73,7 +70,6 @@ func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 	if o == nil {
 		return false
 	}
-	defer o.Release()
 	if q.secure && t.d.HTTP3 { // the head that is kept does not tell of it
 		return false
 	}
@@ -112,7 +108,6 @@ func (s *Server) ServeHit(h *http2.Head, r *http2.Reply) bool {
 	if o == nil {
 		return false
 	}
-	defer o.Release()
 	heads := s.heads(t, o)
 	r.Block = append(r.Block, heads.http2...)
 	var text, id [64]byte

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"lapwing.dev/lapwing/internal/edge/distribution"
@@ -20,13 +22,13 @@ import (
 // counting tells how many requests the fast path answers.
 type counting struct {
 	*Server
-	fast int
+	fast atomic.Int32
 }
 
 func (c *counting) ServeFast(conn *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 	ok := c.Server.ServeFast(conn, h, r)
 	if ok {
-		c.fast++
+		c.fast.Add(1)
 	}
 	return ok
 }
@@ -34,7 +36,7 @@ func (c *counting) ServeFast(conn *http1.Conn, h *http1.Head, r *http1.Reply) bo
 func (c *counting) ServeHit(h *http2.Head, r *http2.Reply) bool {
 	ok := c.Server.ServeHit(h, r)
 	if ok {
-		c.fast++
+		c.fast.Add(1)
 	}
 	return ok
 }
@@ -153,8 +155,8 @@ func TestFastPathAnswersAsThePipelineDoes(t *testing.T) {
 	t.Run("HTTP/1.1", func(t *testing.T) { fastAndSlow(t, l, raw) })
 	t.Run("HTTP/2", func(t *testing.T) { fastAndSlow(t, l, streams) })
 	c, ask := raw(t, l)
-	if got := ask("GET http://" + host + "/a HTTP/1.1\nHost: x").StatusCode; got != 200 || c.fast != 0 {
-		t.Errorf("the absolute form: %d, %d answered fast", got, c.fast)
+	if got := ask("GET http://" + host + "/a HTTP/1.1\nHost: x").StatusCode; got != 200 || c.fast.Load() != 0 {
+		t.Errorf("the absolute form: %d, %d answered fast", got, c.fast.Load())
 	}
 }
 
@@ -170,14 +172,14 @@ func fastAndSlow(t *testing.T, l *location, open func(*testing.T, *location) (*c
 		"HEAD /a HTTP/1.1\nHost: " + host,
 	} {
 		ask(request) // it is stored now
-		before := c.fast
+		before := c.fast.Load()
 		fast := ask(request)
-		if c.fast != before+1 {
+		if c.fast.Load() != before+1 {
 			t.Errorf("%q was not answered fast", request)
 			continue
 		}
 		slow := ask(request + "\nVia: 1.1 x") // a field that the fast path does not know
-		if c.fast != before+1 {
+		if c.fast.Load() != before+1 {
 			t.Fatalf("%q with Via was answered fast", request)
 		}
 		for _, r := range []*reply{fast, slow} {
@@ -192,7 +194,7 @@ func fastAndSlow(t *testing.T, l *location, open func(*testing.T, *location) (*c
 			t.Errorf("%q:\n%s\nby the pipeline:\n%s", request, f, s)
 		}
 	}
-	before := c.fast
+	before := c.fast.Load()
 	for request, want := range map[string]int{
 		"GET /missing HTTP/1.1\nHost: " + host:                             404,
 		"GET /a HTTP/1.1\nHost: " + host + "\nIf-None-Match: \"e\"":        304,
@@ -206,8 +208,8 @@ func fastAndSlow(t *testing.T, l *location, open func(*testing.T, *location) (*c
 			t.Errorf("%q: %d, want %d", request, got, want)
 		}
 	}
-	if c.fast != before {
-		t.Errorf("%d were answered fast that are not plain", c.fast-before)
+	if c.fast.Load() != before {
+		t.Errorf("%d were answered fast that are not plain", c.fast.Load()-before)
 	}
 }
 
@@ -249,7 +251,7 @@ func TestFastPathIsOnlyForPlainBehaviours(t *testing.T) {
 		for range 2 {
 			ask("GET /a HTTP/1.1\nHost: " + host)
 		}
-		if c.fast > 0 {
+		if c.fast.Load() > 0 {
 			t.Errorf("%s: answered fast", name)
 		}
 	}
@@ -262,11 +264,14 @@ func TestFastHitsAreCounted(t *testing.T) {
 
 func hitsAreCounted(t *testing.T, open func(*testing.T, *location) (*counting, ask)) {
 	l := newLocation(t, echo)
+	var mu sync.Mutex
 	var sent, received []int64
 	l.server.options.Count = func(d *distribution.Distribution, status int, n, m int64) {
 		if d.ID != l.d.ID || status != http.StatusOK {
 			t.Errorf("counted status %d of %s", status, d.ID)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		sent, received = append(sent, n), append(received, m)
 	}
 	_, ask := open(t, l)
@@ -274,6 +279,8 @@ func hitsAreCounted(t *testing.T, open func(*testing.T, *location) (*counting, a
 	ask(request)
 	hit := ask(request)
 	ask(strings.Replace(request, "GET", "HEAD", 1))
+	mu.Lock()
+	defer mu.Unlock()
 	if len(sent) != 2 {
 		t.Fatalf("%d hits were counted, of 2 (a miss has a record)", len(sent))
 	}

@@ -99,7 +99,7 @@ func (s *Server) Serve(l net.Listener, tlsConfig *tls.Config) error {
 		tlsConfig.NextProtos = []string{"h2", "http/1.1"}
 		serve = func(c net.Conn) { s.serveTLS(tls.Server(c, tlsConfig)) }
 	}
-	if err := conns.Accept(limited, s.log, s.isClosed, serve); err != nil {
+	if err := conns.Accept(limited, s.log, s.isClosed, func(c net.Conn) { go serve(c) }); err != nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil

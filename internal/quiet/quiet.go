@@ -131,3 +131,29 @@ func call(number, fd uintptr, p []byte) (int, syscall.Errno) {
 		}
 	}
 }
+
+// Read reads from a descriptor that does not block.
+func Read(fd int, p []byte) (int, syscall.Errno) { return call(syscall.SYS_READ, uintptr(fd), p) }
+
+// Writev writes a and then b to a descriptor that does not block.
+func Writev(fd int, a, b []byte) (int, syscall.Errno) {
+	var v [2]syscall.Iovec
+	parts := v[:0]
+	for _, p := range [...][]byte{a, b} {
+		if len(p) > 0 {
+			parts = append(parts, syscall.Iovec{Base: unsafe.SliceData(p), Len: uint64(len(p))})
+		}
+	}
+	if len(parts) == 0 {
+		return 0, 0
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&parts[0])), uintptr(len(parts)))
+		if errno == 0 {
+			return int(n), 0
+		}
+		if errno != syscall.EINTR {
+			return 0, errno
+		}
+	}
+}

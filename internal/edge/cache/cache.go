@@ -152,6 +152,28 @@ func (s *Store) Get(k Key) (*Object, bool) {
 	return o, ok
 }
 
+// InMemory returns what Get does where the body is in memory. It never looks at the
+// disk, so that it does not block, and what it returns need not be released.
+func (s *Store) InMemory(k Key) (*Object, bool) {
+	sh := s.shard(k)
+	sh.mu.RLock()
+	n := sh.objects[k]
+	sh.mu.RUnlock()
+	if n == nil || n.value.data == nil || !s.epochs.valid(n.value) {
+		return nil, false
+	}
+	touch(n)
+	return n.value, true
+}
+
+// touch notes a hit of an object in memory, on either tier.
+func touch(n *node[*Object]) {
+	n.touch()
+	if d := n.value.disk.Load(); d != nil {
+		d.touch()
+	}
+}
+
 // peek returns the object of a key, be it invalidated or not.
 func (s *Store) peek(k Key) (*Object, bool) {
 	sh := s.shard(k)
@@ -161,10 +183,7 @@ func (s *Store) peek(k Key) (*Object, bool) {
 	var o *Object
 	if n != nil && n.value.acquire() {
 		o = n.value
-		n.touch()
-		if d := o.disk.Load(); d != nil {
-			d.touch()
-		}
+		touch(n)
 	} else if s.disk != nil {
 		if o = s.disk.find(k); o != nil {
 			s.put(k, o, false)

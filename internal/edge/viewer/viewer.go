@@ -122,28 +122,31 @@ func (s *Server) isClosed() bool {
 // serveTLS makes handshakes, and has each connection served by the protocol that
 // came of it.
 func (s *Server) serveTLS(l net.Listener) error {
-	return conns.Accept(l, s.options.Logger, s.isClosed, func(raw net.Conn) {
-		config, values := s.options.Certificates.connection()
-		defer s.secure.Add(-1)
-		if s.secure.Add(1) > maxConnections {
-			_ = raw.Close()
-			return
-		}
-		c := tls.Server(http2.NewLink(raw), config)
-		ctx, cancel := context.WithTimeout(context.Background(), s.limits.header)
-		err := c.HandshakeContext(ctx)
-		cancel()
-		if err != nil {
-			s.options.Logger.Debug("a viewer's TLS handshake failed", "viewer", raw.RemoteAddr(), "error", err)
-			_ = raw.Close()
-			return
-		}
-		if c.ConnectionState().NegotiatedProtocol == "h2" {
-			s.http2.ServeConn(values(), c)
-		} else {
-			s.http1.ServeConn(values(), c)
-		}
-	})
+	return conns.Accept(l, s.options.Logger, s.isClosed, func(raw net.Conn) { go s.serveTLSConn(raw) })
+}
+
+// serveTLSConn serves a connection over TLS.
+func (s *Server) serveTLSConn(raw net.Conn) {
+	config, values := s.options.Certificates.connection()
+	defer s.secure.Add(-1)
+	if s.secure.Add(1) > maxConnections {
+		_ = raw.Close()
+		return
+	}
+	c := tls.Server(http2.NewLink(raw), config)
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits.header)
+	err := c.HandshakeContext(ctx)
+	cancel()
+	if err != nil {
+		s.options.Logger.Debug("a viewer's TLS handshake failed", "viewer", raw.RemoteAddr(), "error", err)
+		_ = raw.Close()
+		return
+	}
+	if c.ConnectionState().NegotiatedProtocol == "h2" {
+		s.http2.ServeConn(values(), c)
+	} else {
+		s.http1.ServeConn(values(), c)
+	}
 }
 
 // Shutdown stops listening and waits until the requests under way are answered.

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// Accept calls serve, each time in a goroutine of its own, for the connections of l,
-// until l ends. It returns nil where closed then says that the server has ended it.
-func Accept(l net.Listener, log *slog.Logger, closed func() bool, serve func(net.Conn)) error {
+// Accept calls take for the connections of l, one after the other, until l ends. It
+// returns nil where closed then says that the server has ended it.
+func Accept(l net.Listener, log *slog.Logger, closed func() bool, take func(net.Conn)) error {
 	for delay := time.Millisecond; ; {
 		c, err := l.Accept()
 		switch {
 		case err == nil:
 			delay = time.Millisecond
-			go serve(c) // ends with the connection, which the server ends
+			take(c)
 		case closed():
 			return nil
 		case errors.Is(err, net.ErrClosed):

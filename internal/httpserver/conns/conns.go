@@ -52,6 +52,13 @@ func (s *Set[C]) Remove(c C) {
 	}
 }
 
+// Len is how many connections there are.
+func (s *Set[C]) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.members)
+}
+
 // Draining tells whether the server ends.
 func (s *Set[C]) Draining() bool { return s.draining.Load() }
 

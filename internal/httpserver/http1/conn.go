@@ -11,12 +11,14 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/httpserver/loops"
 	"lapwing.dev/lapwing/internal/httpsyntax"
 )
 
@@ -35,12 +37,22 @@ const (
 
 // Conn is a connection of a viewer.
 type Conn struct {
-	s    *Server
-	ctx  context.Context // that requests' descend from
-	nc   net.Conn
-	raw  syscall.RawConn // of a connection in clear text; nil: there is none
-	tls  *tls.ConnectionState
-	addr string
+	s     *Server
+	ctx   context.Context // that requests' descend from
+	tls   *tls.ConnectionState
+	addr  string
+	local net.Addr
+
+	// A connection is served by its goroutine, which has it as nc, or by an event loop,
+	// which has it as socket; the other is nil. mu is held where that changes, and by
+	// those who end it.
+	mu      sync.Mutex
+	nc      net.Conn
+	raw     syscall.RawConn // of nc in clear text; nil: there is none
+	socket  *loops.Socket
+	aborted bool
+	home    *loops.Group // nil: it has never been in a loop
+	streak  int          // the last so many answers were fast
 
 	// buf[r:w] has been read from the connection and not used yet.
 	buf  []byte
@@ -68,11 +80,9 @@ const (
 )
 
 func newConn(ctx context.Context, s *Server, nc net.Conn) *Conn {
-	c := &Conn{s: s, ctx: context.WithoutCancel(ctx), nc: nc, tls: tlsState(nc), buf: make([]byte, firstBuffer)}
-	if sc, ok := nc.(syscall.Conn); ok && c.tls == nil {
-		if raw, err := sc.SyscallConn(); err == nil {
-			c.raw = raw
-		}
+	c := &Conn{s: s, ctx: context.WithoutCancel(ctx), nc: nc, tls: tlsState(nc), local: nc.LocalAddr(), buf: make([]byte, firstBuffer)}
+	if c.tls == nil {
+		c.raw = rawOf(nc)
 	}
 	if a := nc.RemoteAddr(); a != nil {
 		c.addr = a.String()
@@ -80,11 +90,21 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *Conn {
 	return c
 }
 
+// rawOf returns what system calls on a connection need, nil where it has no socket.
+func rawOf(nc net.Conn) syscall.RawConn {
+	if sc, ok := nc.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			return raw
+		}
+	}
+	return nil
+}
+
 // RemoteAddr is the viewer's address and port.
 func (c *Conn) RemoteAddr() string { return c.addr }
 
 // LocalAddr is the address that the viewer has connected to.
-func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+func (c *Conn) LocalAddr() net.Addr { return c.local }
 
 // TLS is the state of the TLS connection, nil without one.
 func (c *Conn) TLS() *tls.ConnectionState { return c.tls }
@@ -92,13 +112,24 @@ func (c *Conn) TLS() *tls.ConnectionState { return c.tls }
 // Drain implements conns.Conn: a connection that waits for a request ends. Its own
 // goroutine closes it, since TLS may wait for the viewer then.
 func (c *Conn) Drain() {
-	if c.state.CompareAndSwap(idle, ending) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.socket != nil {
+		c.socket.Drain()
+	} else if c.state.CompareAndSwap(idle, ending) {
 		c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
 // Abort implements conns.Conn. It does not have TLS say goodbye.
 func (c *Conn) Abort() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.aborted = true
+	if c.socket != nil {
+		c.socket.Abort()
+		return
+	}
 	if t, ok := c.nc.(interface{ NetConn() net.Conn }); ok {
 		t.NetConn().Close()
 		return
@@ -106,13 +137,14 @@ func (c *Conn) Abort() {
 	c.nc.Close()
 }
 
-// serve answers requests until the connection ends.
-func (c *Conn) serve() {
+// serve answers requests until the connection ends, or returns to an event loop.
+func (c *Conn) serve() (ended bool) {
+	ended = true
 	defer func() {
 		if p := recover(); p != nil {
-			c.s.log().Error("a request made the server panic", "panic", p, "stack", string(debug.Stack()))
+			c.panicked(p)
 		}
-		if !c.hijacked {
+		if ended && !c.hijacked {
 			c.nc.Close()
 		}
 	}()
@@ -134,11 +166,7 @@ func (c *Conn) serve() {
 		if c.s.Fast == nil {
 			raw = bytes.Clone(raw) // what the handler has of the head outlives the buffer
 		}
-		refused := c.head.parse(raw)
-		if refused == nil && len(c.head.Target) > orDefault(c.s.MaxTarget, MaxTarget) {
-			refused = errTarget
-		}
-		if refused != nil {
+		if refused := c.parse(raw); refused != nil {
 			c.refuse(refused)
 			return
 		}
@@ -149,7 +177,25 @@ func (c *Conn) serve() {
 			c.flush()
 			return
 		}
+		if c.home != nil && c.streak >= returnAfter && c.enterLoop() {
+			return false
+		}
 	}
+}
+
+func (c *Conn) panicked(p any) {
+	c.s.log().Error("a request made the server panic", "panic", p, "stack", string(debug.Stack()))
+}
+
+// parse parses a head within the limits of the server.
+func (c *Conn) parse(raw []byte) *badRequest {
+	if refused := c.head.parse(raw); refused != nil {
+		return refused
+	}
+	if len(c.head.Target) > orDefault(c.s.MaxTarget, MaxTarget) {
+		return errTarget
+	}
+	return nil
 }
 
 // preface is the head with which HTTP/2 begins.
@@ -174,42 +220,43 @@ func (b *begun) Read(p []byte) (int, error) {
 // answer answers the request whose head has been parsed, and tells whether the
 // connection goes on.
 func (c *Conn) answer(raw []byte) bool {
-	h := &c.head
-	if c.s.Fast != nil && !h.close && !h.HasBody() && h.Minor == 1 && !h.upgrade && h.Target[0] == '/' {
-		r := Reply{Buffer: c.out}
-		if c.s.Fast.ServeFast(c, h, &r) {
-			return c.sendFast(&r)
-		}
+	if fast, err := c.answerFast(); fast {
+		c.streak++
+		return err == nil
 	}
+	c.streak = 0
 	if c.flush() != nil {
 		return false
 	}
-	if c.s.Fast != nil && !h.own(raw) {
+	if c.s.Fast != nil && !c.head.own(raw) {
 		return false
 	}
 	return c.serveHandler()
 }
 
-// sendFast sends a fast answer, or holds it back where the next request is there
-// already.
-func (c *Conn) sendFast(r *Reply) bool {
-	n := int64(len(r.Buffer) - len(c.out) + len(r.Body))
+// answerFast has the Fast handler answer the request whose head has been parsed, and
+// tells whether it did. The answer is sent, or held back where the next request is
+// there already.
+func (c *Conn) answerFast() (answered bool, err error) {
+	h := &c.head
+	if c.s.Fast == nil || h.close || h.HasBody() || h.Minor != 1 || h.upgrade || h.Target[0] != '/' {
+		return false, nil
+	}
+	r := Reply{Buffer: c.out}
+	if !c.s.Fast.ServeFast(c, h, &r) {
+		return false, nil
+	}
 	c.out = r.Buffer
-	var err error
-	switch {
-	case len(r.Body) > bigReply:
+	if len(r.Body) > bigReply {
 		err = c.writeBoth(c.out, r.Body)
 		c.out = c.out[:0]
-	default:
-		c.out = append(c.out, r.Body...)
-		if len(c.out) > maxHeld || !c.hasHead() {
-			err = c.flush()
-		}
+		return true, err
 	}
-	if r.Sent != nil {
-		r.Sent(n, err)
+	c.out = append(c.out, r.Body...)
+	if len(c.out) > maxHeld || !c.hasHead() {
+		err = c.flush()
 	}
-	return err == nil
+	return true, err
 }
 
 // hasHead tells whether another head has come whole.
@@ -220,28 +267,18 @@ func (c *Conn) hasHead() bool {
 // readHead reads the next head, and returns it without its last line end. It is
 // valid until the next read.
 func (c *Conn) readHead() ([]byte, error) {
-	searched, limit := 0, orDefault(c.s.MaxHead, MaxHead)
+	searched := 0
 	started, waiting := false, false
 	for {
-		// An empty line before a request is to be ignored (RFC 9112, 2.2).
-		for searched == 0 && c.w-c.r >= 2 && c.buf[c.r] == '\r' && c.buf[c.r+1] == '\n' {
-			c.r += 2
+		raw, err := c.nextHead(&searched)
+		if err != nil {
+			return nil, err
 		}
-		b := c.buf[c.r:c.w]
-		if i := bytes.Index(b[searched:], []byte("\r\n\r\n")); i >= 0 {
-			end := searched + i
-			if end > limit {
-				return nil, errLong
-			}
-			c.r += end + 4
+		if raw != nil {
 			c.state.CompareAndSwap(idle, busy)
-			return b[:end], nil
+			return raw, nil
 		}
-		searched = max(len(b)-3, 0)
-		if len(b) > limit {
-			return nil, errLong
-		}
-		if len(b) > 0 && !started {
+		if c.w > c.r && !started {
 			// The head has begun to come: it has to go on.
 			started = true
 			c.state.CompareAndSwap(idle, busy)
@@ -256,6 +293,29 @@ func (c *Conn) readHead() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// nextHead returns the next head without its last line end, nil where it has not come
+// whole. searched is how much of it is known to have no end; it begins with 0.
+func (c *Conn) nextHead(searched *int) ([]byte, error) {
+	// An empty line before a request is to be ignored (RFC 9112, 2.2).
+	for *searched == 0 && c.w-c.r >= 2 && c.buf[c.r] == '\r' && c.buf[c.r+1] == '\n' {
+		c.r += 2
+	}
+	b, limit := c.buf[c.r:c.w], orDefault(c.s.MaxHead, MaxHead)
+	end := bytes.Index(b[*searched:], []byte("\r\n\r\n"))
+	if end += *searched; end >= *searched {
+		if end > limit {
+			return nil, errLong
+		}
+		c.r += end + 4
+		return b[:end], nil
+	}
+	if len(b) > limit {
+		return nil, errLong
+	}
+	*searched = max(len(b)-3, 0)
+	return nil, nil
 }
 
 // awaitHead prepares for a head of which nothing has come.
@@ -334,8 +394,13 @@ func (c *Conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	c.renewWriteDeadline()
-	_, err := c.nc.Write(c.out)
+	var err error
+	if c.socket != nil {
+		err = c.socket.Write(c.out, nil)
+	} else {
+		c.renewWriteDeadline()
+		_, err = c.nc.Write(c.out)
+	}
 	if c.out = c.out[:0]; cap(c.out) > 2*maxHeld {
 		c.out = nil
 	}
@@ -347,6 +412,9 @@ const maxWrite = 512 << 10
 
 // writeBoth sends a and then b, together where that is one system call.
 func (c *Conn) writeBoth(a, b []byte) error {
+	if c.socket != nil {
+		return c.socket.Write(a, b)
+	}
 	for len(b) > 0 {
 		n := min(len(b), maxWrite)
 		c.renewWriteDeadline()

@@ -65,6 +65,7 @@ func (s script) Write(p []byte) (int, error)      { return len(p), nil }
 func (s script) SetReadDeadline(time.Time) error  { return nil }
 func (s script) SetWriteDeadline(time.Time) error { return nil }
 func (s script) RemoteAddr() net.Addr             { return nil }
+func (s script) LocalAddr() net.Addr              { return nil }
 
 // ours reads a request with its body, and tells whether it is accepted.
 func ours(in []byte) (r *http.Request, content, rest []byte, ok bool) {

@@ -33,6 +33,9 @@ func start(t *testing.T, s *Server) string {
 	if s.Logger == nil {
 		s.Logger = slog.New(slog.DiscardHandler)
 	}
+	if looped && s.Fast == nil {
+		s.Fast = fastFunc(func(*Conn, *Head, *Reply) bool { return false })
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -556,8 +559,6 @@ func (f fastFunc) ServeFast(c *Conn, h *Head, r *Reply) bool { return f(c, h, r)
 
 func TestFastAnswers(t *testing.T) {
 	large := bytes.Repeat([]byte("x"), 100_000)
-	var mu sync.Mutex
-	sent := int64(0)
 	addr := start(t, &Server{Handler: http.HandlerFunc(echo), Fast: fastFunc(func(c *Conn, h *Head, r *Reply) bool {
 		if string(h.Host) != "h" || string(h.Get("x-fast")) == "" {
 			return false
@@ -568,11 +569,6 @@ func TestFastAnswers(t *testing.T) {
 		}
 		r.Buffer = fmt.Appendf(r.Buffer, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", len(body))
 		r.Body = body
-		r.Sent = func(n int64, err error) {
-			mu.Lock()
-			defer mu.Unlock()
-			sent += n
-		}
 		return true
 	})})
 	var send strings.Builder
@@ -610,11 +606,6 @@ func TestFastAnswers(t *testing.T) {
 	}
 	if got.String() != want.String() {
 		t.Error("the answers differ")
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if sent < int64(len(large))*3 {
-		t.Errorf("%d bytes are said to be sent", sent)
 	}
 }
 

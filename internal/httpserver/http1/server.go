@@ -22,6 +22,11 @@
 // Keep-alive, pipelining, chunked bodies both ways, 100-continue, Hijack, Flush and
 // 1xx answers work as in net/http. Trailers are read and dropped. No goroutine
 // watches over the client of a request, unless somebody waits for its context.
+//
+// Where there is a Fast handler, connections in clear text begin in an event loop
+// (package loops), which asks that handler and nobody else. A request that it leaves
+// to the Handler, or that has not come whole, takes its connection into a goroutine,
+// and some fast answers later it returns. All others have a goroutine each.
 package http1
 
 import (
@@ -34,6 +39,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/httpserver/conns"
+	"lapwing.dev/lapwing/internal/httpserver/loops"
 )
 
 const (
@@ -49,8 +55,10 @@ const (
 // Fast answers requests from their heads.
 type Fast interface {
 	// ServeFast answers a request that has no body, or returns false to have it
-	// served by the Handler. It must not block. The connection stays open after it,
-	// and the method may be any: an answer to HEAD has no body.
+	// served by the Handler. It must not block, not even for the disk: other
+	// connections of its event loop wait for it. It may be asked again for a request
+	// that it left to the Handler. The connection stays open after it, and the method
+	// may be any: an answer to HEAD has no body.
 	ServeFast(c *Conn, h *Head, r *Reply) bool
 }
 
@@ -61,9 +69,6 @@ type Reply struct {
 	Buffer []byte
 	// Body follows Buffer. It is not copied, and not changed meanwhile.
 	Body []byte
-	// Sent, if it is not nil, is called when the answer has been handed to the
-	// system, with the number of bytes of it.
-	Sent func(n int64, err error)
 }
 
 // Server serves connections of viewers.
@@ -93,6 +98,7 @@ type Server struct {
 	conns     conns.Set[*Conn]
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
+	loops     *loops.Group // nil: none yet
 }
 
 // ErrServerClosed is returned by Serve after Shutdown.
@@ -117,7 +123,13 @@ func (s *Server) Serve(l net.Listener) error {
 		delete(s.listeners, l)
 		s.mu.Unlock()
 	}()
-	if err := conns.Accept(l, s.log(), s.isClosing, func(c net.Conn) { s.ServeConn(context.Background(), c) }); err != nil {
+	group := s.startLoops()
+	err := conns.Accept(l, s.log(), s.isClosing, func(c net.Conn) {
+		if group == nil || !s.enterLoop(group, c) {
+			go s.ServeConn(context.Background(), c) // ends with the connection, which the server ends
+		}
+	})
+	if err != nil {
 		return err
 	}
 	return ErrServerClosed
@@ -143,6 +155,7 @@ func (s *Server) isClosing() bool { return s.conns.Draining() }
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.conns.Close()
 	s.closeListeners()
+	defer s.closeLoops()
 	return s.conns.Drain(ctx)
 }
 
@@ -150,6 +163,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) Close() error {
 	s.conns.Abort()
 	s.closeListeners()
+	s.closeLoops()
 	return nil
 }
 
