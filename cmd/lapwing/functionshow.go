@@ -143,9 +143,17 @@ func describeSnapshot(s lambda.SnapshotDetails, now time.Time) string {
 		}
 		return fmt.Sprintf("%s, %s old, used %d %s", size(s.Size), age(now.Sub(*s.Created)), s.Uses, times)
 	case s.Reason != "":
-		return "none: " + s.Reason
+		return "none: " + s.Reason + meanwhile(s)
 	}
-	return "none yet"
+	return "none yet" + meanwhile(s)
+}
+
+// meanwhile tells how environments start for which there is no snapshot.
+func meanwhile(s lambda.SnapshotDetails) string {
+	if s.Runtime {
+		return " (starts from one of its runtime alone)"
+	}
+	return ""
 }
 
 // age prints a time that has passed in its largest unit.

@@ -28,4 +28,7 @@ type SnapshotStatus struct {
 	// Reason is why there is none, in words for the function's owner; empty
 	// where it only was not needed yet.
 	Reason string
+	// Runtime tells that environments start from a snapshot of the runtime alone
+	// meanwhile.
+	Runtime bool
 }

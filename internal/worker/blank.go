@@ -75,6 +75,19 @@ func (s *snapshots) blankExcluded(e *environment) bool {
 	return !e.runtime.Blank(e.start(credentials.Session{}).Env)
 }
 
+// blankFor tells whether environments of a version can start from a blank now.
+func (s *snapshots) blankFor(v *function.Version) bool {
+	if s.off(v) != nil {
+		return false
+	}
+	e, err := s.w.newEnvironment(invoke.Spec{Version: v})
+	if err != nil || s.blankExcluded(e) {
+		return false
+	}
+	_, there := s.store.Info(e.blankID(s.store))
+	return there
+}
+
 // fromBlank makes the environment's sandbox from the snapshot of a blank, if there is
 // one, and has one made otherwise. Where that fails it is as if it had not been tried.
 func (e *environment) fromBlank(ctx context.Context) *instance {

@@ -45,6 +45,9 @@ func TestFirstStartOfAnotherVersionIsMadeFromTheRuntimeAlone(t *testing.T) {
 	}
 	v := blankable("b")
 	v.Env = map[string]string{"OWN": "value", "NODE_ENV": "production"}
+	if st := r.Status(v); st.Ready || !st.Runtime {
+		t.Errorf("status: %+v", st)
+	}
 	clone, second := r.run(v)
 	if _, restores := r.driver.counts(); restores != 1 {
 		t.Errorf("%d sandboxes were restored", restores)
@@ -89,6 +92,9 @@ func TestWhatStartsFreshAllTheSame(t *testing.T) {
 			}
 			v := blankable("b")
 			change(v)
+			if st := r.Status(v); st.Runtime {
+				t.Errorf("status: %+v", st)
+			}
 			r.run(v)
 			if _, restores := r.driver.counts(); restores != 0 {
 				t.Errorf("%d sandboxes were restored", restores)

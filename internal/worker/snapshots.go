@@ -381,6 +381,13 @@ func (w *Worker) Forget(v *function.Version) {
 // Status tells whether environments of a version start from a snapshot, and if
 // not, why.
 func (w *Worker) Status(v *function.Version) function.SnapshotStatus {
+	st := w.ownStatus(v)
+	st.Runtime = !st.Ready && w.snapshots.blankFor(v)
+	return st
+}
+
+// ownStatus tells of the snapshot of the version itself.
+func (w *Worker) ownStatus(v *function.Version) function.SnapshotStatus {
 	s := w.snapshots
 	err := s.off(v)
 	var e *environment

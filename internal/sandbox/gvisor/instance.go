@@ -82,6 +82,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Sn
 	if err := check(&spec); err != nil {
 		return nil, err
 	}
+	if from == nil && len(spec.Added) > 0 {
+		return nil, errors.New("gvisor: invalid spec: images are added to a snapshot only")
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

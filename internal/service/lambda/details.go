@@ -35,6 +35,9 @@ type SnapshotDetails struct {
 	Uses int64 `json:"uses,omitempty"`
 	// Reason is why there is none.
 	Reason string `json:"reason,omitempty"`
+	// Runtime tells that environments start from a snapshot of the runtime alone
+	// meanwhile.
+	Runtime bool `json:"runtime,omitempty"`
 }
 
 // tellDetails answers a request for details.
@@ -45,7 +48,7 @@ func (s *Service) tellDetails(ctx context.Context, key functionKey, v resolvedVe
 	}
 	d := Details{Failure: v.status.Detail[:min(len(v.status.Detail), maxFailureDetail)]}
 	st := s.snapshotStatus(key, v.number)
-	d.Snapshot = SnapshotDetails{Ready: st.Ready, Size: st.Size, Uses: st.Uses, Reason: st.Reason}
+	d.Snapshot = SnapshotDetails{Ready: st.Ready, Size: st.Size, Uses: st.Uses, Reason: st.Reason, Runtime: st.Runtime}
 	if st.Ready {
 		d.Snapshot.Created = &st.Created
 	}
