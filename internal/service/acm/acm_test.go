@@ -8,28 +8,23 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"log/slog"
 	"math/big"
-	"net/http/httptest"
 	"path/filepath"
 	"testing"
 	"time"
 
 	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
-	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/acm"
 	"github.com/aws/aws-sdk-go-v2/service/acm/types"
-	"github.com/aws/smithy-go"
 
 	"lapwing.dev/lapwing/internal/authority"
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/acm"
-	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/service/acm"
-	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // connect starts the service behind the gateway and returns the AWS SDK's client,
@@ -43,45 +38,27 @@ func connect(t *testing.T) (*sdk.Client, *distribution.Records) {
 func connectWith(t *testing.T, change func(o *acm.Options, dir string)) (*sdk.Client, *distribution.Records) {
 	t.Helper()
 	t.Parallel()
-	dir := t.TempDir()
-	store, err := state.Open(t.Context(), state.Options{Dir: dir})
+	i := servicetest.New(t)
+	records, err := distribution.Open(t.Context(), i.Store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, err := credentials.Open(filepath.Join(dir, "credentials"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	records, err := distribution.Open(t.Context(), store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	local, err := authority.Open(filepath.Join(dir, "tls"), "Test CA")
+	local, err := authority.Open(filepath.Join(i.Dir, "tls"), "Test CA")
 	if err != nil {
 		t.Fatal(err)
 	}
 	options := acm.Options{
-		Store: store, Records: records, AccountID: creds.AccountID(), Region: "eu-central-1", Local: local, Logger: slog.New(slog.DiscardHandler),
+		Store: i.Store, Records: records, AccountID: i.Credentials.AccountID(), Region: "eu-central-1", Local: local, Logger: slog.New(slog.DiscardHandler),
 	}
-	change(&options, dir)
+	change(&options, i.Dir)
 	service, err := acm.New(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(service.Close)
-	server := httptest.NewServer(gateway.New(gateway.Options{
-		Services: []*aws.Service{api.NewService(service)}, Credentials: creds, Region: "eu-central-1", AccountID: creds.AccountID(), Logger: slog.New(slog.DiscardHandler),
-	}))
-	t.Cleanup(func() {
-		server.Close()
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return sdk.NewFromConfig(sdkaws.Config{
-		Region: "us-east-1", BaseEndpoint: &server.URL, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
-		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
-	}), records
+	cfg := i.Serve(gateway.Options{Services: []*aws.Service{api.NewService(service)}, Region: "eu-central-1"})
+	cfg.Region = "us-east-1"
+	return sdk.NewFromConfig(cfg), records
 }
 
 // pair is a certificate with its key.
@@ -119,17 +96,6 @@ func issue(t *testing.T, name string, until time.Time, by *pair) *pair {
 		t.Fatal(err)
 	}
 	return &pair{parsed, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})}
-}
-
-func wantCode(t *testing.T, err error, want string) {
-	t.Helper()
-	var e smithy.APIError
-	if want == "" && err == nil {
-		return
-	}
-	if !errors.As(err, &e) || e.ErrorCode() != want {
-		t.Errorf("error %v, want %q", err, want)
-	}
 }
 
 func TestLifeOfAnImportedCertificate(t *testing.T) {
@@ -172,15 +138,15 @@ func TestLifeOfAnImportedCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.DeleteCertificate(ctx, &sdk.DeleteCertificateInput{CertificateArn: arn})
-	wantCode(t, err, "ResourceInUseException")
+	servicetest.WantCode(t, err, "ResourceInUseException")
 	item, _ := records.Distributions.Get("E1")
 	if err := records.Distributions.Delete(ctx, "E1", item.Revision); err != nil {
 		t.Fatal(err)
 	}
 	_, err = c.DeleteCertificate(ctx, &sdk.DeleteCertificateInput{CertificateArn: arn})
-	wantCode(t, err, "")
+	servicetest.WantCode(t, err, "")
 	_, err = c.DescribeCertificate(ctx, &sdk.DescribeCertificateInput{CertificateArn: arn})
-	wantCode(t, err, "ResourceNotFoundException")
+	servicetest.WantCode(t, err, "ResourceNotFoundException")
 	if records.Certificates.Len() != 0 {
 		t.Error("edge locations still have the certificate")
 	}
@@ -202,7 +168,7 @@ func TestWhatIsNoCertificateIsNotImported(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.ImportCertificate(t.Context(), in)
-			wantCode(t, err, "ValidationException")
+			servicetest.WantCode(t, err, "ValidationException")
 		})
 	}
 	if records.Certificates.Len() != 0 {

@@ -41,6 +41,7 @@ import (
 	"lapwing.dev/lapwing/internal/edge/viewer"
 	"lapwing.dev/lapwing/internal/service/acm"
 	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // Pebble is as awkward as authorities may be: it rejects a third of all nonces, and
@@ -336,7 +337,7 @@ func TestAnACMEAuthorityIssuesByHTTPAndDNSAndViewersSeeIt(t *testing.T) {
 	// Nothing is ordered before every name leads here: the one with a star does not.
 	pending := await(t, c, made.CertificateArn, types.CertificateStatusPendingValidation)
 	_, err = c.GetCertificate(t.Context(), &sdk.GetCertificateInput{CertificateArn: made.CertificateArn})
-	wantCode(t, err, "RequestInProgressException")
+	servicetest.WantCode(t, err, "RequestInProgressException")
 	if n := p.orders.Load(); n != 0 {
 		t.Errorf("%d orders before names lead here", n)
 	}
@@ -402,7 +403,7 @@ func TestWhatTheAuthorityDeniesFails(t *testing.T) {
 		t.Errorf("failed because of %s", d.FailureReason)
 	}
 	_, err = c.DeleteCertificate(t.Context(), &sdk.DeleteCertificateInput{CertificateArn: made.CertificateArn})
-	wantCode(t, err, "")
+	servicetest.WantCode(t, err, "")
 	if records.Certificates.Len() != 0 || records.Challenges.Len() != 0 {
 		t.Error("edge locations have something of it")
 	}
@@ -500,5 +501,5 @@ func TestAnAuthorityThatIsDownIsAskedAgain(t *testing.T) {
 func TestNamesWithAStarNeedLapwingsDNS(t *testing.T) {
 	c, _ := connectWith(t, func(o *acm.Options, _ string) { o.ACME = cut{} })
 	_, err := c.RequestCertificate(t.Context(), &sdk.RequestCertificateInput{DomainName: sdkaws.String("*.example.net")})
-	wantCode(t, err, "InvalidParameterException")
+	servicetest.WantCode(t, err, "InvalidParameterException")
 }

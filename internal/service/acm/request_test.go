@@ -8,6 +8,7 @@ import (
 	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/acm"
 	"github.com/aws/aws-sdk-go-v2/service/acm/types"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 func TestTheLocalAuthorityIssuesWhatIsRequestedAtOnce(t *testing.T) {
@@ -60,7 +61,7 @@ func TestTheLocalAuthorityIssuesWhatIsRequestedAtOnce(t *testing.T) {
 			t.Errorf("the same request again: %v, %v, want %s", again, err, arn)
 		}
 		_, err = c.ImportCertificate(ctx, &sdk.ImportCertificateInput{CertificateArn: &arn, Certificate: []byte(shown.Value.Chain), PrivateKey: []byte(shown.Value.Key)})
-		wantCode(t, err, "ValidationException")
+		servicetest.WantCode(t, err, "ValidationException")
 	}
 	if list, err := c.ListCertificates(ctx, &sdk.ListCertificatesInput{}); err != nil || len(list.CertificateSummaryList) != 1 {
 		t.Errorf("listed %+v, %v: want one with an RSA key", list, err)
@@ -86,7 +87,7 @@ func TestRequestsThatCannotBeMetAreRefused(t *testing.T) {
 			in := test.in
 			in.DomainName = sdkaws.String("a.example.net")
 			_, err := c.RequestCertificate(t.Context(), &in)
-			wantCode(t, err, test.want)
+			servicetest.WantCode(t, err, test.want)
 		})
 	}
 	if records.Certificates.Len() != 0 {

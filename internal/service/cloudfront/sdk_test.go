@@ -3,28 +3,22 @@ package cloudfront_test
 import (
 	"errors"
 	"log/slog"
-	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"context"
 
-	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
-	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/cloudfront"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfront/types"
-	"github.com/aws/smithy-go"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/cloudfront"
-	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/service/cloudfront"
-	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // everywhere are edge locations that take every change at once.
@@ -46,61 +40,25 @@ func (noLambda) Replica(_ context.Context, arn string, _ distribution.EventType,
 func connect(t *testing.T) *sdk.Client {
 	t.Helper()
 	t.Parallel()
-	dir := t.TempDir()
-	log := slog.New(slog.DiscardHandler)
-	store, err := state.Open(t.Context(), state.Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	creds, err := credentials.Open(filepath.Join(dir, "credentials"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	records, err := distribution.Open(t.Context(), store)
+	i := servicetest.New(t)
+	records, err := distribution.Open(t.Context(), i.Store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	service, err := cloudfront.New(t.Context(), cloudfront.Options{
-		Store: store, Records: records, AccountID: creds.AccountID(), Locations: everywhere{}, Functions: noLambda{}, Logger: log,
+		Store: i.Store, Records: records, AccountID: i.Credentials.AccountID(), Locations: everywhere{}, Functions: noLambda{}, Logger: slog.New(slog.DiscardHandler),
 		KeyValues: keyvalue.NewWriter(keyvalue.NewStores(records.KeyValues)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(gateway.New(gateway.Options{
-		Services: []*aws.Service{api.NewService(service)}, Credentials: creds, Region: "eu-central-1", AccountID: creds.AccountID(), Logger: log,
-	}))
-	t.Cleanup(func() {
-		server.Close()
-		service.Close()
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return sdk.NewFromConfig(sdkaws.Config{
-		Region: "us-east-1", BaseEndpoint: &server.URL, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
-		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
-	})
+	t.Cleanup(service.Close)
+	cfg := i.Serve(gateway.Options{Services: []*aws.Service{api.NewService(service)}, Region: "eu-central-1"})
+	cfg.Region = "us-east-1"
+	return sdk.NewFromConfig(cfg)
 }
 
 func ptr[T any](v T) *T { return &v }
-
-func must[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
-func wantCode(t *testing.T, err error, want string) {
-	t.Helper()
-	if e, ok := errors.AsType[smithy.APIError](err); !ok || e.ErrorCode() != want {
-		t.Errorf("error %v, want %s", err, want)
-	}
-}
 
 func sdkConfig(reference string) *types.DistributionConfig {
 	return &types.DistributionConfig{
@@ -119,7 +77,7 @@ func sdkConfig(reference string) *types.DistributionConfig {
 // change what was read, disable, wait, delete.
 func TestLifeOfADistributionBySDK(t *testing.T) {
 	c, ctx := connect(t), t.Context()
-	made := must[*sdk.CreateDistributionWithTagsOutput](t)(c.CreateDistributionWithTags(ctx, &sdk.CreateDistributionWithTagsInput{
+	made := servicetest.Must[*sdk.CreateDistributionWithTagsOutput](t)(c.CreateDistributionWithTags(ctx, &sdk.CreateDistributionWithTagsInput{
 		DistributionConfigWithTags: &types.DistributionConfigWithTags{
 			DistributionConfig: sdkConfig("one"), Tags: &types.Tags{Items: []types.Tag{{Key: ptr("team"), Value: ptr("web")}}},
 		},
@@ -131,11 +89,11 @@ func TestLifeOfADistributionBySDK(t *testing.T) {
 	if err := sdk.NewDistributionDeployedWaiter(c).Wait(ctx, &sdk.GetDistributionInput{Id: d.Id}, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	tags := must[*sdk.ListTagsForResourceOutput](t)(c.ListTagsForResource(ctx, &sdk.ListTagsForResourceInput{Resource: d.ARN}))
+	tags := servicetest.Must[*sdk.ListTagsForResourceOutput](t)(c.ListTagsForResource(ctx, &sdk.ListTagsForResourceInput{Resource: d.ARN}))
 	if len(tags.Tags.Items) != 1 || *tags.Tags.Items[0].Value != "web" {
 		t.Errorf("tags %+v", tags.Tags)
 	}
-	got := must[*sdk.GetDistributionConfigOutput](t)(c.GetDistributionConfig(ctx, &sdk.GetDistributionConfigInput{Id: d.Id}))
+	got := servicetest.Must[*sdk.GetDistributionConfigOutput](t)(c.GetDistributionConfig(ctx, &sdk.GetDistributionConfigInput{Id: d.Id}))
 	read := got.DistributionConfig
 	if read.Aliases == nil || read.CacheBehaviors == nil || read.CustomErrorResponses == nil || read.Logging == nil || read.OriginGroups == nil ||
 		read.Restrictions == nil || read.PriceClass != types.PriceClassPriceClassAll || read.HttpVersion != types.HttpVersionHttp2 ||
@@ -143,13 +101,13 @@ func TestLifeOfADistributionBySDK(t *testing.T) {
 		t.Errorf("defaults are missing: %+v", read)
 	}
 	read.Enabled, read.Comment = ptr(false), ptr("off")
-	changed := must[*sdk.UpdateDistributionOutput](t)(c.UpdateDistribution(ctx, &sdk.UpdateDistributionInput{Id: d.Id, IfMatch: got.ETag, DistributionConfig: read}))
+	changed := servicetest.Must[*sdk.UpdateDistributionOutput](t)(c.UpdateDistribution(ctx, &sdk.UpdateDistributionInput{Id: d.Id, IfMatch: got.ETag, DistributionConfig: read}))
 	if *changed.ETag == *got.ETag || *changed.Distribution.DistributionConfig.Comment != "off" {
 		t.Errorf("changed %+v", changed.Distribution)
 	}
 	_, err := c.DeleteDistribution(ctx, &sdk.DeleteDistributionInput{Id: d.Id, IfMatch: got.ETag})
-	wantCode(t, err, "PreconditionFailed")
-	must[*sdk.DeleteDistributionOutput](t)(c.DeleteDistribution(ctx, &sdk.DeleteDistributionInput{Id: d.Id, IfMatch: changed.ETag}))
+	servicetest.WantCode(t, err, "PreconditionFailed")
+	servicetest.Must[*sdk.DeleteDistributionOutput](t)(c.DeleteDistribution(ctx, &sdk.DeleteDistributionInput{Id: d.Id, IfMatch: changed.ETag}))
 	_, err = c.GetDistribution(ctx, &sdk.GetDistributionInput{Id: d.Id})
 	if e, ok := errors.AsType[*types.NoSuchDistribution](err); !ok || e.ErrorMessage() != "The specified distribution does not exist." {
 		t.Errorf("error %v", err)
@@ -159,11 +117,11 @@ func TestLifeOfADistributionBySDK(t *testing.T) {
 func TestListsArePagedBySDK(t *testing.T) {
 	c, ctx := connect(t), t.Context()
 	for _, reference := range []string{"a", "b", "c"} {
-		must[*sdk.CreateDistributionOutput](t)(c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: sdkConfig(reference)}))
+		servicetest.Must[*sdk.CreateDistributionOutput](t)(c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: sdkConfig(reference)}))
 	}
 	seen := map[string]bool{}
 	for pages := sdk.NewListDistributionsPaginator(c, &sdk.ListDistributionsInput{MaxItems: ptr[int32](2)}); pages.HasMorePages(); {
-		page := must[*sdk.ListDistributionsOutput](t)(pages.NextPage(ctx))
+		page := servicetest.Must[*sdk.ListDistributionsOutput](t)(pages.NextPage(ctx))
 		for _, d := range page.DistributionList.Items {
 			seen[*d.Id] = true
 		}
@@ -171,11 +129,11 @@ func TestListsArePagedBySDK(t *testing.T) {
 	if len(seen) != 3 {
 		t.Errorf("%d distributions on all pages, want 3", len(seen))
 	}
-	by := must[*sdk.ListDistributionsByCachePolicyIdOutput](t)(c.ListDistributionsByCachePolicyId(ctx, &sdk.ListDistributionsByCachePolicyIdInput{CachePolicyId: ptr("658327ea-f89d-4fab-a63d-7e88639e58f6")}))
+	by := servicetest.Must[*sdk.ListDistributionsByCachePolicyIdOutput](t)(c.ListDistributionsByCachePolicyId(ctx, &sdk.ListDistributionsByCachePolicyIdInput{CachePolicyId: ptr("658327ea-f89d-4fab-a63d-7e88639e58f6")}))
 	if *by.DistributionIdList.Quantity != 3 {
 		t.Errorf("%d distributions with the policy, want 3", *by.DistributionIdList.Quantity)
 	}
-	managed := must[*sdk.ListCachePoliciesOutput](t)(c.ListCachePolicies(ctx, &sdk.ListCachePoliciesInput{Type: types.CachePolicyTypeManaged}))
+	managed := servicetest.Must[*sdk.ListCachePoliciesOutput](t)(c.ListCachePolicies(ctx, &sdk.ListCachePoliciesInput{Type: types.CachePolicyTypeManaged}))
 	if len(managed.CachePolicyList.Items) < 6 {
 		t.Errorf("%d managed cache policies", len(managed.CachePolicyList.Items))
 	}
@@ -186,41 +144,41 @@ func TestBrokenConstraintsAreNamedBySDK(t *testing.T) {
 	bad := sdkConfig("one")
 	bad.DefaultCacheBehavior.ViewerProtocolPolicy = "sometimes"
 	_, err := c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: bad})
-	wantCode(t, err, "MalformedXML")
+	servicetest.WantCode(t, err, "MalformedXML")
 	if !strings.Contains(err.Error(), "Value 'sometimes' at 'distributionConfig.defaultCacheBehavior.viewerProtocolPolicy' failed to satisfy constraint: Member must satisfy enum value set") {
 		t.Errorf("error %v", err)
 	}
 	_, err = c.ListAnycastIpLists(ctx, &sdk.ListAnycastIpListsInput{})
-	wantCode(t, err, "NotImplemented")
+	servicetest.WantCode(t, err, "NotImplemented")
 }
 
 func TestARealtimeLogIsConfiguredBySDK(t *testing.T) {
 	c, ctx := connect(t), t.Context()
-	d := must[*sdk.CreateDistributionOutput](t)(c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: sdkConfig("one")})).Distribution
+	d := servicetest.Must[*sdk.CreateDistributionOutput](t)(c.CreateDistribution(ctx, &sdk.CreateDistributionInput{DistributionConfig: sdkConfig("one")})).Distribution
 	account := strings.Split(*d.ARN, ":")[4]
-	made := must[*sdk.CreateRealtimeLogConfigOutput](t)(c.CreateRealtimeLogConfig(ctx, &sdk.CreateRealtimeLogConfigInput{
+	made := servicetest.Must[*sdk.CreateRealtimeLogConfigOutput](t)(c.CreateRealtimeLogConfig(ctx, &sdk.CreateRealtimeLogConfigInput{
 		Name: ptr("log"), SamplingRate: ptr[int64](1), Fields: []string{"timestamp", "c-ip"},
 		EndPoints: []types.EndPoint{{StreamType: ptr("Kinesis"), KinesisStreamConfig: &types.KinesisStreamConfig{RoleARN: ptr("arn:aws:iam::" + account + ":role/r"), StreamARN: ptr("arn:aws:kinesis:us-east-1:" + account + ":stream/s")}}},
 	}))
-	list := must[*sdk.ListRealtimeLogConfigsOutput](t)(c.ListRealtimeLogConfigs(ctx, &sdk.ListRealtimeLogConfigsInput{})).RealtimeLogConfigs
+	list := servicetest.Must[*sdk.ListRealtimeLogConfigsOutput](t)(c.ListRealtimeLogConfigs(ctx, &sdk.ListRealtimeLogConfigsInput{})).RealtimeLogConfigs
 	if len(list.Items) != 1 || *list.Items[0].ARN != *made.RealtimeLogConfig.ARN || len(list.Items[0].Fields) != 2 || *list.Items[0].EndPoints[0].StreamType != "Kinesis" {
 		t.Errorf("listed %+v", list)
 	}
-	must[*sdk.DeleteRealtimeLogConfigOutput](t)(c.DeleteRealtimeLogConfig(ctx, &sdk.DeleteRealtimeLogConfigInput{Name: ptr("log")}))
+	servicetest.Must[*sdk.DeleteRealtimeLogConfigOutput](t)(c.DeleteRealtimeLogConfig(ctx, &sdk.DeleteRealtimeLogConfigInput{Name: ptr("log")}))
 }
 
 func TestAFunctionIsTestedBySDK(t *testing.T) {
 	c, ctx := connect(t), t.Context()
 	code := []byte("function handler(event) { console.log('seen'); event.request.uri = '/changed'; return event.request; }")
-	made := must[*sdk.CreateFunctionOutput](t)(c.CreateFunction(ctx, &sdk.CreateFunctionInput{
+	made := servicetest.Must[*sdk.CreateFunctionOutput](t)(c.CreateFunction(ctx, &sdk.CreateFunctionInput{
 		Name: ptr("f"), FunctionCode: code, FunctionConfig: &types.FunctionConfig{Comment: ptr(""), Runtime: types.FunctionRuntimeCloudfrontJs20},
 	}))
-	got := must[*sdk.GetFunctionOutput](t)(c.GetFunction(ctx, &sdk.GetFunctionInput{Name: ptr("f")}))
+	got := servicetest.Must[*sdk.GetFunctionOutput](t)(c.GetFunction(ctx, &sdk.GetFunctionInput{Name: ptr("f")}))
 	if string(got.FunctionCode) != string(code) || *got.ETag != *made.ETag {
 		t.Errorf("code %q, ETag %s", got.FunctionCode, *got.ETag)
 	}
 	event := `{"version":"1.0","context":{"eventType":"viewer-request"},"viewer":{"ip":"1.2.3.4"},"request":{"method":"GET","uri":"/","querystring":{},"headers":{},"cookies":{}}}`
-	r := must[*sdk.TestFunctionOutput](t)(c.TestFunction(ctx, &sdk.TestFunctionInput{Name: ptr("f"), IfMatch: made.ETag, EventObject: []byte(event)})).TestResult
+	r := servicetest.Must[*sdk.TestFunctionOutput](t)(c.TestFunction(ctx, &sdk.TestFunctionInput{Name: ptr("f"), IfMatch: made.ETag, EventObject: []byte(event)})).TestResult
 	if *r.FunctionErrorMessage != "" || !strings.Contains(*r.FunctionOutput, "/changed") || len(r.FunctionExecutionLogs) != 1 {
 		t.Errorf("result %+v, output %s, error %s", r, *r.FunctionOutput, *r.FunctionErrorMessage)
 	}

@@ -5,52 +5,37 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
-	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
-	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	client "github.com/aws/aws-sdk-go-v2/service/cloudwatch"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatch/types"
 	"github.com/aws/smithy-go"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/cloudwatch"
-	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/metrics"
 	"lapwing.dev/lapwing/internal/service/cloudwatch"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // newClient returns an SDK client of the service behind a gateway, and the
 // store below.
 func newClient(t *testing.T) (*client.Client, *metrics.Store) {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	store, err := metrics.Open(t.TempDir(), log)
+	store, err := metrics.Open(t.TempDir(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, err := credentials.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(gateway.New(gateway.Options{
-		Services:    []*aws.Service{api.NewService(cloudwatch.New(store, nil))},
-		Credentials: creds, Region: "us-east-1", AccountID: creds.AccountID(), Logger: log,
-	}))
 	t.Cleanup(func() {
-		server.Close()
 		if err := store.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return client.NewFromConfig(sdkaws.Config{
-		Region: "us-east-1", BaseEndpoint: &server.URL, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
-		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
-	}), store
+	cfg := servicetest.New(t).Serve(gateway.Options{Services: []*aws.Service{api.NewService(cloudwatch.New(store, nil))}, Region: "us-east-1"})
+	return client.NewFromConfig(cfg), store
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -5,15 +5,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http/httptest"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
-	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	client "github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecr/types"
 	"github.com/aws/smithy-go"
@@ -26,47 +22,29 @@ import (
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/ecr"
-	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/registry"
 	"lapwing.dev/lapwing/internal/service/ecr"
-	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // newClient returns an SDK client of the service and the registry behind one
 // gateway, and the gateway's URL.
 func newClient(t *testing.T) (*client.Client, string) {
 	t.Helper()
-	dir := t.TempDir()
-	log := slog.New(slog.DiscardHandler)
-	store, err := state.Open(t.Context(), state.Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	creds, err := credentials.Open(filepath.Join(dir, "credentials"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := registry.Open(t.Context(), registry.Options{Store: store, Dir: filepath.Join(dir, "uploads"), AccountID: creds.AccountID(), Region: "us-east-1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := httptest.NewServer(gateway.New(gateway.Options{
-		Services:    []*aws.Service{api.NewService(ecr.New(r, creds, nil))},
-		Credentials: creds, Region: "us-east-1", AccountID: creds.AccountID(), Logger: log,
-		Registry: r.Handler(registry.HandlerOptions{Authenticate: creds.CheckRegistryToken}),
-	}))
-	t.Cleanup(func() {
-		server.Close()
-		r.Close()
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
+	i := servicetest.New(t)
+	r, err := registry.Open(t.Context(), registry.Options{
+		Store: i.Store, Dir: filepath.Join(i.Dir, "uploads"), AccountID: i.Credentials.AccountID(), Region: "us-east-1",
 	})
-	return client.NewFromConfig(sdkaws.Config{
-		Region: "us-east-1", BaseEndpoint: &server.URL, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
-		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
-	}), server.URL
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	cfg := i.Serve(gateway.Options{
+		Services: []*aws.Service{api.NewService(ecr.New(r, i.Credentials, nil))}, Region: "us-east-1",
+		Registry: r.Handler(registry.HandlerOptions{Authenticate: i.Credentials.CheckRegistryToken}),
+	})
+	return client.NewFromConfig(cfg), *cfg.BaseEndpoint
 }
 
 func ptr[T any](v T) *T { return &v }

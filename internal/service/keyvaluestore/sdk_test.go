@@ -4,30 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
-	sdkcredentials "github.com/aws/aws-sdk-go-v2/credentials"
 	sdk "github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore"
 	"github.com/aws/aws-sdk-go-v2/service/cloudfrontkeyvaluestore/types"
 	"github.com/aws/smithy-go"
 
 	"lapwing.dev/lapwing/internal/aws"
 	api "lapwing.dev/lapwing/internal/aws/keyvaluestore"
-	"lapwing.dev/lapwing/internal/credentials"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/edge/keyvalue"
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/service/keyvaluestore"
-	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // bench is the service behind the gateway, with a client of the AWS SDK, which signs
@@ -42,48 +37,30 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	t.Helper()
 	t.Parallel()
-	dir := t.TempDir()
-	store, err := state.Open(t.Context(), state.Options{Dir: dir})
+	i := servicetest.New(t)
+	records, err := distribution.Open(t.Context(), i.Store)
 	if err != nil {
 		t.Fatal(err)
 	}
-	creds, err := credentials.Open(filepath.Join(dir, "credentials"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	records, err := distribution.Open(t.Context(), store)
-	if err != nil {
-		t.Fatal(err)
-	}
+	account := i.Credentials.AccountID()
 	b := &bench{t: t, stores: keyvalue.NewWriter(keyvalue.NewStores(records.KeyValues))}
-	server := httptest.NewServer(gateway.New(gateway.Options{
-		Services:    []*aws.Service{api.NewService(keyvaluestore.New(b.stores, creds.AccountID()))},
-		Credentials: creds, Region: "eu-central-1", AccountID: creds.AccountID(), Logger: slog.New(slog.DiscardHandler),
-	}))
-	t.Cleanup(func() {
-		server.Close()
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	address := server.Listener.Addr().String()
+	cfg := i.Serve(gateway.Options{Services: []*aws.Service{api.NewService(keyvaluestore.New(b.stores, account))}, Region: "eu-central-1"})
+	address := strings.TrimPrefix(*cfg.BaseEndpoint, "http://")
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.Client = sdk.NewFromConfig(sdkaws.Config{
-		Region: "eu-central-1", BaseEndpoint: sdkaws.String("http://localhost:" + port), Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
-		Credentials: sdkcredentials.NewStaticCredentialsProvider(creds.Root().AccessKeyID, creds.Root().SecretAccessKey, ""),
-		HTTPClient: &http.Client{Transport: &http.Transport{
-			DialContext: func(ctx context.Context, network, to string) (net.Conn, error) { // not every resolver knows names below localhost
-				if want := creds.AccountID() + ".localhost:" + port; to != want {
-					return nil, fmt.Errorf("the client connects to %s, want %s", to, want)
-				}
-				return new(net.Dialer).DialContext(ctx, network, address)
-			},
-		}},
-	})
-	b.arn = sdkaws.String("arn:aws:cloudfront::" + creds.AccountID() + ":key-value-store/8aa76c93-3198-462c-aaf6-3f1ba3f52e2b")
+	cfg.BaseEndpoint = sdkaws.String("http://localhost:" + port)
+	cfg.HTTPClient = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, to string) (net.Conn, error) { // not every resolver knows names below localhost
+			if want := account + ".localhost:" + port; to != want {
+				return nil, fmt.Errorf("the client connects to %s, want %s", to, want)
+			}
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+	}}
+	b.Client = sdk.NewFromConfig(cfg)
+	b.arn = sdkaws.String("arn:aws:cloudfront::" + account + ":key-value-store/8aa76c93-3198-462c-aaf6-3f1ba3f52e2b")
 	_, id, _ := strings.Cut(*b.arn, "/")
 	if err := b.stores.Create(t.Context(), id, *b.arn, time.Now()); err != nil {
 		t.Fatal(err)
@@ -100,19 +77,9 @@ func newBench(t *testing.T) *bench {
 
 func is[E error](err error) bool { _, ok := errors.AsType[E](err); return ok }
 
-func must[T any](t *testing.T) func(T, error) T {
-	return func(v T, err error) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
-}
-
 func (b *bench) describe() *sdk.DescribeKeyValueStoreOutput {
 	b.t.Helper()
-	return must[*sdk.DescribeKeyValueStoreOutput](b.t)(b.DescribeKeyValueStore(b.t.Context(), &sdk.DescribeKeyValueStoreInput{KvsARN: b.arn}))
+	return servicetest.Must[*sdk.DescribeKeyValueStoreOutput](b.t)(b.DescribeKeyValueStore(b.t.Context(), &sdk.DescribeKeyValueStoreInput{KvsARN: b.arn}))
 }
 
 func (b *bench) put(etag *string, key, value string) (*sdk.PutKeyOutput, error) {
@@ -121,7 +88,7 @@ func (b *bench) put(etag *string, key, value string) (*sdk.PutKeyOutput, error) 
 
 func (b *bench) get(key string) string {
 	b.t.Helper()
-	return *must[*sdk.GetKeyOutput](b.t)(b.GetKey(b.t.Context(), &sdk.GetKeyInput{KvsARN: b.arn, Key: &key})).Value
+	return *servicetest.Must[*sdk.GetKeyOutput](b.t)(b.GetKey(b.t.Context(), &sdk.GetKeyInput{KvsARN: b.arn, Key: &key})).Value
 }
 
 func TestLifeOfAKeyBySDK(t *testing.T) {
@@ -131,7 +98,7 @@ func TestLifeOfAKeyBySDK(t *testing.T) {
 		t.Errorf("an empty store is %+v", d)
 	}
 	const key = "a/b c?ü%2F"
-	made := must[*sdk.PutKeyOutput](t)(b.put(d.ETag, key, "värde"))
+	made := servicetest.Must[*sdk.PutKeyOutput](t)(b.put(d.ETag, key, "värde"))
 	if *made.ItemCount != 1 || int(*made.TotalSizeInBytes) != len(key)+len("värde") || *made.ETag == *d.ETag {
 		t.Errorf("a put returned %+v", made)
 	}
@@ -141,11 +108,11 @@ func TestLifeOfAKeyBySDK(t *testing.T) {
 	if _, err := b.put(d.ETag, key, "stale"); !is[*types.ValidationException](err) {
 		t.Errorf("a put for an earlier version: %v", err)
 	}
-	changed := must[*sdk.PutKeyOutput](t)(b.put(made.ETag, key, "x"))
+	changed := servicetest.Must[*sdk.PutKeyOutput](t)(b.put(made.ETag, key, "x"))
 	if got := b.get(key); got != "x" || *changed.ItemCount != 1 {
 		t.Errorf("value %q of %d", got, *changed.ItemCount)
 	}
-	gone := must[*sdk.DeleteKeyOutput](t)(b.DeleteKey(ctx, &sdk.DeleteKeyInput{KvsARN: b.arn, IfMatch: changed.ETag, Key: sdkaws.String(key)}))
+	gone := servicetest.Must[*sdk.DeleteKeyOutput](t)(b.DeleteKey(ctx, &sdk.DeleteKeyInput{KvsARN: b.arn, IfMatch: changed.ETag, Key: sdkaws.String(key)}))
 	if *gone.ItemCount != 0 || *gone.TotalSizeInBytes != 0 {
 		t.Errorf("a delete returned %+v", gone)
 	}
@@ -175,11 +142,11 @@ func TestUpdateKeysIsAllOrNothingBySDK(t *testing.T) {
 		}
 		return all
 	}
-	out := must[*sdk.UpdateKeysOutput](t)(update(b.describe().ETag, puts(50)))
+	out := servicetest.Must[*sdk.UpdateKeysOutput](t)(update(b.describe().ETag, puts(50)))
 	if *out.ItemCount != 50 {
 		t.Errorf("%d keys", *out.ItemCount)
 	}
-	next := must[*sdk.UpdateKeysOutput](t)(update(out.ETag, puts(1), "key49", "not there"))
+	next := servicetest.Must[*sdk.UpdateKeysOutput](t)(update(out.ETag, puts(1), "key49", "not there"))
 	if *next.ItemCount != 49 {
 		t.Errorf("%d keys", *next.ItemCount)
 	}
@@ -208,15 +175,15 @@ func TestKeysAreListedInPagesBySDK(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
 	etag := b.describe().ETag
 	for i := range 25 {
-		etag = must[*sdk.PutKeyOutput](t)(b.put(etag, fmt.Sprintf("k%02d", i), "v")).ETag
+		etag = servicetest.Must[*sdk.PutKeyOutput](t)(b.put(etag, fmt.Sprintf("k%02d", i), "v")).ETag
 	}
-	first := must[*sdk.ListKeysOutput](t)(b.ListKeys(ctx, &sdk.ListKeysInput{KvsARN: b.arn}))
+	first := servicetest.Must[*sdk.ListKeysOutput](t)(b.ListKeys(ctx, &sdk.ListKeysInput{KvsARN: b.arn}))
 	if len(first.Items) != 10 || first.NextToken == nil {
 		t.Errorf("%d keys on the first page, token %v", len(first.Items), first.NextToken)
 	}
 	var keys []string
 	for pages := sdk.NewListKeysPaginator(b, &sdk.ListKeysInput{KvsARN: b.arn, MaxResults: sdkaws.Int32(7)}); pages.HasMorePages(); {
-		for _, item := range must[*sdk.ListKeysOutput](t)(pages.NextPage(ctx)).Items {
+		for _, item := range servicetest.Must[*sdk.ListKeysOutput](t)(pages.NextPage(ctx)).Items {
 			keys = append(keys, *item.Key)
 		}
 	}

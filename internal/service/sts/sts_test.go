@@ -2,8 +2,6 @@ package sts_test
 
 import (
 	"errors"
-	"log/slog"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -22,54 +20,34 @@ import (
 	"lapwing.dev/lapwing/internal/gateway"
 	"lapwing.dev/lapwing/internal/service/iam"
 	"lapwing.dev/lapwing/internal/service/sts"
-	"lapwing.dev/lapwing/internal/state"
+	"lapwing.dev/lapwing/test/servicetest"
 )
 
 // bed is IAM and STS behind a gateway.
 type bed struct {
 	t     *testing.T
-	url   string
+	root  sdkaws.Config
 	creds *credentials.Store
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	store, err := state.Open(t.Context(), state.Options{Dir: t.TempDir(), Logger: log})
+	i := servicetest.New(t)
+	users, err := iam.Open(t.Context(), i.Store, i.Credentials.AccountID())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := store.Close(); err != nil {
-			t.Error(err)
-		}
+	i.Credentials.SetSource(users)
+	root := i.Serve(gateway.Options{
+		Services: []*aws.Service{iamapi.NewService(users), stsapi.NewService(sts.New(i.Credentials, users))}, Region: "us-east-1",
 	})
-	creds, err := credentials.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	users, err := iam.Open(t.Context(), store, creds.AccountID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	creds.SetSource(users)
-	server := httptest.NewServer(gateway.New(gateway.Options{
-		Services:    []*aws.Service{iamapi.NewService(users), stsapi.NewService(sts.New(creds, users))},
-		Credentials: creds, Region: "us-east-1", AccountID: creds.AccountID(), Logger: log,
-	}))
-	t.Cleanup(server.Close)
-	return &bed{t, server.URL, creds}
+	return &bed{t, root, i.Credentials}
 }
 
 func (b *bed) as(key, secret, token string) sdkaws.Config {
-	return sdkaws.Config{
-		Region: "us-east-1", BaseEndpoint: &b.url, Retryer: func() sdkaws.Retryer { return sdkaws.NopRetryer{} },
-		Credentials: sdkcredentials.NewStaticCredentialsProvider(key, secret, token),
-	}
-}
-
-func (b *bed) root() sdkaws.Config {
-	return b.as(b.creds.Root().AccessKeyID, b.creds.Root().SecretAccessKey, "")
+	cfg := b.root
+	cfg.Credentials = sdkcredentials.NewStaticCredentialsProvider(key, secret, token)
+	return cfg
 }
 
 func (b *bed) session(c *types.Credentials) *sdksts.Client {
@@ -88,7 +66,7 @@ func (b *bed) who(c *sdksts.Client) *sdksts.GetCallerIdentityOutput {
 // role creates a role that trusts principals of a kind.
 func (b *bed) role(name, trust string, maxSession int32) (arn, id string) {
 	b.t.Helper()
-	out, err := sdkiam.NewFromConfig(b.root()).CreateRole(b.t.Context(), &sdkiam.CreateRoleInput{
+	out, err := sdkiam.NewFromConfig(b.root).CreateRole(b.t.Context(), &sdkiam.CreateRoleInput{
 		RoleName: &name, AssumeRolePolicyDocument: &trust, MaxSessionDuration: &maxSession, Path: aws.Ptr("/team/"),
 	})
 	if err != nil {
@@ -99,7 +77,7 @@ func (b *bed) role(name, trust string, maxSession int32) (arn, id string) {
 
 func (b *bed) user(name string) (*sdksts.Client, string) {
 	b.t.Helper()
-	c := sdkiam.NewFromConfig(b.root())
+	c := sdkiam.NewFromConfig(b.root)
 	u, err := c.CreateUser(b.t.Context(), &sdkiam.CreateUserInput{UserName: &name})
 	if err != nil {
 		b.t.Fatal(err)
@@ -210,7 +188,7 @@ func TestTrustPolicyDecidesWhoAssumesARole(t *testing.T) {
 func TestAssumeRoleLimits(t *testing.T) {
 	b := newBed(t)
 	arn, _ := b.role("first", trusting(`{"AWS":"`+b.creds.AccountID()+`"}`), 7200)
-	root := sdksts.NewFromConfig(b.root())
+	root := sdksts.NewFromConfig(b.root)
 	in := func(change func(*sdksts.AssumeRoleInput)) *sdksts.AssumeRoleInput {
 		i := &sdksts.AssumeRoleInput{RoleArn: &arn, RoleSessionName: aws.Ptr("abc")}
 		if change != nil {
@@ -258,7 +236,7 @@ func TestRoleIsTrustedByItsARN(t *testing.T) {
 	b := newBed(t)
 	first, _ := b.role("first", trusting(`{"AWS":"`+b.creds.AccountID()+`"}`), 3600)
 	second, _ := b.role("second", trusting(`{"AWS":"`+first+`"}`), 3600)
-	root := sdksts.NewFromConfig(b.root())
+	root := sdksts.NewFromConfig(b.root)
 	out, err := root.AssumeRole(t.Context(), &sdksts.AssumeRoleInput{RoleArn: &first, RoleSessionName: aws.Ptr("abc")})
 	if err != nil {
 		t.Fatal(err)
@@ -279,7 +257,7 @@ func TestGetSessionTokenActsAsTheUser(t *testing.T) {
 		ttl    time.Duration
 	}{
 		"user": {user, userARN, 12 * time.Hour},
-		"root": {sdksts.NewFromConfig(b.root()), "arn:aws:iam::" + b.creds.AccountID() + ":root", time.Hour},
+		"root": {sdksts.NewFromConfig(b.root), "arn:aws:iam::" + b.creds.AccountID() + ":root", time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, err := tt.client.GetSessionToken(t.Context(), nil)
@@ -300,7 +278,7 @@ func TestGetSessionTokenActsAsTheUser(t *testing.T) {
 
 func TestGetAccessKeyInfo(t *testing.T) {
 	b := newBed(t)
-	root := sdksts.NewFromConfig(b.root())
+	root := sdksts.NewFromConfig(b.root)
 	key := b.creds.Root().AccessKeyID
 	out, err := root.GetAccessKeyInfo(t.Context(), &sdksts.GetAccessKeyInfoInput{AccessKeyId: &key})
 	if err != nil || *out.Account != b.creds.AccountID() {
