@@ -2,7 +2,6 @@ package main
 
 import (
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -66,9 +65,7 @@ starts for the first time, and stay.`,
 				for _, v := range vars {
 					m[v[0]] = v[1]
 				}
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(m)
+				return printJSON(cmd, m)
 			}
 			var b strings.Builder
 			for _, v := range vars {

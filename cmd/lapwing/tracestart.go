@@ -62,9 +62,7 @@ what each of them is.`,
 			}
 			m := medianStart(all)
 			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(m)
+				return printJSON(cmd, m)
 			}
 			return m.print(cmd.OutOrStdout(), args[0])
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -76,9 +75,7 @@ order of days.`,
 			}
 			report := sumUsage(rows, p, name)
 			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(report)
+				return printJSON(cmd, report)
 			}
 			if len(rows) == 0 {
 				fmt.Fprintf(cmd.ErrOrStderr(), "Nothing was used yet in %s.\n", *data)
