@@ -124,9 +124,6 @@ type Options struct {
 	// Prepared is how many sandboxes may be prepared before somebody wants them.
 	// Each takes some 10 MB of memory; there are fewer while nothing starts.
 	Prepared int
-	// AllowMissingLimits makes New only warn where the host has no cgroup
-	// controller for memory, CPU or processes. Without it, New refuses.
-	AllowMissingLimits bool
 }
 
 // Driver makes gVisor sandboxes.
@@ -136,7 +133,6 @@ type Driver struct {
 	log      *slog.Logger
 	lock     *os.File
 	cgroups  *cgroup.Tree
-	limits   limits
 	void     *void
 	hostMem  uint64   // bytes
 	filter   []byte   // of system calls
@@ -157,9 +153,6 @@ type Driver struct {
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
-
-// limits tells which limits this host can keep.
-type limits struct{ memory, cpu, processes bool }
 
 // New returns a driver, after it has removed whatever an earlier one with the
 // same directory left behind. Only one driver at a time can use a directory.
@@ -327,22 +320,8 @@ func (d *Driver) openCgroups() error {
 		return err
 	}
 	d.cgroups = tree
-	d.limits = limits{memory: true, cpu: true, processes: true}
 	if missing := tree.Missing(); len(missing) > 0 {
-		if !d.opts.AllowMissingLimits {
-			return fmt.Errorf("this host does not let Lapwing use the cgroup controllers %s, so limits of functions could not be kept", strings.Join(missing, ", "))
-		}
-		d.log.Warn("limits of functions are not kept: the host does not let Lapwing use some cgroup controllers", "missing", missing)
-		for _, c := range missing {
-			switch c {
-			case "memory":
-				d.limits.memory = false
-			case "cpu":
-				d.limits.cpu = false
-			case "pids":
-				d.limits.processes = false
-			}
-		}
+		return fmt.Errorf("this host does not let Lapwing use the cgroup controllers %s, so limits of functions could not be kept", strings.Join(missing, ", "))
 	}
 	b, err := json.Marshal(tree.Paths())
 	if err != nil {

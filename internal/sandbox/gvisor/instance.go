@@ -205,18 +205,12 @@ func (s *instance) launch(laps *timeline.Laps) (err error) {
 
 // limit sets the limits of the cgroup. CPU time is free until the guest runs.
 func (s *instance) limit() error {
-	l := s.driver.limits
-	if l.memory {
-		if err := s.group.SetMemory(int64(s.spec.MemoryMB+overheadMB) * mib); err != nil {
-			return err
-		}
+	if err := s.group.SetMemory(int64(s.spec.MemoryMB+overheadMB) * mib); err != nil {
+		return err
 	}
-	if l.processes {
-		// gVisor runs each guest process in a host process with a thread per
-		// guest CPU and one more; its kernel has threads of its own.
-		return s.group.SetProcesses(s.spec.MaxProcesses*(s.spec.CPUs+1) + 256)
-	}
-	return nil
+	// gVisor runs each guest process in a host process with a thread per guest CPU
+	// and one more; its kernel has threads of its own.
+	return s.group.SetProcesses(s.spec.MaxProcesses*(s.spec.CPUs+1) + 256)
 }
 
 // await waits until process 1 runs.
@@ -235,16 +229,11 @@ func (s *instance) await(ctx context.Context) error {
 
 // settle begins the sandbox's normal life, once the guest runs.
 func (s *instance) settle() (err error) {
-	if s.driver.limits.memory {
-		if s.base, err = s.group.Memory(); err != nil {
-			return err
-		}
-		s.base.Used -= s.copied // which the guest uses
+	if s.base, err = s.group.Memory(); err != nil {
+		return err
 	}
-	if s.driver.limits.cpu {
-		return s.group.SetCPU(max(s.spec.CPUMillis, s.spec.BoostMillis))
-	}
-	return nil
+	s.base.Used -= s.copied // which the guest uses
+	return s.group.SetCPU(max(s.spec.CPUMillis, s.spec.BoostMillis))
 }
 
 // reportBytes bounds all that a sandbox process reports in its life, of which the
@@ -254,20 +243,16 @@ const reportBytes = mib
 // watch reads what the sandbox process reports and waits for its end. It is the
 // one goroutine of a sandbox.
 func (s *instance) watch() {
-	stopOOM := func() {}
-	if s.driver.limits.memory {
-		stop, err := s.group.OnOOM(func() {
-			s.mu.Lock()
-			s.outOfMem = true
-			s.mu.Unlock()
-			s.kill()
-		})
-		if err != nil {
-			s.fail(err)
-			s.kill()
-		} else {
-			stopOOM = stop
-		}
+	stopOOM, err := s.group.OnOOM(func() {
+		s.mu.Lock()
+		s.outOfMem = true
+		s.mu.Unlock()
+		s.kill()
+	})
+	if err != nil {
+		stopOOM = func() {}
+		s.fail(err)
+		s.kill()
 	}
 	reports := json.NewDecoder(io.LimitReader(s.control, reportBytes))
 	var end *wire.Report
@@ -320,11 +305,9 @@ func (s *instance) getReady() {
 		return // it has said so before
 	default:
 	}
-	if s.driver.limits.cpu {
-		if err := s.group.AddKernel(s.process.Pid); err != nil {
-			s.fail(err)
-			s.kill()
-		}
+	if err := s.group.AddKernel(s.process.Pid); err != nil {
+		s.fail(err)
+		s.kill()
 	}
 	close(s.ready)
 }
@@ -332,13 +315,9 @@ func (s *instance) getReady() {
 // ended notes why the sandbox ended: after end, if process 1 ended by itself,
 // and with the sandbox process in state.
 func (s *instance) ended(end *wire.Report, state *os.ProcessState, waitErr error) {
-	kills := 0
-	if s.driver.limits.memory {
-		n, err := s.group.OOMKills()
-		if err != nil {
-			s.driver.log.Error("cannot tell whether a sandbox ran out of memory", "sandbox", s.id(), "err", err)
-		}
-		kills = n
+	kills, err := s.group.OOMKills()
+	if err != nil {
+		s.driver.log.Error("cannot tell whether a sandbox ran out of memory", "sandbox", s.id(), "err", err)
 	}
 	s.mu.Lock()
 	switch {
@@ -497,7 +476,7 @@ func (s *instance) EndBoost() error {
 	if err := s.askFootprint(); err != nil {
 		return fmt.Errorf("gvisor: sandbox %s: %w", s.id(), err)
 	}
-	if !s.driver.limits.cpu || s.spec.BoostMillis <= s.spec.CPUMillis {
+	if s.spec.BoostMillis <= s.spec.CPUMillis {
 		return nil
 	}
 	return s.group.SetCPU(s.spec.CPUMillis)
@@ -517,14 +496,12 @@ func (s *instance) Stats() (sandbox.Stats, error) {
 	if st.TmpMB, err = s.tmpMB(); err != nil {
 		return st, err
 	}
-	if s.driver.limits.memory {
-		m, err := s.group.Memory()
-		if err != nil {
-			return st, err
-		}
-		st.MemoryMB = int(max(0, m.Used-s.base.Used) / mib)
-		st.MemoryPeakMB = int(max(0, m.Peak-s.base.Used) / mib)
+	m, err := s.group.Memory()
+	if err != nil {
+		return st, err
 	}
+	st.MemoryMB = int(max(0, m.Used-s.base.Used) / mib)
+	st.MemoryPeakMB = int(max(0, m.Peak-s.base.Used) / mib)
 	return st, nil
 }
 
@@ -545,9 +522,6 @@ func (s *instance) tmpMB() (int, error) {
 
 // PeakMemoryMB implements sandbox.Sandbox.
 func (s *instance) PeakMemoryMB() (int, error) {
-	if !s.driver.limits.memory {
-		return 0, nil
-	}
 	peak, err := s.group.PeakMemory()
 	if err != nil {
 		return 0, err
