@@ -13,7 +13,6 @@ import (
 const (
 	textOwner       = "We can't connect to the server for this app or website at this time. There might be too much traffic or a configuration error. Try again later, or contact the app or website owner."
 	textBad         = "Bad request. " + textOwner
-	textBlocked     = "Request blocked. " + textBad
 	textMethod      = "This distribution is not configured to allow the HTTP request method that was used for this request. The distribution supports only cachable requests."
 	textCountry     = "The Amazon CloudFront distribution is configured to block access from your country. " + textBad
 	textUnreachable = "CloudFront wasn't able to connect to the origin. " + textBad

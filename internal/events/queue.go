@@ -231,17 +231,6 @@ func (q *Queue) handle(l *lane, p pending) {
 	}
 }
 
-// Backlog returns how many events of a function wait or run.
-func (q *Queue) Backlog(region, function string) int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	l := q.lanes[laneKey{region, function}]
-	if l == nil {
-		return 0
-	}
-	return len(l.events) + l.running
-}
-
 // Stop lets the attempts under way go on and starts no more.
 func (q *Queue) Stop() {
 	q.mu.Lock()

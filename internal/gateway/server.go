@@ -25,29 +25,24 @@ const (
 	maxHeaderBytes = 64 << 10
 	maxStreams     = 250 // concurrent requests on one HTTP/2 connection
 
-	// DefaultMaxConnections is how many connections a listener serves at once.
-	DefaultMaxConnections = 8192
+	maxConnections = 8192 // of a listener at once; more wait in the kernel
 )
 
 // ServerOptions configures a Server.
 type ServerOptions struct {
 	Handler http.Handler
 	Logger  *slog.Logger
-	// MaxConnections is how many connections each listener serves at once; more
-	// wait in the kernel. 0 means DefaultMaxConnections.
-	MaxConnections int
 }
 
 // Server serves a handler on any number of listeners with HTTP/1.1 and HTTP/2:
 // over TLS as the client negotiates, and in clear text with prior knowledge.
 // HTTP/1.1 is served by package http1, which starts no goroutine for a request.
 type Server struct {
-	http1    *http1.Server
-	http2    *http.Server
-	streams  *handover // of the connections that speak HTTP/2
-	log      *slog.Logger
-	maxConns int
-	serving  sync.WaitGroup
+	http1   *http1.Server
+	http2   *http.Server
+	streams *handover // of the connections that speak HTTP/2
+	log     *slog.Logger
+	serving sync.WaitGroup
 
 	mu        sync.Mutex
 	closed    bool
@@ -59,11 +54,8 @@ func NewServer(o ServerOptions) *Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	if o.MaxConnections == 0 {
-		o.MaxConnections = DefaultMaxConnections
-	}
 	s := &Server{
-		maxConns: o.MaxConnections, log: o.Logger,
+		log:     o.Logger,
 		streams: &handover{conns: make(chan net.Conn), closed: make(chan struct{})},
 		http2: &http.Server{
 			Handler:           o.Handler,
@@ -88,7 +80,7 @@ func NewServer(o ServerOptions) *Server {
 // given, until Shutdown or an error of the listener. After Shutdown it returns
 // nil. It takes the listener over and closes it.
 func (s *Server) Serve(l net.Listener, tlsConfig *tls.Config) error {
-	limited := netutil.LimitListener(quiet.Listen(l), s.maxConns)
+	limited := netutil.LimitListener(quiet.Listen(l), maxConnections)
 	if !s.add(limited) {
 		return l.Close()
 	}

@@ -148,13 +148,6 @@ func (f *Fill) join() bool {
 // have left. Its leader asks the origin with it.
 func (f *Fill) Context() context.Context { return f.ctx }
 
-// Detach lets the fetch go on when nobody waits any more.
-func (f *Fill) Detach() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.detached = true
-}
-
 // Object waits for the head of the answer, and returns the object with a body that
 // may still arrive, to be released. It fails with ErrUnshared where the caller has
 // to ask the origin for itself, and else with the error that ended the fetch or
