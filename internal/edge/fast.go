@@ -146,7 +146,7 @@ func takes[T []byte | string](r *plain, name, value T) bool {
 			r.encodings |= policy.Accepted(string(value))
 		}
 	case 'x':
-		return len(name) != len(LocationHeader) || !strings.EqualFold(string(name), LocationHeader)
+		return len(name) != len(locationHeader) || !strings.EqualFold(string(name), locationHeader)
 	case 'i', 'r', 'v':
 		switch strings.ToLower(string(name)) {
 		case "if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range", "via":

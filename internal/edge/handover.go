@@ -7,24 +7,24 @@ import (
 	"lapwing.dev/lapwing/internal/edge/tier"
 )
 
-// LocationHeader is the request header by which a viewer says which edge location is
+// locationHeader is the request header by which a viewer says which edge location is
 // to serve it, for tests, where the operator lets viewers (Options.HandOver). Neither
 // functions nor origins see it, in no case.
-const LocationHeader = "X-Lapwing-Edge-Location"
+const locationHeader = "X-Lapwing-Edge-Location"
 
 // handOver has another location serve a request, if it says so and may.
 func (s *Server) handOver(w http.ResponseWriter, r *http.Request) bool {
-	names, ok := r.Header[LocationHeader]
+	names, ok := r.Header[locationHeader]
 	if !ok {
 		return false
 	}
-	delete(r.Header, LocationHeader)
+	delete(r.Header, locationHeader)
 	if !s.options.HandOver || len(names) != 1 || names[0] == s.options.Location {
 		return false
 	}
 	refuse := func(status int, why string) {
 		w.Header()["X-Amz-Cf-Pop"] = s.pop
-		http.Error(w, fmt.Sprintf("%s: %s", LocationHeader, why), status)
+		http.Error(w, fmt.Sprintf("%s: %s", locationHeader, why), status)
 	}
 	if isUpgrade(r) {
 		refuse(http.StatusNotImplemented, "a WebSocket cannot be handed to another edge location")

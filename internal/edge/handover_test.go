@@ -19,7 +19,7 @@ func TestARequestIsHandedToTheLocationThatItNames(t *testing.T) {
 		b.Forward.Query = distribution.Choice{Mode: distribution.ModeAll}
 	}))
 	to := func(name string) http.Header {
-		return http.Header{LocationHeader: {name}, "X-Mine": {"1"}, "X-Forwarded-For": {"192.0.2.1"}}
+		return http.Header{locationHeader: {name}, "X-Mine": {"1"}, "X-Forwarded-For": {"192.0.2.1"}}
 	}
 	at := n.at["FRA56-P1"]
 	for _, name := range []string{"FRA56-P1", "LHR61-P1", "IAD89-P1"} {
@@ -55,7 +55,7 @@ func TestNobodyIsHandedOverUnlessTheOperatorLetsThem(t *testing.T) {
 	n := newNetwork(t, echo, two(), with(func(d *distribution.Distribution) {
 		d.Behaviours[0].Forward.Headers = distribution.Choice{Mode: distribution.ModeAll}
 	}))
-	r := n.at["FRA56-P1"].do("GET", "/a", http.Header{LocationHeader: {"LHR61-P1"}})
+	r := n.at["FRA56-P1"].do("GET", "/a", http.Header{locationHeader: {"LHR61-P1"}})
 	if r.StatusCode != 200 || r.Header.Get("X-Amz-Cf-Pop") != "FRA56-P1" || strings.Contains(r.body, "Lapwing") {
 		t.Errorf("%d by %q:\n%s", r.StatusCode, r.Header.Get("X-Amz-Cf-Pop"), r.body)
 	}

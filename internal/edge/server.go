@@ -42,7 +42,7 @@ type Options struct {
 	AltSvc string
 	// Tiers are the locations that are asked before origins are; nil: none.
 	Tiers *tier.Network
-	// HandOver lets viewers say which location is to serve them (LocationHeader).
+	// HandOver lets viewers say which location is to serve them (locationHeader).
 	HandOver bool
 	// Log takes a record of each request, which it owns; nil: nobody does.
 	Log func(*accesslog.Record)

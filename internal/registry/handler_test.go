@@ -242,7 +242,7 @@ func TestPushIsRefusedInECRsWords(t *testing.T) {
 		status                int
 	}{
 		"without its layers":  {"/v2/app/manifests/new", string(raw), string(types.DockerManifestSchema2), 400},
-		"too large":           {"/v2/app/manifests/new", `{"schemaVersion":2` + strings.Repeat(" ", MaxManifest) + "}", string(types.OCIManifestSchema1), 400},
+		"too large":           {"/v2/app/manifests/new", `{"schemaVersion":2` + strings.Repeat(" ", maxManifest) + "}", string(types.OCIManifestSchema1), 400},
 		"not JSON":            {"/v2/app/manifests/new", "x", string(types.OCIManifestSchema1), 400},
 		"of schema 1":         {"/v2/app/manifests/new", `{"schemaVersion":1}`, string(types.DockerManifestSchema1), 400},
 		"of another type":     {"/v2/app/manifests/new", `{"schemaVersion":2}`, "text/plain", 400},

@@ -215,7 +215,7 @@ func (r *Registry) Manifest(img Image) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxManifest+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
 	if err == nil && int64(len(b)) != img.ManifestSize {
 		err = fmt.Errorf("manifest %s has %d bytes, not %d", img.Digest, len(b), img.ManifestSize)
 	}

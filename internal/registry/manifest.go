@@ -30,8 +30,8 @@ type document struct {
 // among the image's blobs.
 func parseManifest(body []byte, mediaType string) (Image, error) {
 	var none Image
-	if len(body) > MaxManifest {
-		return none, fail(InvalidManifest, "The image manifest is larger than %d bytes", MaxManifest)
+	if len(body) > maxManifest {
+		return none, fail(InvalidManifest, "The image manifest is larger than %d bytes", maxManifest)
 	}
 	var d document
 	if err := json.Unmarshal(body, &d); err != nil {
@@ -85,7 +85,7 @@ func (d *document) readImage(img *Image) error {
 		if err := checkDescriptor(layer); err != nil {
 			return err
 		}
-		img.Size = min(img.Size, MaxLayer*maxReferences) + layer.Size
+		img.Size = min(img.Size, maxLayer*maxReferences) + layer.Size
 		if len(layer.URLs) == 0 && !seen[layer.Digest] {
 			seen[layer.Digest] = true
 			img.Blobs = append(img.Blobs, layer.Digest)
@@ -117,7 +117,7 @@ func checkDescriptor(d oci.Descriptor) error {
 	if !validDigest(d.Digest) {
 		return fail(InvalidManifest, "Invalid image manifest provided: '%s' is no SHA-256 digest", d.Digest)
 	}
-	if d.Size < 0 || d.Size > MaxLayer {
+	if d.Size < 0 || d.Size > maxLayer {
 		return fail(InvalidManifest, "Invalid image manifest provided: '%s' has a size of %d bytes", d.Digest, d.Size)
 	}
 	return nil

@@ -39,8 +39,8 @@ import (
 
 // Limits, in bytes unless they say otherwise (Amazon ECR service quotas).
 const (
-	MaxManifest = 4 << 20
-	MaxLayer    = 52_000 << 20
+	maxManifest = 4 << 20
+	maxLayer    = 52_000 << 20
 	maxUploads  = 1000 // under way at once
 	// maxReferences is how many layers or manifests one manifest may list.
 	maxReferences = 4200

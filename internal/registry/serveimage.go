@@ -94,7 +94,7 @@ func (h *handler) putManifest(w http.ResponseWriter, r *http.Request, p place) e
 	if err != nil {
 		return err
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, MaxManifest+1))
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxManifest+1))
 	if err != nil {
 		return fmt.Errorf("read a manifest: %w", err)
 	}

@@ -197,12 +197,12 @@ func (u *upload) write(body io.Reader) (err error) {
 	if _, err := f.Seek(u.size, io.SeekStart); err != nil {
 		return err
 	}
-	n, err := io.Copy(io.MultiWriter(f, u.hash), io.LimitReader(body, MaxLayer-u.size+1))
+	n, err := io.Copy(io.MultiWriter(f, u.hash), io.LimitReader(body, maxLayer-u.size+1))
 	switch {
 	case err != nil:
 		return err
-	case u.size+n > MaxLayer:
-		return fail(TooLarge, "The layer is larger than %d MiB", MaxLayer>>20)
+	case u.size+n > maxLayer:
+		return fail(TooLarge, "The layer is larger than %d MiB", maxLayer>>20)
 	}
 	if err := f.Sync(); err != nil {
 		return err

@@ -35,8 +35,8 @@ const (
 
 // The sizes of what is compressed, in bytes.
 const (
-	MinSize = 1_000
-	MaxSize = 10_000_000
+	minSize = 1_000
+	maxSize = 10_000_000
 )
 
 // The levels of the codings.
@@ -77,7 +77,7 @@ func Applies(status int, h http.Header) bool {
 		return false
 	}
 	n, err := strconv.ParseInt(h.Get("Content-Length"), 10, 64)
-	if err != nil || n < MinSize || n > MaxSize {
+	if err != nil || n < minSize || n > maxSize {
 		return false
 	}
 	for d := range strings.SplitSeq(strings.Join(h["Cache-Control"], ","), ",") {

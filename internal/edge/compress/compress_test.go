@@ -47,7 +47,7 @@ func decode(t *testing.T, c Coding, b []byte) []byte {
 
 func TestBodiesAreCompressedAndComeBack(t *testing.T) {
 	for _, c := range []Coding{Brotli, Gzip, Zstd} {
-		for _, n := range []int{0, 1, MinSize, 100_000, 3_000_000} {
+		for _, n := range []int{0, 1, minSize, 100_000, 3_000_000} {
 			for range 2 { // with an encoder that was used before
 				z := NewReader(c, io.NopCloser(bytes.NewReader(text(n))))
 				got, err := io.ReadAll(z)
@@ -58,7 +58,7 @@ func TestBodiesAreCompressedAndComeBack(t *testing.T) {
 				if !bytes.Equal(decode(t, c, got), text(n)) {
 					t.Errorf("%s: %d bytes differ", c, n)
 				}
-				if n > MinSize && len(got) > n/3 {
+				if n > minSize && len(got) > n/3 {
 					t.Errorf("%s: %d bytes became %d", c, n, len(got))
 				}
 			}

@@ -19,8 +19,8 @@ import (
 	"lapwing.dev/lapwing/internal/edge/distribution"
 )
 
-// DefaultErrorTTL is how long errors are kept where no error page says otherwise.
-const DefaultErrorTTL = 10 * time.Second
+// defaultErrorTTL is how long errors are kept where no error page says otherwise.
+const defaultErrorTTL = 10 * time.Second
 
 // Response is what the rules look at of an origin's answer.
 type Response struct {
@@ -117,7 +117,7 @@ func ErrorTTL(pages []distribution.ErrorPage, status int) time.Duration {
 			return pages[i].MinTTL
 		}
 	}
-	return DefaultErrorTTL
+	return defaultErrorTTL
 }
 
 // Failed tells whether a status is one on which a stale object may be served

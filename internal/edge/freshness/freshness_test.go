@@ -138,7 +138,7 @@ func TestLifetimeOfAnswers(t *testing.T) {
 		if h.Get("Date") == "" {
 			h.Set("Date", at(0))
 		}
-		l := Of(Response{Status: c.status, Header: h, Requested: received, Received: received}, c.ttl, DefaultErrorTTL)
+		l := Of(Response{Status: c.status, Header: h, Requested: received, Received: received}, c.ttl, defaultErrorTTL)
 		got := l.TTL
 		if !l.Store {
 			got = never

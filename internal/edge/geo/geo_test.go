@@ -94,7 +94,7 @@ func TestDevicesAreToldByTheirUserAgent(t *testing.T) {
 		"Mozilla/5.0 (Linux; Android 14; SM-X910) Chrome/120 Safari/537.36":        {Tablet: true, Android: true},
 		"Mozilla/5.0 (SMART-TV; Linux; Tizen 7.0) AppleWebKit/537.36":              {SmartTV: true},
 	} {
-		if got := Classify(agent); got != want {
+		if got := classify(agent); got != want {
 			t.Errorf("%s: %+v", agent, got)
 		}
 	}

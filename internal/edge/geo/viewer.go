@@ -158,7 +158,7 @@ func TLSVersion(v uint16) string { return strings.Replace(tls.VersionName(v), "T
 
 // device tells "true" or "false" of a kind of device.
 func (v *Viewer) device(kind string) string {
-	d := Classify(v.Request.UserAgent())
+	d := classify(v.Request.UserAgent())
 	is := false
 	switch kind {
 	case "Desktop-Viewer":
@@ -189,9 +189,9 @@ var (
 	mobileWords = []string{"iphone", "ipod", "mobile", "blackberry", "opera mini", "windows phone", "webos/"}
 )
 
-// Classify tells the device from a User-Agent header. One that is none of the
+// classify tells the device from a User-Agent header. One that is none of the
 // others is a desktop.
-func Classify(userAgent string) Device {
+func classify(userAgent string) Device {
 	ua := strings.ToLower(userAgent)
 	has := func(words []string) bool {
 		for _, w := range words {

@@ -64,11 +64,11 @@ func (c *Core) Handler() http.Handler {
 		serve(c, w, r, maxBody, new(struct{}), func() (any, error) { return struct{}{}, c.Remove(r.Context(), r.PathValue("name")) })
 	}))
 	aws := c.member(func(name string, w http.ResponseWriter, r *http.Request) {
-		r.Header.Del(AWSHeader)
+		r.Header.Del(awsHeader)
 		c.opts.AWS.ServeFrom(c.regionOf(name), w, r)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get(AWSHeader) != "" {
+		if r.Header.Get(awsHeader) != "" {
 			aws(w, r)
 			return
 		}

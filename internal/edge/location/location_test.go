@@ -77,7 +77,7 @@ func (c *testCore) IssueFor(user aws.Identity, ttl time.Duration) (credentials.S
 }
 
 func (c *testCore) ServeFrom(region string, w http.ResponseWriter, r *http.Request) {
-	_, _ = io.WriteString(w, region+" "+r.Method+" "+r.Host+" "+r.RequestURI+" "+r.Header.Get(AWSHeader)+r.Header.Get("Authorization")+" "+r.Header.Get("X-Forwarded-For"))
+	_, _ = io.WriteString(w, region+" "+r.Method+" "+r.Host+" "+r.RequestURI+" "+r.Header.Get(awsHeader)+r.Header.Get("Authorization")+" "+r.Header.Get("X-Forwarded-For"))
 }
 
 func (c *testCore) Append(group, stream string, events []logstore.Event) error {

@@ -290,7 +290,7 @@ func (n *Node) AWS() http.Handler {
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.Out.URL.Scheme, r.Out.URL.Host = "https", n.core()
 			r.Out.Host = r.In.Host
-			r.Out.Header.Set(AWSHeader, "1")
+			r.Out.Header.Set(awsHeader, "1")
 			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
 				if v, ok := r.In.Header[name]; ok { // they may be signed
 					r.Out.Header[name] = v

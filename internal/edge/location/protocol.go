@@ -23,9 +23,9 @@ const (
 	pathLocations   = "/v1/locations" // operators; and a location's name
 )
 
-// AWSHeader marks a request to the core that is for its AWS endpoint: as a
+// awsHeader marks a request to the core that is for its AWS endpoint: as a
 // function made it, path and signature and all.
-const AWSHeader = "Lapwing-Node-Aws"
+const awsHeader = "Lapwing-Node-Aws"
 
 // maxBody bounds the JSON bodies of calls, in bytes, but for logs.
 const maxBody = 1 << 20

@@ -47,9 +47,9 @@ func (h Header) values(name string) []string {
 	return all
 }
 
-// Same tells whether a field has the same values in two headers. name is in
+// same tells whether a field has the same values in two headers. name is in
 // lower case.
-func (h Header) Same(name string, other Header) bool {
+func (h Header) same(name string, other Header) bool {
 	return slices.Equal(h.values(name), other.values(name))
 }
 

@@ -274,7 +274,7 @@ func checkCustomHeaders(h, was, request Header) error {
 	for _, f := range h {
 		name := lower(f.Name)
 		switch {
-		case h.Same(name, was):
+		case h.same(name, was):
 		case Hidden(name) || slices.Contains(notCustom, name) || strings.HasPrefix(name, "x-amz-"):
 			return invalidf(reasonBlacklisted, "the function tried to add a blacklisted header to the origin's custom headers, headerName : %s", f.Name)
 		case request.has(name):

@@ -392,7 +392,7 @@ func CheckHeader(e distribution.EventType, h, was Header) error {
 	}
 	for _, name := range readOnly[e] {
 		switch {
-		case h.Same(name, was):
+		case h.same(name, was):
 		case !h.has(name):
 			return &readOnlyError{"delete", name}
 		case !was.has(name):

@@ -409,7 +409,7 @@ func FuzzResult(f *testing.F) {
 			}
 		}
 		for _, name := range readOnly[e] {
-			if !got.Same(name, seen) {
+			if !got.same(name, seen) {
 				t.Fatalf("%s changed", name)
 			}
 		}

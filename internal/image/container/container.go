@@ -35,9 +35,9 @@ import (
 	"lapwing.dev/lapwing/internal/state"
 )
 
-// MaxSize is how large an image's layers may be together, in bytes,
+// maxSize is how large an image's layers may be together, in bytes,
 // uncompressed (Lambda quotas).
-const MaxSize = image.MaxFlattened
+const maxSize = image.MaxFlattened
 
 // resolveTimeout bounds how long a client waits for a remote registry.
 const resolveTimeout = 25 * time.Second
@@ -267,7 +267,7 @@ func (s *Store) prepare(ctx context.Context, img Image) error {
 		return &Error{Invalid, err}
 	}
 	if errors.Is(err, image.ErrTooLarge) {
-		return fail(TooLarge, "the image has more than %d bytes uncompressed", int64(MaxSize))
+		return fail(TooLarge, "the image has more than %d bytes uncompressed", int64(maxSize))
 	}
 	return err
 }

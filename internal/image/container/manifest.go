@@ -92,7 +92,7 @@ func parseManifest(body []byte, mediaType string) (oci.Manifest, error) {
 		if _, ok := layerTypes[layer.MediaType]; !ok {
 			return m, fail(Unsupported, "layer of media type %q", layer.MediaType)
 		}
-		if err := checkDescriptor(layer, MaxSize); err != nil {
+		if err := checkDescriptor(layer, maxSize); err != nil {
 			return m, err
 		}
 	}

@@ -25,8 +25,8 @@ import (
 
 // Quotas of AWS, by which Parse refuses patterns.
 const (
-	// MaxLength is the greatest length of a pattern in characters.
-	MaxLength = 1024
+	// maxLength is the greatest length of a pattern in characters.
+	maxLength = 1024
 
 	maxRegexes           = 2 // in a JSON or space-delimited pattern
 	maxWildcards         = 3 // property selectors with a wildcard, in a pattern
@@ -44,8 +44,8 @@ type matcher interface {
 
 // Parse parses a pattern. Its errors are SyntaxErrors.
 func Parse(s string) (*Pattern, error) {
-	if len([]rune(s)) > MaxLength {
-		return nil, invalid("longer than %d characters", MaxLength)
+	if len([]rune(s)) > maxLength {
+		return nil, invalid("longer than %d characters", maxLength)
 	}
 	p := &parser{rest: s}
 	p.space()

@@ -188,7 +188,7 @@ func TestWrongPatternsAreRefused(t *testing.T) {
 		{`[..., a, ...]`, "expected one ellipsis"},
 		{`[a = 1 && b = 2]`, "condition on 'b'"},
 		{`[a] x`, "expected the end"},
-		{strings.Repeat("x", MaxLength+1), "longer than 1024"},
+		{strings.Repeat("x", maxLength+1), "longer than 1024"},
 	}
 	for _, tt := range tests {
 		_, err := Parse(tt.pattern)
