@@ -243,7 +243,7 @@ func (s *server) openDataPlane(ctx context.Context) (err error) {
 	}
 	s.worker = worker.New(worker.Options{
 		Driver: driver, Networks: networks{s.network}, Runtimes: s.runtimes, Logs: metricLogs{s.logs, s.metrics}, Credentials: s.issuer, Meter: s.metering, Logger: s.log,
-		Sampler: &s.sampler, Tracer: s.tracer, Snapshots: s.snapshots, SnapshotsFirst: s.opts.snapshots == snapshotsFirst, BlanksFirst: s.opts.snapshots == snapshotsRuntimes,
+		Sampler: &s.sampler, Tracer: s.tracer, Snapshots: s.snapshots, SnapshotsFirst: s.opts.snapshots == snapshotsFirst, BlanksFirst: s.opts.snapshots == snapshotsRuntimes, Standbys: worker.DefaultStandbys,
 	})
 	s.onClose(func(context.Context) error { s.worker.Close(); return nil })
 	s.dispatcher = invoke.New(invoke.Options{

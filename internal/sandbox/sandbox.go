@@ -91,6 +91,9 @@ type Spec struct {
 	// BoostMillis, where it is above CPUMillis, is the CPU share from the start
 	// to EndBoost: on Lambda, initialisation gets more CPU than invocations.
 	BoostMillis int
+	// Held has Restore return when the sandbox is loaded, with the guest as it was
+	// when the snapshot was taken: it goes on when something comes in over Conn.
+	Held bool
 	// CPUs is the number of processors that the guest sees.
 	CPUs int
 	// TmpMB is the size of /tmp in MiB. It is on the host's disk and does not
@@ -110,8 +113,8 @@ type Driver interface {
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
 	// Restore makes a sandbox from a snapshot. The spec is the one that the
 	// sandbox of the snapshot was created with, but for ID, Hostname, the values
-	// of Network, CPUMillis, BoostMillis and Added: its mounts have the same content
-	// in the same order. It returns when the guest program runs again, which finds
+	// of Network, CPUMillis, BoostMillis, Added and Held: its mounts have the same
+	// content in the same order. It returns when the guest program runs again, which finds
 	// a new host connection. On error nothing is left behind. A driver without
 	// snapshots returns errors.ErrUnsupported.
 	Restore(ctx context.Context, spec Spec, s Snapshot) (Sandbox, error)

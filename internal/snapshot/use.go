@@ -81,6 +81,31 @@ func (l *loaded) intact() bool {
 func (s *Store) Get(id string) (*Use, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	u, err := s.open(id)
+	if err != nil {
+		return nil, err
+	}
+	e := s.entries[id]
+	e.uses.Uses++
+	e.uses.Last = time.Now()
+	if e.uses.Last.Sub(e.noted) >= noteUses {
+		if err := s.note(e); err != nil {
+			s.log.Debug("the use of a snapshot was not noted", "error", err)
+		}
+	}
+	return u, nil
+}
+
+// Ahead is like Get, for a sandbox that nobody has asked for yet: it does not count as
+// made from the snapshot.
+func (s *Store) Ahead(id string) (*Use, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open(id)
+}
+
+// open returns a snapshot for use. The caller holds mu.
+func (s *Store) open(id string) (*Use, error) {
 	e := s.entries[id]
 	switch {
 	case e == nil || s.closed:
@@ -110,13 +135,6 @@ func (s *Store) Get(id string) (*Use, error) {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
 	e.refs++
-	e.uses.Uses++
-	e.uses.Last = time.Now()
-	if e.uses.Last.Sub(e.noted) >= noteUses {
-		if err := s.note(e); err != nil {
-			s.log.Debug("the use of a snapshot was not noted", "error", err)
-		}
-	}
 	u.release = sync.OnceFunc(func() {
 		u.State.Close()
 		u.Memory.Close()

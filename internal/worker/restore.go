@@ -43,6 +43,7 @@ func (e *environment) initFromSnapshot(ctx context.Context) (done bool, err erro
 	t, fail, err := e.restore(rctx, u)
 	if fail == nil && err == nil {
 		e.w.snapshots.restored(e.w.snapshots.ofVersion(e))
+		e.w.standbys.want(e)
 		e.tellRestored(t, u)
 		e.park()
 		return true, nil
@@ -70,15 +71,19 @@ type restoring struct{ began, loaded, ended time.Time }
 // restore makes the sandbox from a snapshot and lets its runtime go on. A failure
 // is the runtime's.
 func (e *environment) restore(ctx context.Context, u *snapshot.Use) (t restoring, _ *failure, err error) {
-	in, err := e.w.make(ctx, e, func(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
-		t.began = time.Now()
-		return e.w.opts.Driver.Restore(ctx, spec, sandbox.Snapshot{State: u.State, Memory: u.Memory})
-	}, host.Resume)
-	if err != nil {
-		u.Release()
-		return t, nil, err
+	t.began = time.Now()
+	in := e.w.standbys.take(e, u)
+	if in == nil {
+		in, err = e.w.make(ctx, e, func(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+			t.began = time.Now()
+			return e.w.opts.Driver.Restore(ctx, spec, sandbox.Snapshot{State: u.State, Memory: u.Memory})
+		}, host.Resume)
+		if err != nil {
+			u.Release()
+			return t, nil, err
+		}
+		in.kept = u
 	}
-	in.kept = u
 	e.in = in
 	t.loaded = time.Now()
 	defer e.steps.Begin("restore")() // of the runtime, once its memory is there

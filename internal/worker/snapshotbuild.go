@@ -84,6 +84,7 @@ func (s *snapshots) build(spec invoke.Spec, id string) error {
 	if err := s.keep(ctx, e, id, e.about(), notes); err != nil {
 		return err
 	}
+	s.w.standbys.want(e)
 	info, _ := s.store.Info(id)
 	s.w.log.Debug("a snapshot was made", "function", e.v.ARN(), "bytes", info.Size, "took", time.Since(began))
 	return nil

@@ -258,6 +258,7 @@ func (s *snapshots) failed(of subject, e *environment, err error) {
 	t.failures = 0
 	t.err, t.retry = fmt.Errorf("environments were not restored from it: %w", err), time.Now().Add(retryLater)
 	s.store.Remove(t.id)
+	s.w.standbys.hurry()
 }
 
 // schedule has the snapshot of a subject made, unless it is there or was tried in
@@ -376,6 +377,7 @@ func (w *Worker) Forget(v *function.Version) {
 		}
 		s.mu.Unlock()
 	}
+	s.w.standbys.hurry()
 }
 
 // Status tells whether environments of a version start from a snapshot, and if

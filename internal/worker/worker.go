@@ -109,6 +109,8 @@ type Options struct {
 	// BlanksFirst lets a first start wait until there is a snapshot of its runtime
 	// alone, and has no others made or used, but with SnapStart: for tests.
 	BlanksFirst bool
+	// Standbys is how many clones may be loaded before somebody wants them.
+	Standbys int
 }
 
 // Worker starts execution environments. It implements invoke.Starter.
@@ -119,6 +121,7 @@ type Worker struct {
 	turns  chan struct{} // bounds how many environments start at once; see turn
 
 	snapshots *snapshots
+	standbys  *standbys
 
 	initTimeout  time.Duration
 	maxProcesses int
@@ -140,12 +143,16 @@ func New(opts Options) *Worker {
 		initTimeout: initTimeout, maxProcesses: maxProcesses,
 	}
 	w.snapshots = newSnapshots(w)
+	w.standbys = newStandbys(w)
 	return w
 }
 
 // Close ends what the worker does in the background. The environments are their
 // users' to close.
-func (w *Worker) Close() { w.snapshots.close() }
+func (w *Worker) Close() {
+	w.snapshots.close()
+	w.standbys.close()
+}
 
 // Start implements invoke.Starter.
 func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, error) {
@@ -180,7 +187,7 @@ func (w *Worker) Start(ctx context.Context, s invoke.Spec) (invoke.Environment, 
 // instance is a running sandbox and the connection to its guest program.
 type instance struct {
 	sandbox sandbox.Sandbox
-	conn    *host.Conn
+	conn    *host.Conn // nil: it is on standby
 	network Network
 	kept    *snapshot.Use // that the sandbox was made from; nil: none
 }
@@ -203,6 +210,18 @@ func (w *Worker) bootOnce(ctx context.Context, e *environment) (*instance, error
 
 // make gives an environment a sandbox, which create makes, and connects to it.
 func (w *Worker) make(ctx context.Context, e *environment, create func(context.Context, sandbox.Spec) (sandbox.Sandbox, error), connect func(net.Conn, host.Handler) *host.Conn) (*instance, error) {
+	in, err := w.place(ctx, e, create)
+	if errors.Is(err, sandbox.ErrNoCapacity) && w.standbys.giveUp() {
+		in, err = w.place(ctx, e, create)
+	}
+	if err == nil {
+		in.connect(e, connect)
+	}
+	return in, err
+}
+
+// place makes a sandbox for environments like e.
+func (w *Worker) place(ctx context.Context, e *environment, create func(context.Context, sandbox.Spec) (sandbox.Sandbox, error)) (*instance, error) {
 	slot := e.steps.Begin("wait for a start slot")
 	select {
 	case w.starts <- struct{}{}:
@@ -227,9 +246,13 @@ func (w *Worker) make(ctx context.Context, e *environment, create func(context.C
 		return nil, fmt.Errorf("sandbox of %s: %w", e.v.ARN(), err)
 	}
 	created()
-	conn := connect(sbx.Conn(), e)
-	e.log.subscribers.Store(conn)
-	return &instance{sandbox: sbx, conn: conn, network: network}, nil
+	return &instance{sandbox: sbx, network: network}, nil
+}
+
+// connect makes the instance that of an environment.
+func (in *instance) connect(e *environment, connect func(net.Conn, host.Handler) *host.Conn) {
+	in.conn = connect(in.sandbox.Conn(), e)
+	e.log.subscribers.Store(in.conn)
 }
 
 // destroy kills what still runs and removes everything.
@@ -239,7 +262,9 @@ func (w *Worker) destroy(in *instance) {
 	if err := in.sandbox.Destroy(ctx); err != nil {
 		w.log.Error("sandbox was not removed", "error", err)
 	}
-	in.conn.Close()
+	if in.conn != nil {
+		in.conn.Close()
+	}
 	in.network.Release()
 	if in.kept != nil {
 		in.kept.Release()
@@ -252,6 +277,12 @@ func (in *instance) alive() bool {
 	select {
 	case <-in.sandbox.Done():
 		return false
+	default:
+	}
+	if in.conn == nil {
+		return true
+	}
+	select {
 	case <-in.conn.Done():
 		return false
 	default:

@@ -32,7 +32,8 @@
 // clone gets its own mounts, network, /tmp, host connection, clock and randomness,
 // and with open connections to the outside no snapshot is taken. What the first clone
 // has touched of its memory when its boost ends is put in place in all later ones
-// before they run (see footprints).
+// before they run (see footprints). A clone that is held (sandbox.Spec) is all there
+// but for that its processes do not run: these go on with the host's first word.
 //
 // # File systems
 //

@@ -125,6 +125,7 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		}
 		req.Footprint = d.footprints.of(s.memoryID)
 		s.pioneer = req.Footprint == nil
+		req.Held = s.spec.Held
 		req.State = len(h.files)
 		req.Memory = req.State + 1
 		for _, f := range []*os.File{s.from.State, s.from.Memory} {

@@ -112,6 +112,9 @@ func (d *Driver) create(ctx context.Context, spec sandbox.Spec, from *sandbox.Sn
 		err = s.settle()
 		laps.End("limits")
 	}
+	if spec.Held {
+		s.started() // nothing runs any more, for now
+	}
 	if err != nil {
 		err = fmt.Errorf("gvisor: sandbox %s: %w", spec.ID, err)
 		return nil, errors.Join(err, s.Destroy(context.WithoutCancel(ctx)))

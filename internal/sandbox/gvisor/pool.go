@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"lapwing.dev/lapwing/internal/sandbox"
+	"lapwing.dev/lapwing/internal/sandbox/pace"
 )
 
 // pool keeps prepared sandboxes: processes that have loaded the program, prepared
@@ -25,7 +26,7 @@ type pool struct {
 	ready    []*instance
 	starting int       // that were taken and are not initialised yet
 	last     time.Time // when one was taken or initialised
-	rate     rate
+	rate     pace.Rate
 	stop     chan struct{}
 }
 
@@ -44,28 +45,6 @@ const (
 	// after one could not be made.
 	lookEvery, retryAfter = 5 * time.Second, 2 * time.Minute
 )
-
-// rate tells how many sandboxes were taken lately.
-type rate struct {
-	since         time.Time // the beginning of the present span
-	now, previous int       // how many in this span, and in the one before
-}
-
-// rateSpan is the length of a span.
-const rateSpan = time.Minute
-
-// at begins a new span where it is time for one.
-func (r *rate) at(t time.Time) {
-	switch gone := t.Sub(r.since); {
-	case gone >= 2*rateSpan:
-		*r = rate{since: t}
-	case gone >= rateSpan:
-		*r = rate{since: r.since.Add(rateSpan), previous: r.now}
-	}
-}
-
-// lately returns how many there were in the busier of the two spans.
-func (r *rate) lately() int { return max(r.now, r.previous) }
 
 func newPool(d *Driver) *pool {
 	return &pool{driver: d, wake: make(chan struct{}, 1), stop: make(chan struct{})}
@@ -89,8 +68,7 @@ func (p *pool) hurry() {
 func (p *pool) take() (*instance, error) {
 	p.mu.Lock()
 	p.last = time.Now()
-	p.rate.at(p.last)
-	p.rate.now++
+	p.rate.Note(p.last)
 	p.starting++
 	var s *instance
 	for i, other := range slices.Backward(p.ready) {
@@ -142,12 +120,11 @@ func (p *pool) run() {
 func (p *pool) refill() time.Duration {
 	now := time.Now()
 	p.mu.Lock()
-	p.rate.at(now)
 	idle, calm := now.Sub(p.last), quiet
 	if p.starting > 0 {
 		calm = patience
 	}
-	want := p.want()
+	want := p.want(now)
 	surplus := slices.IndexFunc(p.ready, (*instance).hasEnded)
 	if surplus < 0 && len(p.ready) > want {
 		surplus = 0
@@ -184,13 +161,13 @@ func (p *pool) refill() time.Duration {
 }
 
 // want returns how many there should be. p.mu is held.
-func (p *pool) want() int {
+func (p *pool) want(now time.Time) int {
 	available, err := sandbox.MemInfo("MemAvailable")
 	if err != nil {
 		return 0
 	}
 	room := int(available/mib) - reserveMB
-	return min(max(p.rate.lately(), leastPrepared), p.driver.opts.Prepared, max(0, room/preparedPart/preparedMB))
+	return min(max(p.rate.Lately(now), leastPrepared), p.driver.opts.Prepared, max(0, room/preparedPart/preparedMB))
 }
 
 // giveUp removes so many prepared sandboxes as hold missing MB of memory, about, and

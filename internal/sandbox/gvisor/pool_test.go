@@ -91,30 +91,6 @@ func TestCloseLeavesNothingThatIsBeingPrepared(t *testing.T) {
 	}
 }
 
-func TestRateForgets(t *testing.T) {
-	var r rate
-	start := time.Now()
-	for _, step := range []struct {
-		after time.Duration
-		takes int
-		want  int
-	}{
-		{0, 3, 3},
-		{rateSpan / 2, 2, 5},
-		{rateSpan, 1, 5},       // of the span before
-		{rateSpan * 2, 0, 1},   // and no more
-		{rateSpan * 5, 0, 0},   // nothing for long
-		{rateSpan * 6, 4, 4},   // another burst
-		{rateSpan * 100, 0, 0}, // all is forgotten
-	} {
-		r.at(start.Add(step.after))
-		r.now += step.takes
-		if got := r.lately(); got != step.want {
-			t.Errorf("after %v: %d, not %d", step.after, got, step.want)
-		}
-	}
-}
-
 // A prepared sandbox has nothing but what the driver's own process may do, and none
 // becomes two sandboxes.
 func TestPreparedSandboxesAreUsedOnce(t *testing.T) {

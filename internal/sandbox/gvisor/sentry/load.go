@@ -64,7 +64,6 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	watchStubs(func() { os.Exit(1) })
 	program, compiled, err := j.systemCalls()
 	if err != nil {
 		return 0, err
@@ -100,9 +99,16 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err := memory.lend(k, earlier); err != nil {
 		return 0, err
 	}
-	j.watchMemory(k, memory.held)
+	watch := j.watchMemory(k, memory.held)
 	earlier.retrace(k)
 	j.steps.over("memory")
+	if j.Held {
+		if err := j.hold(conn); err != nil {
+			return 0, err
+		}
+	}
+	watchStubs(func() { os.Exit(1) })
+	watch()
 	if err := recoverPlainly(k); err != nil {
 		return 0, err
 	}

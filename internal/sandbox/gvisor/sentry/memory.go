@@ -14,20 +14,20 @@ const (
 	processOne = 16 * mib
 )
 
-// watchMemory calls over once the guest's memory exceeds limit bytes by more than
-// the guest of kernel k has used so far. What it still has of a snapshot's memory,
+// watchMemory returns a function that begins to watch: over is called once the guest's
+// memory exceeds limit bytes by more than the guest of kernel k has used so far. What it still has of a snapshot's memory,
 // in bytes, counts too. gVisor itself limits nothing, and the
 // sandbox's cgroup cannot: it counts the sentry's own memory too, so it leaves
 // room for that and is there for what grows faster than this sees.
-func watchMemory(k *kernel.Kernel, limit uint64, lent func() uint64, over func()) {
+func watchMemory(k *kernel.Kernel, limit uint64, lent func() uint64, over func()) (begin func()) {
 	memory := k.MemoryFile()
 	base, err := memory.TotalUsage()
 	if err != nil {
 		log.Warningf("Memory is limited by the cgroup alone: %v", err)
-		return
+		return func() {}
 	}
 	limit += base
-	go func() {
+	watch := func() {
 		for {
 			used, err := memory.TotalUsage() // one fstat
 			if err != nil {
@@ -40,7 +40,8 @@ func watchMemory(k *kernel.Kernel, limit uint64, lent func() uint64, over func()
 			}
 			time.Sleep(nextLook(limit - used))
 		}
-	}()
+	}
+	return func() { go watch() }
 }
 
 // nextLook returns when to look again where room bytes are left: a guest takes

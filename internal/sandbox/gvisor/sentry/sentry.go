@@ -272,19 +272,19 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 		j.report(wire.Report{Filter: compiled})
 		return 0, teach(k, j.descriptors[j.Teach])
 	}
-	j.watchMemory(k, func() uint64 { return 0 })
+	j.watchMemory(k, func() uint64 { return 0 })()
 	return j.serve(k, conn, compiled, nil)
 }
 
-// watchMemory ends the process once the guest has more memory than it may. lent is
-// what it has of a snapshot's.
-func (j *job) watchMemory(k *kernel.Kernel, lent func() uint64) {
+// watchMemory returns a function that begins to watch: the process ends once the guest
+// has more memory than it may. lent is what it has of a snapshot's.
+func (j *job) watchMemory(k *kernel.Kernel, lent func() uint64) (begin func()) {
 	limit := j.MemoryBytes
 	if j.InitConn {
 		limit += processOne
 	}
 	// What was copied ahead is there before the guest has used anything.
-	watchMemory(k, limit-min(limit, j.copied), lent, j.overrun)
+	return watchMemory(k, limit-min(limit, j.copied), lent, j.overrun)
 }
 
 // serve tells that the guest of k runs, and serves it until it ends. What there is
@@ -298,7 +298,9 @@ func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte
 		j.guest = guest.New(sys)
 	}
 	debug.SetGCPercent(max(j.collect, collectAt))
-	j.report(wire.Report{Filter: filter, Steps: j.steps, Copied: int64(j.copied)})
+	if !j.Held { // else it has reported
+		j.report(wire.Report{Filter: filter, Steps: j.steps, Copied: int64(j.copied)})
+	}
 	go j.takeOrders(k)
 	if j.InitConn {
 		k.WaitExited()

@@ -154,6 +154,9 @@ type Request struct {
 	// AddedAt, and the others follow.
 	Added   []Mount `json:",omitempty"`
 	AddedAt int     `json:",omitempty"`
+	// Held has a clone wait, once it is loaded, until something comes in over the
+	// host connection. It reports before that.
+	Held bool `json:",omitempty"`
 	// Footprint is what an earlier clone has reported, where one has.
 	Footprint []byte `json:",omitempty"`
 	// Teach is the place of a file to save the kernel to, for others to practise

@@ -1,0 +1,46 @@
+package sentry
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
+)
+
+// hold tells that a clone is loaded, and waits until the host has something to say to
+// its guest. Until then it is like any clone whose processes have not been started:
+// what it has that differs from others, such as its clock, it gets when it goes on.
+func (j *job) hold(conn net.Conn) error {
+	j.report(wire.Report{Steps: j.steps, Copied: int64(j.copied)})
+	runtime.GC()     // of what the loading has left, which would be due just when it goes on
+	if conn == nil { // process 1 has it
+		return awaitInput(j.descriptors[wire.GuestConn])
+	}
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var waited error
+	err = raw.Control(func(fd uintptr) { waited = awaitInput(int(fd)) })
+	if err == nil {
+		err = waited
+	}
+	return err
+}
+
+// awaitInput waits until something can be read, or the other end is gone.
+func awaitInput(fd int) error {
+	for {
+		_, err := unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, nil, nil)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return fmt.Errorf("waiting for the host: %w", err)
+		}
+	}
+}
