@@ -94,7 +94,7 @@ func TestPartitionKeysAreSpreadByTheirMD5(t *testing.T) {
 func TestRecordsOfOneCallAreInOrderInTheirShards(t *testing.T) {
 	i := connect(t, t.TempDir())
 	i.create("s", 2)
-	in := &sdk.PutRecordsInput{StreamARN: ptr(arnOf(t, i, "s"))}
+	in := &sdk.PutRecordsInput{StreamARN: i.arn("s")}
 	for n := range 500 {
 		in.Records = append(in.Records, types.PutRecordsRequestEntry{PartitionKey: ptr(fmt.Sprint(n % 10)), Data: fmt.Append(nil, n)})
 	}
@@ -124,15 +124,6 @@ func TestRecordsOfOneCallAreInOrderInTheirShards(t *testing.T) {
 	if count != 500 {
 		t.Errorf("%d records are there", count)
 	}
-}
-
-func arnOf(t *testing.T, i *installation, name string) string {
-	t.Helper()
-	out, err := i.DescribeStreamSummary(t.Context(), &sdk.DescribeStreamSummaryInput{StreamName: &name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return *out.StreamDescriptionSummary.StreamARN
 }
 
 func TestAShardTakesAMegabyteASecond(t *testing.T) {
@@ -208,7 +199,7 @@ func TestSettingsOfAStream(t *testing.T) {
 	i := connect(t, t.TempDir())
 	ctx := t.Context()
 	i.create("s", 1)
-	arn := arnOf(t, i, "s")
+	arn := *i.arn("s")
 	for _, f := range []func() error{
 		func() error {
 			_, err := i.IncreaseStreamRetentionPeriod(ctx, &sdk.IncreaseStreamRetentionPeriodInput{StreamName: ptr("s"), RetentionPeriodHours: ptr[int32](8760)})
@@ -303,7 +294,7 @@ func TestRequestsThatKinesisRefuses(t *testing.T) {
 			return err
 		}, "ResourceNotFoundException"},
 		"two streams at once": {func() error {
-			_, err := i.DescribeStreamSummary(ctx, &sdk.DescribeStreamSummaryInput{StreamName: ptr("s"), StreamARN: ptr(arnOf(t, i, "other"))})
+			_, err := i.DescribeStreamSummary(ctx, &sdk.DescribeStreamSummaryInput{StreamName: ptr("s"), StreamARN: i.arn("other")})
 			return err
 		}, "InvalidArgumentException"},
 		"neither name nor ARN": {func() error {
@@ -350,8 +341,12 @@ func TestRequestsThatKinesisRefuses(t *testing.T) {
 			_, err := i.AddTagsToStream(ctx, &sdk.AddTagsToStreamInput{StreamName: ptr("s"), Tags: map[string]string{"aws:x": "y"}})
 			return err
 		}, "InvalidArgumentException"},
-		"enhanced fan-out": {func() error {
-			_, err := i.RegisterStreamConsumer(ctx, &sdk.RegisterStreamConsumerInput{StreamARN: ptr(arnOf(t, i, "s")), ConsumerName: ptr("c")})
+		"tags of a consumer": {func() error {
+			_, err := i.RegisterStreamConsumer(ctx, &sdk.RegisterStreamConsumerInput{StreamARN: i.arn("s"), ConsumerName: ptr("c"), Tags: map[string]string{"a": "b"}})
+			return err
+		}, "InvalidArgumentException"},
+		"encryption": {func() error {
+			_, err := i.StartStreamEncryption(ctx, &sdk.StartStreamEncryptionInput{StreamName: ptr("s"), EncryptionType: types.EncryptionTypeKms, KeyId: ptr("alias/aws/kinesis")})
 			return err
 		}, "UnknownOperationException"},
 	} {
