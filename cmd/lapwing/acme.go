@@ -42,8 +42,8 @@ func (o *acmeOptions) check(up *upOptions) error {
 		return usageError{errors.New("--acme is for the Lapwing that edge locations join, not for them")}
 	case !o.agree:
 		return usageError{errors.New("--acme: an authority issues nothing to who does not agree to its terms of service: read them, and add --acme-agree-terms")}
-	case up.edge.http == "" && up.locations.dns == "" && up.locations.join == "":
-		return usageError{errors.New("--acme: the authority looks for proof at port 80 of names, or by DNS: it needs --edge-http or --edge-dns")}
+	case up.edge.http == "" && up.edge.https == "" && up.locations.dns == "" && up.locations.join == "":
+		return usageError{errors.New("--acme: the authority looks for proof at ports 80 and 443 of names, or by DNS: it needs --edge-http, --edge-https or --edge-dns")}
 	}
 	if _, _, err := net.SplitHostPort(o.resolver); o.resolver != "" && err != nil {
 		return usageError{fmt.Errorf("--acme-resolver %q: want HOST:PORT, e.g. 192.0.2.53:53", o.resolver)}

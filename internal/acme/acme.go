@@ -36,6 +36,7 @@ import (
 const (
 	HTTP01 = acme.ChallengeTypeHTTP01
 	DNS01  = acme.ChallengeTypeDNS01
+	ALPN01 = acme.ChallengeTypeTLSALPN01
 )
 
 const (
@@ -64,8 +65,9 @@ type Options struct {
 	Roots *x509.CertPool
 	// Resolver is the HOST:PORT of the DNS server that Look asks; empty: the system's.
 	Resolver string
-	// HTTPPort is where Look finds resources; 80 where 0, as for authorities.
-	HTTPPort int
+	// HTTPPort and HTTPSPort are where Look finds resources; 80 and 443 where 0, as for
+	// authorities.
+	HTTPPort, HTTPSPort int
 }
 
 // Binding is an external account binding (RFC 8555, 7.3.4). Key is a secret.
@@ -187,12 +189,13 @@ func (c *Client) Order(ctx context.Context, names []string) (string, error) {
 
 // Answer is what an authority looks for: with HTTP01 at
 // http://NAME/.well-known/acme-challenge/TOKEN, with DNS01 in a TXT record of
-// _acme-challenge.NAME.
+// _acme-challenge.NAME, with ALPN01 in a certificate that is shown for the name
+// (ProofCertificate).
 type Answer struct {
 	Name   string // without a leading "*."
 	Method string
 	Token  string // HTTP01 only
-	Value  string // of the resource, or of the record
+	Value  string // of the resource, or of the record; what the certificate is made of
 }
 
 // Issued is a certificate as an authority has issued it.
@@ -310,8 +313,11 @@ func offered(a acme.Authorization, method string) (acme.Challenge, bool) {
 
 func answer(name string, c acme.Challenge) Answer {
 	a := Answer{Name: name, Method: c.Type, Token: c.Token, Value: c.KeyAuthorization}
-	if c.Type == DNS01 {
+	switch c.Type {
+	case DNS01:
 		a.Token, a.Value = "", c.DNS01KeyAuthorization()
+	case ALPN01:
+		a.Token = ""
 	}
 	return a
 }

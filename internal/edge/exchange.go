@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"crypto/tls"
 	"io"
 	"net/http"
 	"net/netip"
@@ -128,6 +129,9 @@ func (x *exchange) admit() *failure {
 	if x.site = x.s.follow.table.Load().find(x.r.Host); x.site == nil {
 		return refused(http.StatusForbidden, "Error", textBad)
 	}
+	if x.s.misdirected(x.site, x.r.TLS) || x.r.ProtoMajor == 3 && !x.site.d.HTTP3 {
+		return refused(http.StatusMisdirectedRequest, "InvalidRequestCertificate", textCertificate)
+	}
 	if len(x.request.Path)+len(x.request.Query)+1 > maxURL {
 		return refused(http.StatusRequestURITooLong, "InvalidRequest", textBad)
 	}
@@ -164,6 +168,16 @@ func (x *exchange) admit() *failure {
 		return x.checkSignature(g)
 	}
 	return nil
+}
+
+// misdirected tells whether a distribution with a certificate of its own is asked over
+// a connection for which no distribution's was shown. CloudFront answers a request with
+// 421 where the account that owns the certificate of its connection is not the one
+// that owns the distribution ("Using custom URLs", on domain fronting): here is one
+// account, whose distributions may share connections, and Lapwing's own certificate,
+// which viewers get who ask for no name that is known.
+func (s *Server) misdirected(t *site, state *tls.ConnectionState) bool {
+	return state != nil && t.d.Certificate.ARN != "" && !s.Serves(state.ServerName)
 }
 
 // printable tells whether a path or query can be in a request line: HTTP/2 and
@@ -259,7 +273,7 @@ func (x *exchange) ownHeaders() {
 		return
 	}
 	x.request.Header = x.request.Header.Clone() // the viewer's is logged
-	v := &geo.Viewer{Request: x.r, Client: x.client, Place: x.where(), Names: func() []string { return fieldNames(x.r) }, Hello: clienthello.From(x.r)}
+	v := &geo.Viewer{Request: x.r, Client: x.client, Place: x.where(), Names: func() []string { return fieldNames(x.r) }, Hello: clienthello.From(x.r.Context())}
 	x.plan.SetMade(x.request.Header, v.Header)
 }
 

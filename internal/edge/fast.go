@@ -2,6 +2,7 @@ package edge
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"net/http"
 	"strconv"
 	"strings"
@@ -17,7 +18,8 @@ import (
 // without fields that ask for something special.
 type plain struct {
 	host, target string
-	head, secure bool
+	head         bool
+	tls          *tls.ConnectionState // nil: clear text
 	encodings    policy.Encodings
 }
 
@@ -35,7 +37,7 @@ func (s *Server) hit(r *plain, now time.Time) (*site, *cache.Object) {
 	if r.head {
 		method = http.MethodHead
 	}
-	if p == nil || !t.quick[p] || !p.Caches(method) || !r.secure && p.Behaviour.ViewerProtocol != "allow-all" {
+	if p == nil || !t.quick[p] || !p.Caches(method) || r.tls == nil && p.Behaviour.ViewerProtocol != "allow-all" || s.misdirected(t, r.tls) {
 		return nil, nil
 	}
 	if path == "/" && t.d.DefaultRootObject != "" {
@@ -55,7 +57,7 @@ func (s *Server) hit(r *plain, now time.Time) (*site, *cache.Object) {
 // ServeFast implements http1.Fast: it answers plain hits, and leaves everything else
 // to ServeHTTP, which would answer the same.
 func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
-	q := plain{head: string(h.Method) == http.MethodHead, secure: c.TLS() != nil}
+	q := plain{head: string(h.Method) == http.MethodHead, tls: c.TLS()}
 	if !q.head && string(h.Method) != http.MethodGet {
 		return false
 	}
@@ -70,7 +72,7 @@ func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 	if o == nil {
 		return false
 	}
-	if q.secure && t.d.HTTP3 { // the head that is kept does not tell of it
+	if q.tls != nil && t.d.HTTP3 { // the head that is kept does not tell of it
 		return false
 	}
 	held := len(r.Buffer) // of answers before this one
@@ -91,7 +93,7 @@ func (s *Server) ServeFast(c *http1.Conn, h *http1.Head, r *http1.Reply) bool {
 
 // ServeHit implements http2.Fast, as ServeFast does http1.Fast.
 func (s *Server) ServeHit(h *http2.Head, r *http2.Reply) bool {
-	q := plain{host: h.Authority, target: h.Path, head: h.Method == http.MethodHead, secure: h.Secure}
+	q := plain{host: h.Authority, target: h.Path, head: h.Method == http.MethodHead, tls: h.TLS}
 	if !q.head && h.Method != http.MethodGet {
 		return false
 	}

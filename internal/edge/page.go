@@ -14,6 +14,7 @@ const (
 	textOwner       = "We can't connect to the server for this app or website at this time. There might be too much traffic or a configuration error. Try again later, or contact the app or website owner."
 	textBad         = "Bad request. " + textOwner
 	textMethod      = "This distribution is not configured to allow the HTTP request method that was used for this request. The distribution supports only cachable requests."
+	textCertificate = "The distribution does not match the certificate for which the HTTPS connection was established with. " + textOwner
 	textCountry     = "The Amazon CloudFront distribution is configured to block access from your country. " + textBad
 	textUnreachable = "CloudFront wasn't able to connect to the origin. " + textBad
 	textTimeout     = "CloudFront attempted to establish a connection with the origin, but either the attempt failed or the origin closed the connection. " + textBad

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"maps"
 	"slices"
@@ -163,6 +164,8 @@ type follower struct {
 	// each certificate, which mu guards.
 	answers sync.Map // of string
 	tokens  map[string][]string
+	// proofs are the certificates for tls-alpn-01, by name. mu guards it.
+	proofs map[string]*proof
 }
 
 // Applied returns how far the server is with the records that it serves.
@@ -207,7 +210,7 @@ func (f *follower) await(ctx context.Context, patience time.Duration, distributi
 // start loads what is there and watches the collections until ctx ends.
 func (f *follower) start(ctx context.Context) {
 	r := f.s.options.Records
-	f.tokens = map[string][]string{}
+	f.tokens, f.proofs = map[string][]string{}, map[string]*proof{}
 	f.table.Store(newTable(map[string]*site{}))
 	follow(ctx, f, r.Distributions, &f.begins.Distributions, &f.applied.Distributions, f.distribution)
 	follow(ctx, f, r.Invalidations, &f.begins.Invalidations, &f.applied.Invalidations, f.invalidation)
@@ -280,13 +283,38 @@ func (f *follower) challenge(c state.Change[distribution.Challenge]) {
 		f.answers.Delete(token)
 	}
 	delete(f.tokens, c.Key)
+	maps.DeleteFunc(f.proofs, func(_ string, p *proof) bool { return p.of == c.Key })
 	if c.Deleted {
 		return
+	}
+	for name, value := range c.Value.TLS {
+		made, err := acme.ProofCertificate(name, value)
+		if err != nil {
+			f.s.log.Error("no proof can be made for an ACME authority", "certificate", c.Key, "name", name, "error", err)
+			continue
+		}
+		f.proofs[name] = &proof{c.Key, made}
 	}
 	for token, content := range c.Value.HTTP {
 		f.answers.Store(token, content)
 		f.tokens[c.Key] = append(f.tokens[c.Key], token)
 	}
+}
+
+// proof is a certificate for tls-alpn-01, and for which one it is shown.
+type proof struct {
+	of          string
+	certificate *tls.Certificate
+}
+
+// Proof implements viewer.Sites.
+func (s *Server) Proof(name string) *tls.Certificate {
+	s.follow.mu.Lock()
+	defer s.follow.mu.Unlock()
+	if p := s.follow.proofs[name]; p != nil {
+		return p.certificate
+	}
+	return nil
 }
 
 // answer returns what an authority wants to see at a path; false: none asks for it.

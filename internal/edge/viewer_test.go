@@ -93,6 +93,74 @@ func viewers(t *testing.T, l *location) (plain, secure net.Addr, byDefault *tls.
 	return a.Addr(), b.Addr(), byDefault
 }
 
+func TestRequestsAreForTheCertificateOfTheirConnection(t *testing.T) {
+	record, _ := certificate(t, "www.example.net")
+	l := newLocation(t, answers(200, "hello", "Cache-Control", "max-age=60"), with(func(d *distribution.Distribution) {
+		d.HTTP2, d.HTTP3 = true, true
+		d.Certificate = distribution.Certificate{ARN: record.ARN, MinimumProtocol: "TLSv1.2_2021"}
+	}))
+	if _, err := l.record.Certificates.Put(t.Context(), record.ARN, record); err != nil {
+		t.Fatal(err)
+	}
+	other := distribution.Distribution{
+		ID: "E2", DomainName: "d2.cloudfront.net", Aliases: []string{"plain.example.net"}, Enabled: true, HTTP2: true,
+		Origins: l.server.follow.table.Load().find("www.example.net").d.Origins, Behaviours: l.server.follow.table.Load().find("www.example.net").d.Behaviours,
+	}
+	item, err := l.record.Distributions.Put(t.Context(), other.ID, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for l.server.Applied().Distributions < item.Revision {
+		time.Sleep(time.Millisecond)
+	}
+	_, secure, _ := viewers(t, l)
+	for _, test := range []struct {
+		name, host           string
+		first, second, third int
+	}{
+		{"www.example.net", "www.example.net", 200, 200, 200},
+		{"plain.example.net", "www.example.net", 200, 200, 0},     // the account's, too; no HTTP/3 for the name
+		{"www.example.net", "plain.example.net", 200, 200, 421},   // whose handshake is refused
+		{"elsewhere.example", "www.example.net", 421, 421, 421},   // Lapwing's own certificate
+		{"", "www.example.net", 421, 421, 421},                    // likewise
+		{"elsewhere.example", "plain.example.net", 200, 200, 421}, // it has no certificate of its own
+	} {
+		config := &tls.Config{ServerName: test.name, InsecureSkipVerify: true} //nolint:gosec
+		h1, h2 := new(http.Protocols), new(http.Protocols)
+		h1.SetHTTP1(true)
+		h2.SetHTTP2(true)
+		third := &http3.Transport{TLSClientConfig: config.Clone()}
+		for proto, by := range map[string]struct {
+			transport http.RoundTripper
+			want      int
+		}{
+			"HTTP/1.1": {&http.Transport{TLSClientConfig: config.Clone(), Protocols: h1, DisableCompression: true}, test.first},
+			"HTTP/2":   {&http.Transport{TLSClientConfig: config.Clone(), Protocols: h2, DisableCompression: true}, test.second},
+			"HTTP/3":   {third, test.third},
+		} {
+			for range 2 { // the second would be a hit
+				r, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+secure.String()+"/", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.Host = test.host
+				got := 0
+				if answer, err := by.transport.RoundTrip(r); err == nil {
+					got = answer.StatusCode
+					_ = answer.Body.Close()
+				}
+				if got != by.want {
+					t.Errorf("%q over a connection for %q by %s: %d, want %d", test.host, test.name, proto, got, by.want)
+				}
+			}
+			if c, ok := by.transport.(*http.Transport); ok {
+				c.CloseIdleConnections()
+			}
+		}
+		_ = third.Close()
+	}
+}
+
 func TestViewersComeByEveryProtocol(t *testing.T) {
 	record, alias := certificate(t, "www.example.net")
 	l := newLocation(t, answers(200, "hello", "Cache-Control", "max-age=60"), with(func(d *distribution.Distribution) {

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"lapwing.dev/lapwing/internal/edge/distribution"
 )
 
@@ -18,7 +20,7 @@ func TestOriginsAreToldHowAViewerBeganAndTheOrderOfItsHeaders(t *testing.T) {
 	made := []string{"cloudfront-viewer-ja3-fingerprint", "cloudfront-viewer-ja4-fingerprint", "cloudfront-viewer-header-order", "cloudfront-viewer-header-count", "cloudfront-viewer-tls"}
 	told := make(chan http.Header, 1)
 	l := newLocation(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told <- r.Header }), with(func(d *distribution.Distribution) {
-		d.Certificate = distribution.Certificate{ARN: record.ARN, MinimumProtocol: "TLSv1.2_2021"}
+		d.Certificate, d.HTTP3 = distribution.Certificate{ARN: record.ARN, MinimumProtocol: "TLSv1.2_2021"}, true
 		d.Behaviours[0].TTL = distribution.TTL{}
 		d.Behaviours[0].Forward.Headers = distribution.Choice{Mode: distribution.ModeAllAnd, Names: made}
 	}))
@@ -52,23 +54,33 @@ func TestOriginsAreToldHowAViewerBeganAndTheOrderOfItsHeaders(t *testing.T) {
 			check(t, <-told, test.ja4, "X-B:host:x-A:X-b", "4")
 		})
 	}
-	t.Run("HTTP/2", func(t *testing.T) {
-		h2 := new(http.Protocols)
-		h2.SetHTTP2(true)
-		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "www.example.net"}, Protocols: h2, DisableCompression: true}
-		defer transport.CloseIdleConnections()
-		r, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+secure.String()+"/h2", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Host = "www.example.net"
-		answer, err := transport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = answer.Body.Close()
-		check(t, <-told, `^t13d[0-9]{4}h2_[0-9a-f]{12}_[0-9a-f]{12}$`, "host:user-agent", "2")
-	})
+	named := &tls.Config{RootCAs: roots, ServerName: "www.example.net"}
+	h2 := new(http.Protocols)
+	h2.SetHTTP2(true)
+	second, third := &http.Transport{TLSClientConfig: named.Clone(), Protocols: h2, DisableCompression: true}, &http3.Transport{TLSClientConfig: named.Clone()}
+	defer second.CloseIdleConnections()
+	defer third.Close()
+	for name, test := range map[string]struct {
+		transport         http.RoundTripper
+		ja4, order, count string
+	}{
+		"HTTP/2": {second, `^t13d[0-9]{4}h2_[0-9a-f]{12}_[0-9a-f]{12}$`, "host:user-agent", "2"},
+		"HTTP/3": {third, `^q13d[0-9]{4}h3_[0-9a-f]{12}_[0-9a-f]{12}$`, "", ""}, // quic-go does not tell the order
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+secure.String()+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Host = "www.example.net"
+			answer, err := test.transport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = answer.Body.Close()
+			check(t, <-told, test.ja4, test.order, test.count)
+		})
+	}
 }
 
 func check(t *testing.T, h http.Header, ja4, order, count string) {

@@ -11,7 +11,6 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +23,18 @@ const (
 	extensionVersions   = 43
 )
 
-// Hello is what a viewer's ClientHello says. It is of TLS over TCP.
+// Transport is what a handshake goes over, as JA4 names it.
+type Transport byte
+
+// The transports.
+const (
+	TCP  Transport = 't'
+	QUIC Transport = 'q'
+)
+
+// Hello is what a viewer's ClientHello says.
 type Hello struct {
+	over Transport
 	// version is the one of the hello itself, versions what it supports.
 	version    uint16
 	versions   []uint16
@@ -38,9 +47,9 @@ type Hello struct {
 }
 
 // Of keeps what a ClientHello says.
-func Of(h *tls.ClientHelloInfo) *Hello {
+func Of(h *tls.ClientHelloInfo, over Transport) *Hello {
 	v := &Hello{
-		versions: without(h.SupportedVersions), ciphers: without(h.CipherSuites), extensions: without(h.Extensions),
+		over: over, versions: without(h.SupportedVersions), ciphers: without(h.CipherSuites), extensions: without(h.Extensions),
 		curves: without(h.SupportedCurves), points: h.SupportedPoints, signatures: without(h.SignatureSchemes),
 	}
 	// crypto/tls does not tell the version of the hello itself. Who names versions in
@@ -94,7 +103,7 @@ func (v *Hello) JA4() string {
 	if slices.Contains(v.extensions, extensionServerName) {
 		destination = "d"
 	}
-	return fmt.Sprintf("t%s%s%02d%02d%s_%s_%s", v.ja4Version(), destination, min(len(v.ciphers), 99), min(len(v.extensions), 99), v.ja4Protocol(), short(sorted(v.ciphers)), short(second))
+	return fmt.Sprintf("%c%s%s%02d%02d%s_%s_%s", v.over, v.ja4Version(), destination, min(len(v.ciphers), 99), min(len(v.extensions), 99), v.ja4Protocol(), short(sorted(v.ciphers)), short(second))
 }
 
 func (v *Hello) ja4Version() string {
@@ -149,14 +158,14 @@ func short(text string) string {
 type key struct{}
 
 // NewContext returns a context that knows a ClientHello, which those of the
-// connection's requests descend from.
+// connection's requests descend from. It may become known after the context: until the
+// handshake is over.
 func NewContext(ctx context.Context, v *Hello) context.Context {
 	return context.WithValue(ctx, key{}, v)
 }
 
-// From returns the ClientHello of the connection that a request came by; nil: it is
-// not known.
-func From(r *http.Request) *Hello {
-	v, _ := r.Context().Value(key{}).(*Hello)
+// From returns the ClientHello that a context knows; nil: none.
+func From(ctx context.Context) *Hello {
+	v, _ := ctx.Value(key{}).(*Hello)
 	return v
 }

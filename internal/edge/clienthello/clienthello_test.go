@@ -12,11 +12,11 @@ func TestFingerprintsAreThoseOfTheirDescriptions(t *testing.T) {
 	old := Of(&tls.ClientHelloInfo{
 		SupportedVersions: []uint16{tls.VersionTLS10}, CipherSuites: []uint16{47, 53, 5, 10, 49161, 49162, 49171, 49172, 50, 56, 19, 4},
 		Extensions: []uint16{0, 10, 11}, SupportedCurves: []tls.CurveID{23, 24, 25}, SupportedPoints: []uint8{0},
-	})
+	}, TCP)
 	if got, want := old.JA3(), "ada70206e40642a3e4461f35503241d5"; got != want {
 		t.Errorf("JA3 %s, want %s", got, want)
 	}
-	bare := Of(&tls.ClientHelloInfo{SupportedVersions: []uint16{tls.VersionTLS10}, CipherSuites: []uint16{4, 5, 10, 9, 100, 98, 3, 6, 19, 18, 99}})
+	bare := Of(&tls.ClientHelloInfo{SupportedVersions: []uint16{tls.VersionTLS10}, CipherSuites: []uint16{4, 5, 10, 9, 100, 98, 3, 6, 19, 18, 99}}, TCP)
 	if got, want := bare.JA3(), "de350869b8c85de67a350c8d186f11e6"; got != want {
 		t.Errorf("JA3 without extensions %s, want %s", got, want)
 	}
@@ -29,7 +29,7 @@ func TestFingerprintsAreThoseOfTheirDescriptions(t *testing.T) {
 		Extensions:        []uint16{0xfafa, 0x001b, 0x0000, 0x0033, 0x0010, 0x4469, 0x0017, 0x002d, 0x000d, 0x0005, 0x0023, 0x0012, 0x002b, 0xff01, 0x000b, 0x000a, 0x0015},
 		SignatureSchemes:  []tls.SignatureScheme{0x0403, 0x0804, 0x0401, 0x0503, 0x0805, 0x0501, 0x0806, 0x0601},
 		SupportedProtos:   []string{"h2", "http/1.1"},
-	})
+	}, TCP)
 	if got, want := chrome.JA4(), "t13d1516h2_8daaf6152771_e5627efa2ab1"; got != want {
 		t.Errorf("JA4 %s, want %s", got, want)
 	}
@@ -46,7 +46,7 @@ func TestAConnectionsHelloIsWhatTheClientSent(t *testing.T) {
 	got := make(chan *Hello, 1)
 	go func() {
 		_ = tls.Server(server, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			got <- Of(h)
+			got <- Of(h, TCP)
 			return nil, net.ErrClosed // that is all we want to know
 		}}).Handshake()
 	}()

@@ -259,6 +259,9 @@ type Challenge struct {
 	// HTTP are the contents of /.well-known/acme-challenge/TOKEN, of whatever host, by
 	// token.
 	HTTP map[string]string
+	// TLS are the key authorizations of names in lower case, of which a certificate is
+	// made that is shown to who asks by the protocol of tls-alpn-01 (RFC 8737).
+	TLS map[string]string
 	// TXT are the values of TXT records by name, in lower case and without a final dot.
 	TXT map[string][]string
 }

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 
+	"lapwing.dev/lapwing/internal/acme"
 	"lapwing.dev/lapwing/internal/edge/clienthello"
 	"lapwing.dev/lapwing/internal/edge/distribution"
 	"lapwing.dev/lapwing/internal/state"
@@ -20,9 +23,11 @@ type Site struct {
 	HTTP2, HTTP3 bool
 }
 
-// Sites finds the distribution of a server name, in lower case.
+// Sites finds the distribution of a server name, in lower case, and the certificate
+// that proves to an ACME authority, by tls-alpn-01, that the name leads here; nil: none.
 type Sites interface {
 	Site(name string) (Site, bool)
+	Proof(name string) *tls.Certificate
 }
 
 // CertificateOptions configures Certificates. All fields are required.
@@ -117,7 +122,7 @@ func (c *Certificates) TLS() *tls.Config {
 func (c *Certificates) connection() (config *tls.Config, values func() context.Context) {
 	var hello *clienthello.Hello
 	config = &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		hello = clienthello.Of(h)
+		hello = clienthello.Of(h, clienthello.TCP)
 		return c.config(h, false)
 	}}
 	return config, func() context.Context { return clienthello.NewContext(context.Background(), hello) }
@@ -130,11 +135,19 @@ var errNoHTTP3 = errors.New("the distribution has no HTTP/3")
 func (c *Certificates) QUIC() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, NextProtos: []string{"h3"},
-		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) { return c.config(h, true) },
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			if hello := clienthello.From(h.Context()); hello != nil { // of quic.Transport.ConnContext
+				*hello = *clienthello.Of(h, clienthello.QUIC)
+			}
+			return c.config(h, true)
+		},
 	}
 }
 
 func (c *Certificates) config(hello *tls.ClientHelloInfo, http3 bool) (*tls.Config, error) {
+	if !http3 && slices.Equal(hello.SupportedProtos, proofOnly) {
+		return c.proof(hello.ServerName)
+	}
 	site, known := c.options.Sites.Site(hello.ServerName)
 	if http3 && known && !site.HTTP3 {
 		return nil, errNoHTTP3
@@ -161,6 +174,22 @@ func (c *Certificates) config(hello *tls.ClientHelloInfo, http3 bool) (*tls.Conf
 		made = found.(*tls.Config)
 	}
 	return made, nil
+}
+
+// proofOnly is what authorities offer that look for proof, and nobody else does (RFC
+// 8737, 3).
+var proofOnly = []string{acme.ALPNProtocol}
+
+var errNoProof = errors.New("there is no proof for an ACME authority")
+
+// proof is the configuration of a connection by which an authority looks for proof. It
+// ends after the handshake.
+func (c *Certificates) proof(name string) (*tls.Config, error) {
+	shown := c.options.Sites.Proof(strings.ToLower(name))
+	if shown == nil {
+		return nil, errNoProof
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: proofOnly, Certificates: []tls.Certificate{*shown}, SessionTicketsDisabled: true}, nil
 }
 
 // certificate finds the certificate of a client's name.

@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"lapwing.dev/lapwing/internal/acme"
 	"lapwing.dev/lapwing/internal/httpserver/conns"
 	"lapwing.dev/lapwing/internal/httpserver/http1"
 	"lapwing.dev/lapwing/internal/httpserver/http2"
@@ -142,9 +143,12 @@ func (s *Server) serveTLSConn(raw net.Conn) {
 		_ = raw.Close()
 		return
 	}
-	if c.ConnectionState().NegotiatedProtocol == "h2" {
+	switch c.ConnectionState().NegotiatedProtocol {
+	case "h2":
 		s.http2.ServeConn(values(), c)
-	} else {
+	case acme.ALPNProtocol:
+		_ = c.Close() // the authority has seen the certificate
+	default:
 		s.http1.ServeConn(values(), c)
 	}
 }

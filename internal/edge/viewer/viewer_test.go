@@ -14,6 +14,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -32,6 +33,9 @@ import (
 type sites map[string]Site
 
 func (s sites) Site(name string) (Site, bool) { site, ok := s[name]; return site, ok }
+
+// Proof implements Sites: none asks for any.
+func (s sites) Proof(string) *tls.Certificate { return nil }
 
 // record makes a certificate for a name, which signs itself.
 func record(t *testing.T, name string) distribution.CertificateRecord {
@@ -225,6 +229,26 @@ func TestHTTP3IsForSitesThatHaveIt(t *testing.T) {
 		}
 		if err == nil {
 			_ = c.CloseWithError(0, "")
+		}
+	}
+}
+
+// Clients that would send such requests are hard to come by.
+func TestHTTP3RequestsThatAreNotUnderstoodAreRefused(t *testing.T) {
+	reached := false
+	s := New(Options{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }), Logger: slog.New(slog.DiscardHandler)})
+	for name, test := range map[string]struct {
+		method, host string
+		want         int
+	}{
+		"a host with other characters": {"GET", "a{b", 400},
+		"a host with a path":           {"GET", "a/b", 400},
+		"CONNECT":                      {"CONNECT", "a:443", 501},
+	} {
+		r, w := httptest.NewRequest(test.method, "/", http.NoBody), httptest.NewRecorder()
+		r.Host, r.ProtoMajor = test.host, 3
+		if s.serveHTTP3(w, r); w.Code != test.want || reached {
+			t.Errorf("%s: %d, want %d; reached the handler: %v", name, w.Code, test.want, reached)
 		}
 	}
 }

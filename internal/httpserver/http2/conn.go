@@ -86,7 +86,7 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) *conn {
 		window: firstWindow, initial: firstWindow, receive: flow{left: connWindow, full: connWindow},
 	}
 	c.link, c.nc, c.tls = linkOf(nc)
-	c.head.Secure = c.tls != nil
+	c.head.TLS = c.tls
 	c.decoder = hpack.NewDecoder(4096, func(f hpack.HeaderField) { c.head.add(f) })
 	c.decoder.SetMaxStringLength(maxList)
 	if a := nc.RemoteAddr(); a != nil {

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"crypto/tls"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -21,8 +22,8 @@ type Head struct {
 	Method, Scheme, Authority, Path string
 	// Fields are all but the pseudo-header fields, in their order.
 	Fields []Field
-	// Secure tells whether it came over TLS.
-	Secure bool
+	// TLS is the state of the TLS connection, nil without one.
+	TLS *tls.ConnectionState
 
 	size    int64
 	long    bool   // it has more than maxList bytes
@@ -36,7 +37,7 @@ type Head struct {
 
 // reset makes h ready for the next block.
 func (h *Head) reset(trailer bool) {
-	*h = Head{Fields: h.Fields[:0], Secure: h.Secure, length: -1, trailer: trailer}
+	*h = Head{Fields: h.Fields[:0], TLS: h.TLS, length: -1, trailer: trailer}
 }
 
 // lowerToken tells the characters of field names.

@@ -5,7 +5,6 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -67,6 +66,7 @@ type internet struct {
 	lapwing  string // Lapwing's DNS
 
 	plain, secure, ownTCP net.Listener
+	closed                bool // nothing is served in clear text
 	ownUDP                net.PacketConn
 
 	mu      sync.Mutex
@@ -136,7 +136,9 @@ func (i *internet) start(records *distribution.Records) *edge.Server {
 	server := edge.New(edge.Options{Records: records, Cache: objects, Logger: quiet, Location: "TST50-P1", Origins: origin.New(origin.Options{})})
 	certificates := viewer.NewCertificates(viewer.CertificateOptions{
 		Sites: server, Records: records.Certificates, Logger: quiet,
-		Default: func(string) (*tls.Certificate, error) { return nil, errors.New("no default certificate") },
+		Default: func(string) (*tls.Certificate, error) {
+			return acme.ProofCertificate("default.example.org", "any certificate does")
+		},
 	})
 	front := viewer.New(viewer.Options{Handler: server, Fast: server, Certificates: certificates, Logger: quiet})
 	config, err := dns.Parse(fmt.Appendf(nil, `{"version": 1, "zones": [%q], "nameservers": ["ns.example.org"], "locations": {"TST50-P1": {"addresses": ["127.0.0.1"]}}}`, zone))
@@ -149,7 +151,11 @@ func (i *internet) start(records *distribution.Records) *edge.Server {
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { check(t, front.Serve(i.plain, false)) })
+	if i.closed {
+		check(t, i.plain.Close())
+	} else {
+		running.Go(func() { check(t, front.Serve(i.plain, false)) })
+	}
 	running.Go(func() { check(t, front.Serve(i.secure, true)) })
 	running.Go(func() { check(t, answers.Serve(ctx, i.ownUDP, i.ownTCP)) })
 	t.Cleanup(func() {
@@ -254,7 +260,7 @@ func (p *pebble) client(t *testing.T, i *internet, dir string) *acme.Client {
 	c, err := acme.New(acme.Options{
 		Directory: p.URL + wfe.DirectoryPath, KeyFile: filepath.Join(dir, "acme", "account.pem"), AgreeToTerms: true, Email: "ops@example.org",
 		Binding: &acme.Binding{ID: "kid-1", Key: "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"},
-		Roots:   roots, Resolver: i.resolver, HTTPPort: i.http.(*net.TCPAddr).Port,
+		Roots:   roots, Resolver: i.resolver, HTTPPort: i.http.(*net.TCPAddr).Port, HTTPSPort: i.https.(*net.TCPAddr).Port,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -269,10 +275,12 @@ func (a applied) Applied() distribution.Revisions { return a.server.Applied() }
 
 // connectACME is connect with an authority whose certificates live for seconds.
 func connectACME(t *testing.T, seconds uint64, blocked ...string) (*sdk.Client, *distribution.Records, *internet, *pebble) {
-	var i *internet
+	return connectInternet(t, newInternet(t), seconds, blocked...)
+}
+
+func connectInternet(t *testing.T, i *internet, seconds uint64, blocked ...string) (*sdk.Client, *distribution.Records, *internet, *pebble) {
 	var p *pebble
 	c, records := connectWith(t, func(o *acm.Options, dir string) {
-		i = newInternet(t)
 		server := i.start(o.Records)
 		p = newPebble(t, i, seconds, blocked...)
 		o.ACME, o.Zone, o.Locations = p.client(t, i, dir), zone, applied{server}
@@ -361,6 +369,35 @@ func TestAnACMEAuthorityIssuesByHTTPAndDNSAndViewersSeeIt(t *testing.T) {
 		if time.Now().After(until) {
 			t.Fatal("challenges are still answered")
 		}
+	}
+}
+
+func TestAnACMEAuthorityIssuesByTLSWherePort80IsClosed(t *testing.T) {
+	i := newInternet(t)
+	i.closed = true
+	c, records, i, p := connectInternet(t, i, 3600)
+	made, err := c.RequestCertificate(t.Context(), &sdk.RequestCertificateInput{
+		DomainName: sdkaws.String("Shop.example.net"), SubjectAlternativeNames: []string{"www.example.net"}, KeyAlgorithm: types.KeyAlgorithmEcPrime256v1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, c, made.CertificateArn, types.CertificateStatusIssued)
+	if n := p.orders.Load(); n != 1 {
+		t.Errorf("%d orders for one certificate", n)
+	}
+	if shown := serve(t, records, i, *made.CertificateArn, "shop.example.net")(); shown.VerifyHostname("www.example.net") != nil {
+		t.Errorf("a viewer is shown a certificate of %v", shown.DNSNames)
+	}
+	for until := time.Now().Add(10 * time.Second); records.Challenges.Len() != 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("challenges are still answered")
+		}
+	}
+	conn, err := tls.Dial("tcp", i.https.String(), &tls.Config{ServerName: "shop.example.net", InsecureSkipVerify: true, NextProtos: []string{acme.ALPNProtocol}})
+	if err == nil {
+		_ = conn.Close()
+		t.Error("proof is given when nobody asks for it any more")
 	}
 }
 
