@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"lapwing.dev/lapwing/internal/edge/accesslog"
 	"lapwing.dev/lapwing/internal/edge/cache"
@@ -63,6 +64,8 @@ type Server struct {
 	pop, via, altSvc []string
 	viaOrigin        string // "<id>.cloudfront.net (CloudFront)"
 
+	silence time.Duration // how long a WebSocket may be silent
+
 	ctx     context.Context // ends with Close
 	stop    context.CancelFunc
 	fetches sync.WaitGroup
@@ -73,7 +76,7 @@ type Server struct {
 func New(o Options) *Server {
 	sum := sha256.Sum256([]byte(o.Location))
 	s := &Server{
-		options: o, log: o.Logger, cache: o.Cache, pop: []string{o.Location},
+		options: o, log: o.Logger, cache: o.Cache, pop: []string{o.Location}, silence: idleWebSocket,
 		viaOrigin: hex.EncodeToString(sum[:16]) + ".cloudfront.net (CloudFront)",
 	}
 	s.via, s.altSvc = []string{"1.1 " + s.viaOrigin}, []string{o.AltSvc}

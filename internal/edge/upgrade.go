@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -74,7 +73,7 @@ func (x *exchange) splice(far io.ReadWriteCloser, f *fetched) {
 		x.failed(err)
 		return
 	}
-	defer near.Close() //nolint:errcheck // it is over in any case
+	_ = near.SetDeadline(time.Time{}) // what the server had for requests; time is kept below
 	x.out.status, x.out.result = http.StatusSwitchingProtocols, resultMiss
 	x.out.firstByte = time.Since(x.began)
 	head := http.Header{}
@@ -89,29 +88,32 @@ func (x *exchange) splice(far io.ReadWriteCloser, f *fetched) {
 		return
 	}
 	text.WriteString("\r\n")
-	deadline(near)
+	// The end of either side is that of both: also of a write that the other one does
+	// not take.
+	end := sync.OnceFunc(func() { _ = near.Close(); _ = far.Close() })
+	defer end()
+	defer context.AfterFunc(x.s.ctx, end)()
+	silent := time.AfterFunc(x.s.silence, end)
+	defer silent.Stop()
 	if _, err := io.WriteString(near, text.String()); err != nil {
 		return
 	}
 	var sides sync.WaitGroup
-	end := sync.OnceFunc(func() { _ = near.Close(); _ = far.Close() }) // which ends the other side, too
-	sides.Go(func() { defer end(); _ = pass(far, io.Reader(buffered), near, nil) })
-	sides.Go(func() { defer end(); _ = pass(near, far, near, &x.out.bytes) })
+	sides.Go(func() { defer end(); _ = x.s.pass(far, buffered, silent, nil) })
+	sides.Go(func() { defer end(); _ = x.s.pass(near, far, silent, &x.out.bytes) })
 	sides.Wait()
 }
 
-func deadline(c net.Conn) { _ = c.SetDeadline(time.Now().Add(idleWebSocket)) } // a closed one fails at its next use
-
-// pass copies one direction. What passes in either one puts the end off.
-func pass(to io.Writer, from io.Reader, viewer net.Conn, count *int64) error {
+// pass copies one direction. What has passed in either one puts the end off.
+func (s *Server) pass(to io.Writer, from io.Reader, end *time.Timer, count *int64) error {
 	buffer := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buffer)
 		if n > 0 {
-			deadline(viewer)
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return err
 			}
+			end.Reset(s.silence)
 			if count != nil {
 				*count += int64(n)
 			}
