@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -157,24 +156,11 @@ func (c *counts) save() error {
 	if err != nil {
 		return err
 	}
-	tmp := c.path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, c.path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(c.path))
-	if err != nil {
+	if err := replaceFile(c.path, b); err != nil {
 		return err
 	}
 	c.dirty = false
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 func (c *counts) close() error {

@@ -132,6 +132,9 @@ func OpenNode(ctx context.Context, o NodeOptions) (*Node, error) {
 	if n.spool, err = openSpool(filepath.Join(o.Dir, spoolDir), n.log); err != nil {
 		return nil, fmt.Errorf("edge location: %w", err)
 	}
+	if n.peers, err = readPeers(filepath.Join(o.Dir, peersFile)); err != nil {
+		return nil, fmt.Errorf("edge location: %w", err)
+	}
 	if n.counts, err = openCounts(filepath.Join(o.Dir, countsFile), n.log); err != nil {
 		return nil, fmt.Errorf("edge location: %w", err)
 	}

@@ -1,11 +1,66 @@
 package location
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"lapwing.dev/lapwing/internal/cluster"
 	"lapwing.dev/lapwing/internal/edge/tier"
 )
+
+const (
+	peersFile    = "peers.json"
+	peersVersion = 1
+)
+
+// peersContent is the file with what the core said last of other locations: after a
+// restart they are asked, and believed, though the core cannot be reached.
+type peersContent struct {
+	Version int
+	Peers   []peer
+}
+
+// readPeers reads the file; where there is none nobody is known.
+func readPeers(path string) ([]peer, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var c peersContent
+	if err := json.Unmarshal(b, &c); err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	if c.Version > peersVersion {
+		return nil, fmt.Errorf("%s has format version %d, written by a newer lapwing; this one reads up to %d", path, c.Version, peersVersion)
+	}
+	return c.Peers, nil
+}
+
+// learn heeds and keeps what the core says of other locations.
+func (n *Node) learn(peers []peer) {
+	n.peersMu.Lock()
+	defer n.peersMu.Unlock()
+	if slices.Equal(n.peers, peers) {
+		return
+	}
+	n.peers = peers
+	b, err := json.Marshal(peersContent{peersVersion, peers})
+	if err == nil {
+		err = replaceFile(filepath.Join(n.opts.Dir, peersFile), b)
+	}
+	if err != nil {
+		n.log.Error("the list of edge locations was not written: after a restart without the core an older one counts", "error", err)
+	}
+}
 
 // Others returns the other locations, as the core said last.
 func (n *Node) Others() []tier.Place {

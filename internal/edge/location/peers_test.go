@@ -2,11 +2,17 @@ package location
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"lapwing.dev/lapwing/internal/cluster"
@@ -110,6 +116,49 @@ func TestLocationsReachEachOtherAndNobodyElseReachesThem(t *testing.T) {
 		there, _, _ := asks(t, one.Identity(), IdentityOf(core), core.Address)
 		return here == http.StatusForbidden && there == http.StatusForbidden
 	})
+}
+
+func TestALocationKnowsOthersAfterARestartWithoutTheCore(t *testing.T) {
+	c := newCore(t)
+	dir := t.TempDir()
+	one := startNode(t, dir, c.address, c.token("L1"))
+	two := startNode(t, t.TempDir(), c.address, c.token("L2"), func(o *StartOptions) { o.Address, o.Regional = "shield.example.org:7424", true })
+	want := []tier.Place{
+		{Name: "IAD89-P1", Region: "us-east-1", Core: true, Regional: true, Address: c.address},
+		{Name: "L2", Region: "eu-central-1", Regional: true, Address: "shield.example.org:7424"},
+	}
+	eventually(t, "L1 knows of the others", func() bool { return slices.Equal(one.Others(), want) })
+	c.stop()
+	one.stop()
+	one = startNode(t, dir, "", "")
+	if got := one.Others(); !slices.Equal(got, want) {
+		t.Errorf("after the restart: %+v", got)
+	}
+	asks := func(n *testNode) int {
+		w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+		leaf, err := x509.ParseCertificate(n.membership.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}
+		one.Members(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+		return w.Code
+	}
+	if got := asks(two); got != http.StatusOK {
+		t.Errorf("another location is answered with %d", got)
+	}
+
+	one.stop()
+	path := filepath.Join(dir, "edge", peersFile)
+	for name, content := range map[string]string{"of a newer program": `{"Version": 2}`, "that is damaged": `{"Version"`} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := OpenNode(t.Context(), NodeOptions{Dir: filepath.Dir(path), Version: "test", Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), peersFile) {
+			t.Errorf("with a list %s: %v", name, err)
+			_ = n.Close()
+		}
+	}
 }
 
 func TestARenewedCertificateIsUsedAtOnce(t *testing.T) {

@@ -118,9 +118,7 @@ func (n *Node) take(ctx context.Context, a answer) {
 			n.log.Warn("the location's certificate was not renewed", "expires", n.Identity().Expires(), "error", err)
 		}
 	}
-	n.peersMu.Lock()
-	n.peers = a.Peers
-	n.peersMu.Unlock()
+	n.learn(a.Peers)
 }
 
 func (n *Node) save() {

@@ -146,10 +146,7 @@ func (r *roles) save() error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(r.path+".tmp", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(r.path+".tmp", r.path)
+	return replaceFile(r.path, b)
 }
 
 // run keeps credentials of all functions fresh until ctx ends: those of a new one
