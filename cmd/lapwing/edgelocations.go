@@ -66,7 +66,8 @@ func edgeListCommand(data *string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the edge locations, and how far each is behind",
-		Long: `List the edge locations. STATE is current where a location has all that there is,
+		Long: `List the edge locations. TIER is regional where a location is a regional edge
+cache, which those of its Region ask before origins. STATE is current where a location has all that there is,
 behind where it has not yet, silent where it has not reported for 5 seconds, and
 away where it has been silent for so long that nothing waits for it. LAG is how
 long it has not had all, and by how many revisions.`,
@@ -97,14 +98,18 @@ func printLocations(cmd *cobra.Command, data string, asJSON bool) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "LOCATION\tREGION\tSTATE\tLAG\tLAST SEEN\tVERSION")
+	fmt.Fprintln(w, "LOCATION\tREGION\tTIER\tSTATE\tLAG\tLAST SEEN\tVERSION")
 	for _, l := range all {
 		seen := "not since the start"
 		if !l.LastSeen.IsZero() {
 			seen = time.Since(l.LastSeen).Round(100*time.Millisecond).String() + " ago"
 		}
 		lag := (time.Duration(l.LagSeconds * float64(time.Second))).Round(100 * time.Millisecond)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%v, %d revisions\t%s\t%s\n", l.Name, l.Region, l.State, lag, l.Behind, seen, l.Version)
+		tier := "edge"
+		if l.Regional {
+			tier = "regional"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%v, %d revisions\t%s\t%s\n", l.Name, l.Region, tier, l.State, lag, l.Behind, seen, l.Version)
 	}
 	return w.Flush()
 }

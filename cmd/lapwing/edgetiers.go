@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 
 	"github.com/spf13/pflag"
 
@@ -19,6 +21,7 @@ import (
 type tierOptions struct {
 	regional bool
 	listen   string
+	address  string
 	handOver bool
 }
 
@@ -26,12 +29,13 @@ func (o *tierOptions) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.regional, "regional", false, "make this edge location a regional edge cache: those of its Region ask it before they ask origins, and all ask it for origins whose shield is in its Region")
 	f.BoolVar(&o.handOver, "edge-location-header", false, "let viewers choose the edge location that serves them by X-Lapwing-Edge-Location: NAME (for tests)")
 	f.StringVar(&o.listen, "node-listen", "", "`HOST:PORT` where other edge locations reach this one (role edge; the core is reached at --edge-join)")
+	f.StringVar(&o.address, "node-address", "", "`HOST:PORT` that other edge locations connect to, where that is not --node-listen: of a NAT or a balancer before this one (role edge)")
 }
 
 func (o *tierOptions) check(up *upOptions) error {
 	if up.node.roles != roleEdge {
-		if o.listen != "" {
-			return usageError{errors.New("--node-listen is for --roles edge")}
+		if o.listen != "" || o.address != "" {
+			return usageError{errors.New("--node-listen and --node-address are for --roles edge")}
 		}
 		if o.regional && up.locations.join == "" {
 			return usageError{errors.New("--regional: other edge locations reach this one at --edge-join, which is not given")}
@@ -40,6 +44,16 @@ func (o *tierOptions) check(up *upOptions) error {
 	}
 	if _, _, err := net.SplitHostPort(o.listen); o.listen != "" && err != nil {
 		return usageError{fmt.Errorf("--node-listen %q: want HOST:PORT, e.g. 0.0.0.0:7424", o.listen)}
+	}
+	if o.address != "" {
+		host, port, err := net.SplitHostPort(o.address)
+		n, badPort := strconv.ParseUint(port, 10, 16)
+		if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() || badPort != nil || n == 0 {
+			return usageError{fmt.Errorf("--node-address %q: want the HOST:PORT that others connect to, e.g. edge.example.org:7424", o.address)}
+		}
+		if o.listen == "" {
+			return usageError{errors.New("--node-address says where --node-listen is reached, which is not given")}
+		}
 	}
 	if o.regional && o.listen == "" {
 		return usageError{errors.New("--regional: other edge locations reach this one at --node-listen, which is not given")}
@@ -74,7 +88,7 @@ func (s *server) tiers() *tier.Network {
 }
 
 // servePeers lets other edge locations reach this one, which is not the core's; it
-// returns where.
+// returns where they do.
 func (s *server) servePeers() (address string, err error) {
 	if s.opts.tiers.listen == "" {
 		return "", nil
@@ -86,5 +100,5 @@ func (s *server) servePeers() (address string, err error) {
 	s.run(func(ctx context.Context) error {
 		return s.member.Identity().Serve(ctx, cluster.ServerOptions{Listener: l, Handler: s.member.Members(s.edge.server.Peers()), Drain: drainTimeout, Logger: s.log})
 	})
-	return l.Addr().String(), nil
+	return cmp.Or(s.opts.tiers.address, l.Addr().String()), nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 //	measured METRIC STATISTIC VALUE [FUNCTION]  waits until a metric of Lambda has a value
 //	embedded NAMESPACE METRIC SUM  waits until a metric has a sum
 //	busyport VAR         sets a variable to an address that is taken
+//	freeports VAR        sets a variable to an address whose port, like the one after it, is free
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -51,6 +53,7 @@ func TestScript(t *testing.T) {
 			"measured":   measured,
 			"embedded":   embedded,
 			"busyport":   busyPort,
+			"freeports":  freePorts,
 		},
 		Condition: func(c string) (bool, error) {
 			return c == "root" && os.Geteuid() == 0, nil
@@ -103,6 +106,21 @@ func busyPort(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { l.Close() })
 	ts.Setenv(args[0], l.Addr().String())
+}
+
+func freePorts(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "freeports VAR")
+	until(ts, "two ports side by side", func() bool {
+		a, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		defer a.Close()
+		b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", a.Addr().(*net.TCPAddr).Port+1))
+		if err != nil {
+			return false
+		}
+		ts.Setenv(args[0], a.Addr().String())
+		return b.Close() == nil
+	})
 }
 
 func deployBootstrap(ts *testscript.TestScript, neg bool, args []string) {
