@@ -161,7 +161,7 @@ func (c *Client) send(ctx context.Context, r *Request) (*http.Response, error) {
 	if raw := r.Origin.Path + r.Path; request.URL.Opaque != "" && !strings.HasPrefix(raw, "//") {
 		request.URL.Opaque = raw // which signers do not understand
 	}
-	answer, err := c.transports.get(p, dial).RoundTrip(request)
+	answer, err := c.transports.get(p, dial).RoundTrip(request.WithContext(interim(request.Context())))
 	if err == nil && answer.StatusCode == http.StatusSwitchingProtocols && request.Header["Upgrade"] == nil {
 		_ = answer.Body.Close() // nothing that it says counts
 		return nil, &Error{Detail: InvalidResponse, Err: errUnasked}

@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -39,6 +41,44 @@ func at(t *testing.T, address string) *distribution.Origin {
 
 func get(o *distribution.Origin) *Request {
 	return &Request{Origin: o, Method: "GET", Path: "/a", Header: http.Header{}}
+}
+
+func TestInterimAnswersAreBounded(t *testing.T) {
+	c := New(loopback)
+	defer c.Close()
+	for name, test := range map[string]struct {
+		interim []int
+		want    Detail // empty: the answer is that of the origin
+	}{
+		"none":                     {nil, ""},
+		"early hints":              {[]int{103, 103, 102}, ""},
+		"a 100 Continue unasked":   {[]int{100}, ""},
+		"a second 100 Continue":    {[]int{100, 103, 100}, InvalidResponse},
+		"interim answers for ever": {slices.Repeat([]int{103}, maxInterim+1), InvalidResponse},
+	} {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			for _, status := range test.interim {
+				fmt.Fprintf(conn, "HTTP/1.1 %d Interim\r\nLink: </a.css>; rel=preload\r\n\r\n", status)
+			}
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+		}))
+		answer, err := c.Do(t.Context(), get(at(t, s.URL)))
+		if e, ok := errors.AsType[*Error](err); ok && e.Detail != test.want || ok != (test.want != "") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			if answer.StatusCode != 200 || answer.Header["Link"] != nil {
+				t.Errorf("%s: %d %v", name, answer.StatusCode, answer.Header)
+			}
+			_ = answer.Body.Close()
+		}
+		s.Close()
+	}
 }
 
 func TestAddressesThatAreNotPublicAreRefused(t *testing.T) {
