@@ -29,7 +29,8 @@ import (
 	"lapwing.dev/lapwing/internal/state"
 )
 
-const patience = 20 * time.Second
+// patience is how long a test waits for what must happen on any machine.
+const patience = 2 * time.Minute
 
 // testCore is a core with everything that locations ask of it.
 type testCore struct {
@@ -567,7 +568,9 @@ func TestNobodyWaitsForALocationThatIsAway(t *testing.T) {
 	eventually(t, "applied", func() bool { return c.Applied().Distributions >= first })
 	n.stop()
 	second := c.distribute("E1", "two")
-	if got := c.Applied().Distributions; got >= second {
+	// On a busy machine it may be away by the time that the core is asked: then nobody
+	// waits, rightly.
+	if got := c.Applied().Distributions; got >= second && c.Locations()[0].State != StateAway {
 		t.Errorf("applied is %d while a location has not got %d", got, second)
 	}
 	eventually(t, "away", func() bool { return c.Applied().Distributions >= second && c.Locations()[0].State == StateAway })
