@@ -184,18 +184,21 @@ func listen(t *testing.T) net.Listener {
 	return l
 }
 
-// both listens at one port by UDP and TCP.
+// both listens at one port by UDP and TCP, which somebody may have for one of them.
 func both(t *testing.T) (net.PacketConn, net.Listener) {
 	t.Helper()
-	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tcp, err := net.Listen("tcp", udp.LocalAddr().String()); err == nil {
+			return udp, tcp
+		}
+		_ = udp.Close()
 	}
-	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return udp, tcp
+	t.Fatal("there is no port that is free by UDP and TCP")
+	return nil, nil
 }
 
 // pebble is Let's Encrypt's authority for tests. It counts the orders.
