@@ -48,19 +48,22 @@ func TestBlankRuntimeBecomesTheFunctionThatItIsTold(t *testing.T) {
 		const at = [process.cwd() === __dirname, process.env._HANDLER, process.env.OWN, process.env.GONE, process.env._LAPWING_BLANK, process.exitCode];
 		const child = require('child_process').execFileSync('/usr/bin/env').toString().split('\n').filter((l) => /^(OWN|GONE|_LAPWING.*)=/.test(l));
 		console.log('loading');
-		exports.handler = async () => [at, child, Math.random(), Math.random.name, require.main.filename.endsWith('index.js')];`
+		const { uptime } = process;
+		const up = [uptime.name, String(uptime), uptime() > 0, uptime() < require('perf_hooks').performance.now() / 1000 - 0.01];
+		exports.handler = async () => [at, child, Math.random(), Math.random.name, require.main.filename.endsWith('index.js'), up];`
 	forEach(t, nodeRuntimes, func(t *testing.T, id string) {
 		var random []string
 		for n := range 3 {
 			p := startBlank(t, id, code, "GONE=x", "OWN=before")
 			p.fill(byte(min(n, 1)+1), "index.handler", []string{"GONE"}, "OWN=a=b\nc")
 			var got []json.RawMessage
-			if err := json.Unmarshal([]byte(p.invoke(`{}`).body), &got); err != nil || len(got) != 5 {
+			if err := json.Unmarshal([]byte(p.invoke(`{}`).body), &got); err != nil || len(got) != 6 {
 				t.Fatal(err, got)
 			}
 			matchJSON(t, `[true, "index.handler", "a=b\nc", null, null, 13]`, string(got[0]))
 			matchJSON(t, `["OWN=a=b"]`, string(got[1]))
 			matchJSON(t, `["random", true]`, "["+string(got[3])+","+string(got[4])+"]")
+			matchJSON(t, `["uptime", "function () { [native code] }", true, true]`, string(got[5]))
 			if !strings.Contains(p.log(), "\tINFO\tloading") {
 				t.Errorf("log:\n%s", p.log())
 			}

@@ -32,10 +32,9 @@ const (
 	// after standbyPatience it is enough that a processor has nothing to start.
 	// standbyLook is how often it is looked whether they may stay.
 	standbyCalm, standbyPatience, standbyLook = 20 * time.Millisecond, 150 * time.Millisecond, 5 * time.Second
-	// standbyRetry is when loading is tried again after it has failed.
+	// standbyRetry is when loading is tried again after it has failed, or a clone had
+	// to go for lack of room.
 	standbyRetry = time.Minute
-	// standbyLimit bounds the loading of one.
-	standbyLimit = time.Minute
 )
 
 // standbys keeps clones that are loaded before anybody wants them: sandboxes with the
@@ -50,6 +49,7 @@ const (
 type standbys struct {
 	w      *Worker
 	most   int
+	memory func() (int64, error) // what the host has available
 	wake   chan struct{}
 	ctx    context.Context // ends with the worker
 	cancel context.CancelFunc
@@ -69,11 +69,11 @@ type line struct {
 	ready []*instance
 	rate  pace.Rate
 	last  time.Time // when an environment was started from the snapshot
-	retry time.Time // when loading may be tried again
+	retry time.Time // when loading may be tried again, after it failed or one had to go
 }
 
 func newStandbys(w *Worker) *standbys {
-	s := &standbys{w: w, most: w.opts.Standbys, wake: make(chan struct{}, 1), done: make(chan struct{}), lines: make(map[string]*line)}
+	s := &standbys{w: w, most: w.opts.Standbys, memory: HostMemory{}.Available, wake: make(chan struct{}, 1), done: make(chan struct{}), lines: make(map[string]*line)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if w.opts.Snapshots == nil || s.most == 0 {
 		s.closed = true
@@ -200,10 +200,10 @@ func (s *standbys) run() {
 
 // look removes what is to go, or loads one clone, and returns when to look again.
 func (s *standbys) look() time.Duration {
-	room := s.room()
 	s.mu.Lock()
 	now := time.Now()
 	gone := s.outdated()
+	room := s.room()
 	short := s.allot(now, room, &gone)
 	calm := len(s.w.turns) == 0 && now.Sub(s.last) >= standbyCalm
 	switch {
@@ -238,11 +238,16 @@ func (s *standbys) look() time.Duration {
 	return 0
 }
 
-// room returns how many standbys the host has memory for, within bounds.
+// room returns how many standbys the host has memory for, within bounds. What those
+// have taken that are there is theirs, or the last one would go for its own memory.
+// s.mu is held.
 func (s *standbys) room() int {
-	available, err := (HostMemory{}).Available()
+	available, err := s.memory()
 	if err != nil {
 		return 0
+	}
+	for _, l := range s.lines {
+		available += int64(len(l.ready)) * standbyMB << 20
 	}
 	return min(s.most, int(max(0, available-standbyReserve)>>20)/standbyPart/standbyMB)
 }
@@ -291,6 +296,9 @@ func (s *standbys) allot(now time.Time, room int, gone *[]*instance) (short *lin
 	}
 	for i, l := range lines {
 		n := shares[i]
+		if len(l.ready) > n && n < wants[i] {
+			l.retry = now.Add(standbyRetry) // what is available goes up and down
+		}
 		for len(l.ready) > n {
 			*gone = append(*gone, l.ready[0])
 			l.ready = l.ready[1:]
@@ -346,7 +354,8 @@ func (s *standbys) load(l *line) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, standbyLimit)
+	// Meanwhile nobody looks after the others.
+	ctx, cancel := context.WithTimeout(s.ctx, restoreLimit)
 	defer cancel()
 	in, err := s.w.place(ctx, l.like, func(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
 		spec.Held = true

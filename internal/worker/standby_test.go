@@ -89,6 +89,34 @@ func TestStandbysGiveWayWhereTheHostIsFull(t *testing.T) {
 	}
 }
 
+func TestStandbysDoNotComeAndGoWhereMemoryIsShort(t *testing.T) {
+	const one = standbyReserve + standbyPart*standbyMB<<20 // what is to be available for one
+	now, l := time.Now(), &line{id: "a"}
+	l.last = now
+	s := &standbys{most: 8, lines: map[string]*line{l.id: l}}
+	at := func(after time.Duration, available int64) (short bool) {
+		s.memory = func() (int64, error) { return available, nil }
+		var gone []*instance
+		return s.allot(now.Add(after), s.room(), &gone) != nil
+	}
+	if at(0, one-1) || !at(0, one) {
+		t.Error("the bound is another")
+	}
+	l.ready = make([]*instance, 1)
+	if at(0, one-standbyMB<<20); len(l.ready) != 1 {
+		t.Error("a clone goes for the memory that it has taken itself")
+	}
+	if at(0, one/2); len(l.ready) != 0 {
+		t.Error("a clone stays where memory is short")
+	}
+	if at(time.Second, one) {
+		t.Error("another is loaded at once")
+	}
+	if !at(2*standbyRetry, one) {
+		t.Error("no other is ever loaded")
+	}
+}
+
 func TestStandbysAreAllottedByStarts(t *testing.T) {
 	now := time.Now()
 	type version struct {

@@ -1,6 +1,7 @@
 package sentry
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -32,15 +33,19 @@ func (j *job) hold(conn net.Conn) error {
 	return err
 }
 
-// awaitInput waits until something can be read, or the other end is gone.
+// awaitInput waits until something can be read. That the other end is gone is an
+// error: what is held has nobody to be, and none of its timers is to go off.
 func awaitInput(fd int) error {
 	for {
-		_, err := unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, nil, nil)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINTR {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		switch _, err := unix.Ppoll(fds, nil, nil); {
+		case err == unix.EINTR:
+		case err != nil:
 			return fmt.Errorf("waiting for the host: %w", err)
+		case fds[0].Revents&^unix.POLLIN != 0:
+			return errors.New("the host is gone")
+		default:
+			return nil
 		}
 	}
 }
