@@ -51,8 +51,10 @@ type Conn struct {
 	raw     syscall.RawConn // of nc in clear text; nil: there is none
 	socket  *loops.Socket
 	aborted bool
-	home    *loops.Group // nil: it has never been in a loop
-	streak  int          // the last so many answers were fast
+	home    *loops.Group // whose loops it may be in; nil: none
+
+	streak   int // the last so many answers were fast
+	patience int // how many it takes for the goroutine to leave it to a loop
 
 	// buf[r:w] has been read from the connection and not used yet.
 	buf  []byte
@@ -137,6 +139,17 @@ func (c *Conn) Abort() {
 	c.nc.Close()
 }
 
+// run serves the connection in a goroutine.
+func (c *Conn) run() {
+	ended := true
+	defer func() {
+		if ended {
+			c.s.conns.Remove(c)
+		}
+	}()
+	ended = c.serve()
+}
+
 // serve answers requests until the connection ends, or returns to an event loop.
 func (c *Conn) serve() (ended bool) {
 	ended = true
@@ -149,6 +162,9 @@ func (c *Conn) serve() (ended bool) {
 		}
 	}()
 	for {
+		if c.home != nil && c.streak >= c.patience && c.enterLoop() {
+			return false
+		}
 		raw, err := c.readHead()
 		if err != nil {
 			if refused, ok := err.(*badRequest); ok {
@@ -176,9 +192,6 @@ func (c *Conn) serve() (ended bool) {
 		if c.s.isClosing() {
 			c.flush()
 			return
-		}
-		if c.home != nil && c.streak >= returnAfter && c.enterLoop() {
-			return false
 		}
 	}
 }

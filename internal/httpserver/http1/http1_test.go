@@ -36,6 +36,7 @@ func start(t *testing.T, s *Server) string {
 	if looped && s.Fast == nil {
 		s.Fast = fastFunc(func(*Conn, *Head, *Reply) bool { return false })
 	}
+	s.eager = s.eager || looped
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -77,6 +77,7 @@ var large = bytes.Repeat([]byte("large "), 50_000)
 // answers are the same each time.
 func mixed() *Server {
 	return &Server{
+		eager: true,
 		Fast: fastFunc(func(c *Conn, h *Head, r *Reply) bool {
 			path := string(h.Target)
 			if !strings.HasPrefix(path, "/f") {
@@ -242,6 +243,54 @@ func TestConnectionsLeaveTheirLoopAndReturn(t *testing.T) {
 	}
 	if strange.Load() > 0 {
 		t.Error("the connection's addresses or value change")
+	}
+}
+
+func TestClientsThatAskOnceAreSparedTheMoveIntoALoop(t *testing.T) {
+	s := mixed()
+	s.eager = false
+	fast := s.Fast
+	where := make(chan string, 5)
+	s.Fast = fastFunc(func(c *Conn, h *Head, r *Reply) bool {
+		if c.socket != nil {
+			where <- "loop"
+		} else {
+			where <- "goroutine"
+		}
+		return fast.ServeFast(c, h, r)
+	})
+	c := dial(t, start(t, s))
+	br := bufio.NewReader(c)
+	for i, want := range []string{"goroutine", "goroutine", "loop", "loop", "loop"} {
+		if err := get(c, br, "/f"); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-where; got != want {
+			t.Errorf("request %d is answered in a %s, want a %s", i, got, want)
+		}
+	}
+}
+
+func TestConnectionsThatRestKeepNoMemoryForManyFields(t *testing.T) {
+	s := mixed()
+	fast := s.Fast
+	room := make(chan int, 2)
+	s.Fast = fastFunc(func(c *Conn, h *Head, r *Reply) bool {
+		room <- cap(h.Fields)
+		return fast.ServeFast(c, h, r)
+	})
+	c := dial(t, start(t, s))
+	br := bufio.NewReader(c)
+	for _, more := range []int{MaxFields - 1, 1} {
+		fmt.Fprintf(c, "GET /f HTTP/1.1\r\nHost: h\r\n%s\r\n", strings.Repeat("A: b\r\n", more))
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+	}
+	if first, next := <-room, <-room; first < MaxFields || next > maxIdleFields {
+		t.Errorf("room for %d and then %d fields", first, next)
 	}
 }
 

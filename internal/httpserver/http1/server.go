@@ -23,10 +23,11 @@
 // 1xx answers work as in net/http. Trailers are read and dropped. No goroutine
 // watches over the client of a request, unless somebody waits for its context.
 //
-// Where there is a Fast handler, connections in clear text begin in an event loop
-// (package loops), which asks that handler and nobody else. A request that it leaves
-// to the Handler, or that has not come whole, takes its connection into a goroutine,
-// and some fast answers later it returns. All others have a goroutine each.
+// A connection begins in a goroutine of its own. Where there is a Fast handler, one in
+// clear text goes on in an event loop (package loops) after some fast answers, which
+// asks that handler and nobody else. A request that it leaves to the Handler, or that
+// has not come whole, takes the connection into a goroutine, and some fast answers later
+// it returns.
 package http1
 
 import (
@@ -99,6 +100,7 @@ type Server struct {
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
 	loops     *loops.Group // nil: none yet
+	eager     bool         // connections begin in event loops, for tests
 }
 
 // ErrServerClosed is returned by Serve after Shutdown.
@@ -125,9 +127,7 @@ func (s *Server) Serve(l net.Listener) error {
 	}()
 	group := s.startLoops()
 	err := conns.Accept(l, s.log(), s.isClosing, func(c net.Conn) {
-		if group == nil || !s.enterLoop(group, c) {
-			go s.ServeConn(context.Background(), c) // ends with the connection, which the server ends
-		}
+		go s.serveConn(context.Background(), c, group) // ends with the connection, which the server ends
 	})
 	if err != nil {
 		return err
@@ -137,14 +137,21 @@ func (s *Server) Serve(l net.Listener) error {
 
 // ServeConn serves a connection until its end. A *tls.Conn has made its handshake.
 // The contexts of requests have the values of ctx.
-func (s *Server) ServeConn(ctx context.Context, nc net.Conn) {
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn) { s.serveConn(ctx, nc, nil) }
+
+// serveConn does what ServeConn does for a connection that may go on in an event loop
+// of a group, unless that is nil.
+func (s *Server) serveConn(ctx context.Context, nc net.Conn, group *loops.Group) {
 	c := newConn(ctx, s, nc)
+	c.home, c.patience = group, enterAfter
+	if s.eager {
+		c.patience = 0
+	}
 	if !s.conns.Add(c, s.MaxConns) {
 		nc.Close()
 		return
 	}
-	defer s.conns.Remove(c)
-	c.serve()
+	c.run()
 }
 
 func (s *Server) isClosing() bool { return s.conns.Draining() }

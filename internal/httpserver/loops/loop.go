@@ -176,10 +176,7 @@ func (l *loop) turn(s *Socket) {
 	s.Scratch = l.scratch
 	used, then := s.conn.Serve(s, l.buf[:n])
 	l.scratch, s.Scratch = s.Scratch[:0], nil
-	if s.since = l.now; !s.served {
-		s.served = true
-		l.within(l.limits.Idle)
-	}
+	s.since = l.now
 	switch {
 	case then == Leave || then == Stay && used < n:
 		l.leave(s, l.buf[used:n])
@@ -304,11 +301,8 @@ func (l *loop) start(s *Socket) {
 
 // limit is how long a socket may do nothing.
 func (l *loop) limit(s *Socket) time.Duration {
-	switch {
-	case s.Full():
+	if s.Full() {
 		return l.limits.Write
-	case !s.served:
-		return l.limits.First
 	}
 	return l.limits.Idle
 }

@@ -44,9 +44,9 @@ const (
 
 // Limits are how long a client may take.
 type Limits struct {
-	// First is for its first bytes, Idle for the next ones after an answer, and Write
-	// how long it may take nothing of an answer.
-	First, Idle, Write time.Duration
+	// Idle is how long the next bytes may be in coming, and Write how long it may take
+	// nothing of an answer.
+	Idle, Write time.Duration
 }
 
 // Group is the loops of a server.

@@ -66,7 +66,7 @@ func pair(t *testing.T, g *Group) (*peer, net.Conn, *Socket) {
 
 func open(t *testing.T) *Group {
 	t.Helper()
-	g, err := New(Limits{First: time.Minute, Idle: time.Minute, Write: time.Minute})
+	g, err := New(Limits{Idle: time.Minute, Write: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

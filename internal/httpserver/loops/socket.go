@@ -28,8 +28,7 @@ type Socket struct {
 
 	unsent [2][]byte // what the socket did not take
 	end    bool      // it is closed when that is sent
-	served bool      // a request has been answered
-	since  time.Time // the last answer, or the last progress of unsent
+	since  time.Time // its start, the last answer, or the last progress of unsent
 }
 
 // Slots of a socket that is in no table.
