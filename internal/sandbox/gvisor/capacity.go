@@ -18,10 +18,11 @@ const (
 
 var errClosed = errors.New("gvisor: driver is closed")
 
-// admit reserves what a sandbox needs, for which prepared ones give way.
+// admit reserves what a sandbox needs, for which prepared ones give way, unless
+// nobody waits for it either.
 func (d *Driver) admit(spec *sandbox.Spec) error {
 	missing, err := d.reserve(spec)
-	if missing > 0 && d.pool.giveUp(missing) {
+	if missing > 0 && !spec.Held && d.pool.giveUp(missing) {
 		_, err = d.reserve(spec)
 	}
 	return err

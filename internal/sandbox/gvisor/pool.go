@@ -160,13 +160,14 @@ func (p *pool) refill() time.Duration {
 	return 0
 }
 
-// want returns how many there should be. p.mu is held.
+// want returns how many there should be. What those have taken that are there is
+// theirs, or the last one would go for its own memory, and come again. p.mu is held.
 func (p *pool) want(now time.Time) int {
 	available, err := sandbox.MemInfo("MemAvailable")
 	if err != nil {
 		return 0
 	}
-	room := int(available/mib) - reserveMB
+	room := int(available/mib) - reserveMB + len(p.ready)*preparedMB
 	return min(max(p.rate.Lately(now), leastPrepared), p.driver.opts.Prepared, max(0, room/preparedPart/preparedMB))
 }
 

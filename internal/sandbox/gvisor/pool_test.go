@@ -1,6 +1,8 @@
 package gvisor
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -68,6 +70,44 @@ func TestPreparedSandboxesGiveWay(t *testing.T) {
 		t.Error("none was given up")
 	}
 	gone(t, first)
+}
+
+func TestPreparedSandboxesDoNotGoForTheirOwnMemory(t *testing.T) {
+	const more, most = 10_000, 1 << 20
+	p := newPool(&Driver{opts: Options{Prepared: most}})
+	now := time.Now()
+	for range most {
+		p.rate.Note(now)
+	}
+	before := p.want(now)
+	p.ready = make([]*instance, more*preparedPart)
+	// What the host has available changes meanwhile, but not by as much.
+	if n := p.want(now) - before; n < more*9/10 || n > more*11/10 {
+		t.Errorf("%d more are wanted for the memory of those that are there, not %d", n, more)
+	}
+}
+
+func TestPreparedSandboxesDoNotGiveWayToThoseThatNobodyWaitsFor(t *testing.T) {
+	d := newDriver(t, func(o *Options) { o.Prepared = 1 })
+	first := d.pool.prepared(t, 1)[0]
+	for n := 0; ; n++ {
+		available, err := sandbox.MemInfo("MemAvailable")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The host lacks as much as the prepared one has, about.
+		spec := &sandbox.Spec{ID: fmt.Sprint("held", n), MemoryMB: int(available/mib) - overheadMB - reserveMB + preparedMB/2, Held: true}
+		if err := d.admit(spec); errors.Is(err, sandbox.ErrNoCapacity) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		d.forget(spec.ID) // there is more by now
+		d.starting.Done()
+	}
+	if first.hasEnded() {
+		t.Error("it was given up")
+	}
 }
 
 func TestCloseLeavesNothingThatIsBeingPrepared(t *testing.T) {
