@@ -55,6 +55,7 @@ type Conn struct {
 
 	streak   int // the last so many answers were fast
 	patience int // how many it takes for the goroutine to leave it to a loop
+	stay     int // how many answers came from the loop since
 
 	// buf[r:w] has been read from the connection and not used yet.
 	buf  []byte

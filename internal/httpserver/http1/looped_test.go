@@ -223,22 +223,25 @@ func TestConnectionsLeaveTheirLoopAndReturn(t *testing.T) {
 		}
 		io.Copy(io.Discard, resp.Body)
 	}
-	for range 5 {
-		for range 3 {
+	for _, round := range []struct{ stay, patience int }{
+		{3, returnAfter}, {3, 2 * returnAfter}, {worthwhile - 2, 4 * returnAfter}, // one has been asked for before
+		{worthwhile - 1, 2 * returnAfter}, {worthwhile, returnAfter}, {worthwhile, returnAfter},
+	} {
+		for range round.stay {
 			ask("/f")
 		}
 		in.Store(0)
 		out.Store(0)
 		ask("/slow") // asked for in the loop, and again out of it
-		for range returnAfter {
+		for range round.patience {
 			ask("/f")
 		}
-		if in.Load() != 1 || out.Load() != 1+returnAfter {
-			t.Errorf("%d were asked for in the loop, %d in a goroutine", in.Load(), out.Load())
+		if in.Load() != 1 || out.Load() != int32(1+round.patience) {
+			t.Errorf("after a stay of %d, %d were asked for in the loop, %d in a goroutine", round.stay, in.Load(), out.Load())
 		}
 		ask("/f")
 		if in.Load() != 2 {
-			t.Error("the connection did not return")
+			t.Errorf("after a stay of %d, the connection did not return after %d", round.stay, round.patience)
 		}
 	}
 	if strange.Load() > 0 {
