@@ -21,7 +21,6 @@ const (
 	firstBuffer = 4 << 10
 	// lingerTime is how long a viewer whose connection ends has to read why.
 	lingerTime = 500 * time.Millisecond
-	maxDiscard = 256 << 10
 	// pingTime is how long a viewer may take to answer a PING.
 	pingTime = 15 * time.Second
 	// goodbyeTime is how long requests that the viewer has sent before it heard that
@@ -441,14 +440,16 @@ func (c *conn) end(err error) {
 	_ = c.nc.Close() // nothing more is to be sent
 }
 
-// linger lets the viewer read what was sent before the socket is closed.
+// linger lets the viewer read what was sent before the socket is closed. How much it
+// sends meanwhile does not count: a socket that is closed with something unread is
+// reset, and one that floods would not learn why.
 func (c *conn) linger() {
 	c.link.hurry(lingerTime)
 	if c.link.wait(0) != nil || c.link.CloseWrite() != nil {
 		return
 	}
 	if c.link.Conn.SetReadDeadline(time.Now().Add(lingerTime)) == nil {
-		_, _ = io.Copy(io.Discard, io.LimitReader(c.link.Conn, maxDiscard)) // until it has closed
+		_, _ = io.Copy(io.Discard, c.link.Conn) // until it has closed, or the time is over
 	}
 }
 

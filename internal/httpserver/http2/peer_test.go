@@ -19,7 +19,7 @@ import (
 type peer struct {
 	*xhttp2.Framer
 	t       testing.TB
-	conn    net.Conn
+	conn    *tls.Conn
 	block   bytes.Buffer
 	encoder *hpack.Encoder
 	decoder *hpack.Decoder

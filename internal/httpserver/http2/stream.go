@@ -431,12 +431,13 @@ func (c *conn) pump() {
 	}
 }
 
-// crowded tells whether the socket has enough to take for now. c.mu is held.
+// crowded tells whether the socket has enough to take for now. One that has failed
+// takes no more: what waits for it ends with the connection's error. c.mu is held.
 func (c *conn) crowded() bool {
 	if len(c.out) >= sealAt {
 		c.flush()
 	}
-	return len(c.out)+c.link.backlog() >= maxBacklog
+	return c.err != nil || len(c.out)+c.link.backlog() >= maxBacklog
 }
 
 // sendFrame sends a stream's next frame. c.mu is held.
