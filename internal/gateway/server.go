@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"lapwing.dev/lapwing/internal/httpserver/conns"
 	"lapwing.dev/lapwing/internal/httpserver/http1"
 	"lapwing.dev/lapwing/internal/quiet"
@@ -80,7 +78,7 @@ func NewServer(o ServerOptions) *Server {
 // given, until Shutdown or an error of the listener. After Shutdown it returns
 // nil. It takes the listener over and closes it.
 func (s *Server) Serve(l net.Listener, tlsConfig *tls.Config) error {
-	limited := netutil.LimitListener(quiet.Listen(l), maxConnections)
+	limited := conns.Limit(quiet.Listen(l), maxConnections)
 	if !s.add(limited) {
 		return l.Close()
 	}

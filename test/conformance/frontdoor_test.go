@@ -323,7 +323,7 @@ func TestWhatIsNotThereIsRefusedWith501(t *testing.T) {
 			header: map[string]string{"Content-Type": "application/x-www-form-urlencoded"}},
 		{name: "an operation of a REST service", service: "lambda", method: http.MethodPost, path: "/2015-03-31/event-source-mappings", body: `{}`,
 			header: map[string]string{"Content-Type": "application/json"}},
-		{name: "an operation of S3", service: "s3", method: http.MethodGet, path: "/some-bucket?website"},
+		{name: "an operation of S3", service: "s3", method: http.MethodPut, path: "/some-bucket?website"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			req, err := http.NewRequestWithContext(t.Context(), tt.method, server.URL()+tt.path, strings.NewReader(tt.body))
