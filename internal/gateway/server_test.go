@@ -125,8 +125,8 @@ func TestAClientThatIsStillSendingReadsWhyItIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if res.StatusCode != http.StatusRequestEntityTooLarge {
-			t.Error(res.Status)
+		if res.StatusCode != http.StatusRequestEntityTooLarge || !res.Close {
+			t.Error(res.Status, "and another request may follow:", !res.Close)
 		}
 	}
 }

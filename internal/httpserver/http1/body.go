@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/httpsyntax"
@@ -19,6 +20,18 @@ const (
 // errBodyClosed is that of a body that is read after the handler has returned.
 var errBodyClosed = http.ErrBodyReadAfterClose
 
+// unknownRest is more than is passed over to save a connection.
+const unknownRest = maxDiscard + 1
+
+func newBody(c *Conn, h *Head) *body {
+	b := &body{c: c, left: max(h.length, 0), chunked: h.chunked, expect: h.expect}
+	b.rest.Store(b.left)
+	if b.chunked {
+		b.rest.Store(unknownRest)
+	}
+	return b
+}
+
 // body is the body of a request.
 type body struct {
 	c       *Conn
@@ -27,6 +40,9 @@ type body struct {
 	begun   bool // a chunk has been begun: its CRLF follows its data
 	expect  bool // the viewer waits for 100 Continue
 	err     error
+	// rest is what has not been read, for who does not read: unknownRest of a chunked
+	// body that has not ended.
+	rest atomic.Int64
 	// started is called before the first read of the connection.
 	cont func() error
 }
@@ -53,11 +69,14 @@ func (b *body) Read(p []byte) (int, error) {
 			b.err = io.EOF
 		}
 		if b.err != nil {
+			b.rest.Store(0)
 			return 0, b.err
 		}
 	}
 	n, err := b.read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
+	if b.left -= int64(n); !b.chunked {
+		b.rest.Store(b.left)
+	}
 	switch {
 	case err != nil:
 		b.err = unexpected(err)

@@ -24,7 +24,7 @@ func (c *Conn) serveHandler() bool {
 		c.refuse(refused)
 		return false
 	}
-	b := &body{c: c, left: max(h.length, 0), chunked: h.chunked, expect: h.expect}
+	b := newBody(c, h)
 	req.Body = http.NoBody
 	var given *requestBody // the handler may put another one into req
 	if h.HasBody() {

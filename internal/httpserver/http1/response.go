@@ -151,6 +151,9 @@ func (w *response) appendHeader(b []byte, final bool) []byte {
 // commit completes the head.
 func (w *response) commit() {
 	w.committed = true
+	// What is left of a large body is not passed over: who sends it has to know that
+	// its next request would be lost.
+	w.close = w.close || w.body.rest.Load() > maxDiscard
 	b := w.c.out
 	switch {
 	case w.status == http.StatusNoContent || w.status < 200:
