@@ -148,6 +148,7 @@ class RuntimeClient {
 
   /** Lets the process end although the connection is open, or not. */
   hold(on) {
+    if (on === this.#held) return;
     this.#held = on;
     if (on) this.#socket.ref();
     else this.#socket.unref();
@@ -183,10 +184,12 @@ class RuntimeClient {
       return null;
     }
     const replies = [];
-    for (let data = this.#page.subarray(0, size); data.length > 0; ) {
-      const reply = this.#head(data);
-      data = data.subarray(reply.start);
-      data = data.subarray(readSized(reply, data));
+    for (let at = 0; at < size; ) {
+      const end = this.#page.indexOf(CRLF2, at);
+      const reply = parseHead(this.#page.utf8Slice(at, end));
+      at = end + CRLF2.length;
+      reply.body = this.#page.utf8Slice(at, at + reply.size);
+      at += reply.size;
       replies.push(reply);
     }
     return replies;
@@ -279,17 +282,56 @@ class RuntimeClient {
       if (data.length > 2 * 1024 * 1024) throw new Error('Runtime API: reply with an endless head');
       return null;
     }
-    const lines = data.toString('utf8', 0, end).split('\r\n');
-    const status = Number(lines[0].slice(9, 12));
-    const headers = Object.create(null);
-    for (let i = 1; i < lines.length; i++) {
-      const colon = lines[i].indexOf(':');
-      headers[lines[i].slice(0, colon).toLowerCase()] = lines[i].slice(colon + 1).trim();
-    }
-    const chunked = headers['transfer-encoding'] === 'chunked';
-    const size = chunked ? 0 : Number(headers['content-length'] ?? 0);
-    return { status, headers, chunked, size, parts: [], have: 0, body: '', start: end + 4, done: false, chunk: 0, trailers: false };
+    const reply = parseHead(data.utf8Slice(0, end));
+    reply.start = end + CRLF2.length;
+    return reply;
   }
+}
+
+// The fields that mean something here, by their names as they come; null: others
+// that always come. Looking a name up costs less than making it lower case.
+const FIELDS = new Map([
+  ['Content-Length', 'contentLength'],
+  ['Transfer-Encoding', 'transferEncoding'],
+  ['Connection', 'connection'],
+  ['Lambda-Runtime-Aws-Request-Id', 'requestId'],
+  ['Lambda-Runtime-Deadline-Ms', 'deadlineMs'],
+  ['Lambda-Runtime-Invoked-Function-Arn', 'functionArn'],
+  ['Lambda-Runtime-Trace-Id', 'traceId'],
+  ['Lambda-Runtime-Client-Context', 'clientContext'],
+  ['Lambda-Runtime-Cognito-Identity', 'cognitoIdentity'],
+  ['Lambda-Runtime-Aws-Tenant-Id', 'tenantId'],
+  ['Content-Type', null],
+  ['Date', null],
+]);
+for (const [name, field] of [...FIELDS]) FIELDS.set(name.toLowerCase(), field);
+
+// The head of a reply, without the empty line.
+function parseHead(text) {
+  const headers = {
+    contentLength: undefined,
+    transferEncoding: undefined,
+    connection: undefined,
+    requestId: undefined,
+    deadlineMs: undefined,
+    functionArn: undefined,
+    traceId: undefined,
+    clientContext: undefined,
+    cognitoIdentity: undefined,
+    tenantId: undefined,
+  };
+  for (let eol = text.indexOf('\r\n'); eol >= 0; ) {
+    const begin = eol + 2;
+    eol = text.indexOf('\r\n', begin);
+    const colon = text.indexOf(':', begin);
+    const name = text.slice(begin, colon);
+    let field = FIELDS.get(name);
+    if (field === undefined) field = FIELDS.get(name.toLowerCase());
+    if (field) headers[field] = text.slice(colon + 1, eol < 0 ? text.length : eol).trim();
+  }
+  const chunked = headers.transferEncoding === 'chunked';
+  const size = chunked ? 0 : Number(headers.contentLength ?? 0);
+  return { status: Number(text.slice(9, 12)), headers, chunked, size, parts: [], have: 0, body: '', start: 0, done: false, chunk: 0, trailers: false };
 }
 
 function finish(reply) {
