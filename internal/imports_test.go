@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"internal/registry"},
 	{"internal/logstore", "internal/credentials", "internal/usage", "internal/metrics", "internal/stream"},
 	{"internal/acme", "internal/cluster", "internal/httpserver", "internal/state", "internal/function", "internal/meter", "internal/trace"},
-	{"internal/aws", "internal/authority", "internal/fsync", "internal/httpsyntax", "internal/killtest", "internal/quiet"},
+	{"internal/aws", "internal/authority", "internal/fsync", "internal/httpsyntax", "internal/jsonsyntax", "internal/killtest", "internal/quiet"},
 }
 
 // stdOnly lists packages that must stay small or free of the rest of the

@@ -1,9 +1,7 @@
 package trace
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -43,12 +41,10 @@ func (s *Sampler) sample(now time.Time) bool {
 		s.second = second
 		return true
 	}
-	return mathrand.Float64() < sampleRate
+	return rand.Float64() < sampleRate
 }
 
 // NewSegment returns a new segment id.
 func NewSegment() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
+	return string(appendHex(make([]byte, 0, 16), rand.Uint64(), 16))
 }

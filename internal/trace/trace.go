@@ -4,9 +4,8 @@
 package trace
 
 import (
-	"crypto/rand"
-	"fmt"
 	"hash/fnv"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -84,20 +83,32 @@ func parseLineage(s string) (hops []Hop) {
 
 // String writes the header, leaving out what is missing.
 func (h Header) String() string {
-	var fields []string
-	for _, f := range []struct{ key, value string }{{"Root", h.Root}, {"Parent", h.Parent}, {"Sampled", h.Sampled}} {
+	var most [192]byte
+	b := most[:0]
+	for _, f := range [...]struct{ key, value string }{{"Root=", h.Root}, {"Parent=", h.Parent}, {"Sampled=", h.Sampled}} {
 		if f.value != "" {
-			fields = append(fields, f.key+"="+f.value)
+			b = append(append(separate(b), f.key...), f.value...)
 		}
 	}
 	if len(h.Lineage) > 0 {
-		hops := make([]string, len(h.Lineage))
+		b = append(separate(b), "Lineage="...)
 		for i, hop := range h.Lineage {
-			hops[i] = fmt.Sprintf("%s:%d", hop.Function, hop.Count)
+			if i > 0 {
+				b = append(b, '|')
+			}
+			b = append(append(b, hop.Function...), ':')
+			b = strconv.AppendInt(b, int64(hop.Count), 10)
 		}
-		fields = append(fields, "Lineage="+strings.Join(hops, "|"))
 	}
-	return strings.Join(fields, ";")
+	return string(b)
+}
+
+// separate appends what stands before another field.
+func separate(b []byte) []byte {
+	if len(b) > 0 {
+		b = append(b, ';')
+	}
+	return b
 }
 
 // New returns the header of a request that brought none: it is not sampled, but
@@ -120,11 +131,13 @@ func (h Header) Complete(now time.Time) Header {
 	return h
 }
 
-// NewRoot returns a new trace id (X-Ray developer guide, Trace ID).
+// NewRoot returns a new trace id (X-Ray developer guide, Trace ID). It is like no
+// other, but no secret.
 func NewRoot(now time.Time) string {
-	var b [12]byte
-	rand.Read(b[:])
-	return fmt.Sprintf("1-%08x-%x", uint32(now.Unix()), b)
+	b := append(make([]byte, 0, 35), "1-"...)
+	b = append(appendHex(b, uint64(now.Unix()), 8), '-')
+	b = appendHex(b, rand.Uint64(), 16)
+	return string(appendHex(b, rand.Uint64(), 8))
 }
 
 // HopName is the name of a function in a lineage, from its unqualified ARN:
@@ -132,7 +145,15 @@ func NewRoot(now time.Time) string {
 func HopName(functionARN string) string {
 	sum := fnv.New32a()
 	sum.Write([]byte(functionARN))
-	return fmt.Sprintf("%08x", sum.Sum32())
+	return string(appendHex(make([]byte, 0, 8), uint64(sum.Sum32()), 8))
+}
+
+// appendHex appends the last so many hexadecimal digits of v.
+func appendHex(b []byte, v uint64, digits int) []byte {
+	for shift := 4 * (digits - 1); shift >= 0; shift -= 4 {
+		b = append(b, "0123456789abcdef"[v>>shift&15])
+	}
+	return b
 }
 
 // Visit returns the header of an invocation of a function, which counts it in

@@ -118,15 +118,18 @@ func (s *Service) invocable(arn string, t events.Target) bool {
 // trace header tells of, and returns the header for the invocation. A chain in
 // which the function has been too often is a loop, and stopped unless the
 // function allows loops.
-func (s *Service) enterChain(ref reference, received string) (string, error) {
-	header, visits := trace.Arrive(received, ref.arn, s.opts.Now())
-	if e := s.entries.get(ref.functionKey); visits > trace.MaxLineage && e != nil && e.function.Value.RecursiveLoop != api.RecursiveLoopAllow {
+func (s *Service) enterChain(ref reference, h trace.Header) (trace.Header, error) {
+	h, visits := h.Visit(ref.arn)
+	if visits <= trace.MaxLineage {
+		return h, nil
+	}
+	if e := s.entries.get(ref.functionKey); e != nil && e.function.Value.RecursiveLoop != api.RecursiveLoopAllow {
 		if told := s.opts.RecursionStopped; told != nil {
 			told(events.Target{Region: ref.region, Function: ref.name, Qualifier: ref.qualifier})
 		}
-		return "", byUser(api.NewRecursiveInvocationException("Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and stopped your function's invocation."))
+		return h, byUser(api.NewRecursiveInvocationException("Lambda has detected your function being invoked in a recursive loop with other Amazon Web Services resources and stopped your function's invocation."))
 	}
-	return header.String(), nil
+	return h, nil
 }
 
 // PutFunctionRecursionConfig implements lambda.API.

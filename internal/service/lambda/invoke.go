@@ -14,6 +14,7 @@ import (
 	api "lapwing.dev/lapwing/internal/aws/lambda"
 	"lapwing.dev/lapwing/internal/events"
 	"lapwing.dev/lapwing/internal/invoke"
+	"lapwing.dev/lapwing/internal/jsonsyntax"
 )
 
 // Limits of an invocation (Lambda quotas; Lambda API reference, Invoke).
@@ -112,9 +113,9 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 		return nil, t.notReady()
 	}
 	request := aws.RequestFrom(ctx)
-	traceID := s.traceOf(ctx, t.version).String()
+	header := s.traceOf(ctx, t.version)
 	if !c.async { // an event is checked when it is run, to go to its destination
-		if traceID, err = s.enterChain(ref, traceID); err != nil {
+		if header, err = s.enterChain(ref, header); err != nil {
 			return nil, err
 		}
 	}
@@ -124,7 +125,7 @@ func (s *Service) prepare(ctx context.Context, c call) (*invoke.Request, error) 
 		RequestID:     request.ID,
 		Payload:       c.payload,
 		ClientContext: clientContext,
-		TraceID:       traceID,
+		TraceID:       header.String(),
 		Tail:          c.tail,
 		Streaming:     c.streaming,
 		TenantID:      aws.Value(c.tenant),
@@ -175,7 +176,7 @@ func checkJSON(b []byte) error {
 	if !utf8.Valid(b) { // which package json lets pass
 		return errors.New("invalid UTF-8")
 	}
-	if json.Valid(b) {
+	if jsonsyntax.Valid(b) {
 		return nil
 	}
 	var v any
