@@ -1,7 +1,6 @@
 package usage
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -152,38 +151,38 @@ func lockDir(dir string) (*os.File, error) {
 
 // Record takes the usage of an invocation and its REPORT line. It does not wait
 // for the disk.
-func (j *Journal) Record(u *meter.Usage, r meter.Report) meter.Receipt {
+func (j *Journal) Record(u *meter.Usage, line meter.Report) meter.Receipt {
+	r := &Receipt{j: j, report: line}
 	rec := record{Usage: u}
-	if r.Message != "" {
-		rec.Report = &r
+	if line.Message != "" {
+		rec.Report = &r.report
 	}
-	return j.add(rec, r)
+	j.add(rec, r)
+	return r
 }
 
 // Allocate takes provisioned concurrency that was kept ready; began is when its
 // configuration first had environments, last tells that it has none any more.
 func (j *Journal) Allocate(a meter.Allocation, began time.Time, last bool) {
-	j.add(record{Allocation: &allocation{a, a.Quantities(began, last)}}, meter.Report{})
+	j.add(record{Allocation: &allocation{a, a.Quantities(began, last)}}, &Receipt{j: j})
 }
 
-func (j *Journal) add(rec record, line meter.Report) *Receipt {
-	body, err := json.Marshal(rec)
-	if err != nil {
-		panic(err) // strings, numbers and times
-	}
-	r := &Receipt{j: j, report: line}
+// add takes a record, whose receipt is r.
+func (j *Journal) add(rec record, r *Receipt) {
+	var most [1024]byte // has room for nearly all
+	body := appendRecord(most[:0], &rec)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
 	case j.closed:
 		r.batch = failedBatch(ErrClosed)
-		return r
+		return
 	case len(j.batch.frames)+len(body) > maxBacklog:
 		if j.lost++; j.lost == 1 {
 			j.log.Error("usage is lost: it cannot be written, and too much waits already")
 		}
 		r.batch = failedBatch(ErrFull)
-		return r
+		return
 	}
 	r.seq, r.batch = j.nextSeq, j.batch
 	j.nextSeq++
@@ -193,7 +192,6 @@ func (j *Journal) add(rec record, line meter.Report) *Receipt {
 	j.batch.last = r.seq
 	j.batch.receipts = append(j.batch.receipts, r)
 	j.kick()
-	return r
 }
 
 func (j *Journal) kick() {

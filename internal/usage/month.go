@@ -115,7 +115,8 @@ func (s sums) add(r Row) {
 	if sum := s[r.key()]; sum != nil {
 		sum.Add(r.Quantities)
 	} else {
-		s[r.key()] = &r
+		own := r // on the heap only here
+		s[own.key()] = &own
 	}
 }
 

@@ -379,15 +379,29 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
+// BenchmarkRecord is what an invocation costs the journal before it is written.
 func BenchmarkRecord(b *testing.B) {
 	j, err := Open(b.TempDir(), Options{Logs: &memoryLogs{}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	u, l := usageOf("f", time.Second), meter.Report{Group: "/aws/lambda/f", Stream: "2026/11/29/[1]00000000000000000000000000000000", Time: began}
-	for b.Loop() {
-		j.Record(u, l)
+	u := meter.Usage{
+		RequestID: "8a6c2e0e-0d5f-4b3c-9c77-0f2f6e8c9d10", Function: "f", Version: "$LATEST", Architecture: "x86_64", MemoryMB: 1769, EphemeralMB: 512,
+		Began: time.Now(), Duration: 1_234_567, MaxMemoryMB: 64, Status: "success",
+	}
+	l := meter.Report{
+		Group: "/aws/lambda/f", Stream: "2026/11/29/[$LATEST]00000000000000000000000000000000", Time: time.Now(),
+		Message: "REPORT RequestId: 8a6c2e0e-0d5f-4b3c-9c77-0f2f6e8c9d10\tDuration: 1.23 ms\tBilled Duration: 2 ms\tMemory Size: 1769 MB\tMax Memory Used: 64 MB\t\n",
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		j.Record(&u, l)
+		if n%64 == 0 { // as many as collect until they are written
+			j.mu.Lock()
+			j.batch.frames, j.batch.receipts = j.batch.frames[:0], j.batch.receipts[:0]
+			j.mu.Unlock()
+		}
 	}
 }
 
