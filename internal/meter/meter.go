@@ -170,9 +170,12 @@ func (q Quantities) GBSeconds() float64 { return gbSeconds(q.OnDemandMBMs + q.Pr
 
 // Qualifier returns what follows the function's name in an ARN, or "".
 func Qualifier(functionARN string) string {
-	parts := strings.SplitN(functionARN, ":", 8)
-	if len(parts) < 8 {
-		return ""
+	for range 7 {
+		_, after, found := strings.Cut(functionARN, ":")
+		if !found {
+			return ""
+		}
+		functionARN = after
 	}
-	return parts[7]
+	return functionARN
 }

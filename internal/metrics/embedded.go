@@ -127,6 +127,9 @@ const maxCollectedSeries = 50_000
 // old or too new for CloudWatch are left out, and those of new series or minutes
 // while too many collect already.
 func (s *Store) Collect(data []Datum) {
+	if len(data) == 0 {
+		return // as for nearly every line of a log
+	}
 	now := time.Now()
 	for _, d := range data {
 		if d.Time.Before(now.Add(-14*dayLength)) || d.Time.After(now.Add(2*hour)) {

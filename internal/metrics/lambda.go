@@ -8,8 +8,10 @@ import (
 	"lapwing.dev/lapwing/internal/meter"
 )
 
-// Units of the metrics of Lambda.
 const (
+	namespace            = "AWS/Lambda"
+	concurrentExecutions = "ConcurrentExecutions"
+	// Units of the metrics.
 	count        = "Count"
 	milliseconds = "Milliseconds"
 )
@@ -47,12 +49,15 @@ type Lambda struct {
 	stop  chan struct{}
 	done  sync.WaitGroup
 
-	mu     sync.RWMutex
-	series map[lambdaKey][]*Series
+	mu       sync.RWMutex
+	series   map[lambdaKey][]*Series
+	outcomes map[Target]*outcome
+
+	concurrent, unreserved *Series // of all functions
 
 	use       sync.Mutex
 	all       int                    // concurrency in use
-	functions map[string]int         // the same, by function
+	functions map[string]*inUse      // the same, by function
 	reserved  map[string]bool        // functions with concurrency of their own
 	allocated map[provisionedKey]int // environments of provisioned concurrency
 	busy      map[provisionedKey]int // of these, in use
@@ -66,10 +71,21 @@ type lambdaKey struct {
 
 type provisionedKey struct{ function, version string }
 
+// outcome is the series of what every invocation of a target has.
+type outcome struct{ invocations, errors, throttles, duration []*Series }
+
+// inUse is the concurrency in use of a function.
+type inUse struct {
+	n      int
+	series *Series
+}
+
 // NewLambda returns the metrics of Lambda, which go to store. Close ends it.
 func NewLambda(store *Store) *Lambda {
 	l := &Lambda{
-		store: store, stop: make(chan struct{}), series: map[lambdaKey][]*Series{}, functions: map[string]int{}, reserved: map[string]bool{},
+		store: store, stop: make(chan struct{}), series: map[lambdaKey][]*Series{}, outcomes: map[Target]*outcome{},
+		concurrent: store.Series(NewMetric(namespace, concurrentExecutions), count), unreserved: store.Series(NewMetric(namespace, "UnreservedConcurrentExecutions"), count),
+		functions: map[string]*inUse{}, reserved: map[string]bool{},
 		allocated: map[provisionedKey]int{}, busy: map[provisionedKey]int{}, resources: map[provisionedKey]Target{},
 	}
 	l.done.Go(l.run)
@@ -97,6 +113,17 @@ func (l *Lambda) run() {
 
 // add notes a value of a metric under all dimensions that it has.
 func (l *Lambda) add(metric, unit string, t Target, at time.Time, v float64) {
+	addAll(l.find(metric, unit, t), at, v)
+}
+
+func addAll(all []*Series, at time.Time, v float64) {
+	for _, s := range all {
+		s.Add(at, v)
+	}
+}
+
+// find returns the series of a metric of a target.
+func (l *Lambda) find(metric, unit string, t Target) []*Series {
 	key := lambdaKey{metric, t}
 	l.mu.RLock()
 	all := l.series[key]
@@ -104,16 +131,31 @@ func (l *Lambda) add(metric, unit string, t Target, at time.Time, v float64) {
 	if all == nil {
 		all = l.open(key, unit)
 	}
-	for _, s := range all {
-		s.Add(at, v)
+	return all
+}
+
+// outcome returns the series of what every invocation of a target has.
+func (l *Lambda) outcome(t Target) *outcome {
+	l.mu.RLock()
+	o := l.outcomes[t]
+	l.mu.RUnlock()
+	if o != nil {
+		return o
 	}
+	o = &outcome{l.find("Invocations", count, t), l.find("Errors", count, t), l.find("Throttles", count, t), l.find("Duration", milliseconds, t)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.outcomes) >= maxKept {
+		clear(l.outcomes)
+	}
+	l.outcomes[t] = o
+	return o
 }
 
 // maxKept bounds the targets of which series are kept at hand.
 const maxKept = 20_000
 
 func (l *Lambda) open(key lambdaKey, unit string) []*Series {
-	const namespace = "AWS/Lambda"
 	t := key.target
 	all := []*Series{l.store.Series(NewMetric(namespace, key.metric), unit)}
 	if t.Function != "" {
@@ -142,10 +184,11 @@ func (l *Lambda) Invoked(u *meter.Usage) {
 	if u.Failed() {
 		failed = 1
 	}
-	l.add("Invocations", count, t, u.Began, 1)
-	l.add("Errors", count, t, u.Began, failed)
-	l.add("Throttles", count, t, u.Began, 0)
-	l.add("Duration", milliseconds, t, u.Began, ms(u.Duration))
+	o := l.outcome(t)
+	addAll(o.invocations, u.Began, 1)
+	addAll(o.errors, u.Began, failed)
+	addAll(o.throttles, u.Began, 0)
+	addAll(o.duration, u.Began, ms(u.Duration))
 	if u.PostRuntime > 0 {
 		l.add("PostRuntimeExtensionsDuration", milliseconds, t, u.Began, ms(u.PostRuntime))
 	}
@@ -185,8 +228,13 @@ func (l *Lambda) Admitted(t Target) {
 	l.use.Lock()
 	defer l.use.Unlock()
 	l.all++
-	l.functions[t.Function]++
-	l.concurrency(time.Now(), t.Function)
+	f := l.functions[t.Function]
+	if f == nil {
+		f = &inUse{series: l.store.Series(NewMetric(namespace, concurrentExecutions, Dimension{"FunctionName", t.Function}), count)}
+		l.functions[t.Function] = f
+	}
+	f.n++
+	l.concurrency(time.Now(), f)
 }
 
 // Released notes that it is in use no more.
@@ -194,25 +242,21 @@ func (l *Lambda) Released(t Target) {
 	l.use.Lock()
 	defer l.use.Unlock()
 	l.all--
-	if l.functions[t.Function]--; l.functions[t.Function] == 0 {
-		delete(l.functions, t.Function)
-	}
+	l.functions[t.Function].n--
 }
 
-// concurrency notes what is in use; use is held. As on AWS, it is by function,
-// not by resource, and to be read by its maximum.
-func (l *Lambda) concurrency(at time.Time, function string) {
+// concurrency notes what is in use, of a function and of all; use is held. As on
+// AWS, it is by function, not by resource, and to be read by its maximum.
+func (l *Lambda) concurrency(at time.Time, f *inUse) {
 	free := l.all
 	for name := range l.reserved {
-		free -= l.functions[name]
+		if r := l.functions[name]; r != nil {
+			free -= r.n
+		}
 	}
-	l.gauge("ConcurrentExecutions", at, float64(l.functions[function]), Dimension{"FunctionName", function})
-	l.gauge("ConcurrentExecutions", at, float64(l.all))
-	l.gauge("UnreservedConcurrentExecutions", at, float64(free))
-}
-
-func (l *Lambda) gauge(metric string, at time.Time, v float64, dims ...Dimension) {
-	l.store.Series(NewMetric("AWS/Lambda", metric, dims...), count).Add(at, v)
+	f.series.Add(at, float64(f.n))
+	l.concurrent.Add(at, float64(l.all))
+	l.unreserved.Add(at, float64(free))
 }
 
 // Provisioned notes an invocation of a version with provisioned concurrency:
@@ -263,12 +307,16 @@ func (l *Lambda) Allocated(function, version string, n int) {
 }
 
 // sample notes the concurrency that is in use, so that a minute in which nothing
-// begins has it too.
+// begins has it too, and forgets functions that use none.
 func (l *Lambda) sample(now time.Time) {
 	l.use.Lock()
 	defer l.use.Unlock()
-	for function := range l.functions {
-		l.concurrency(now, function)
+	for name, f := range l.functions {
+		if f.n == 0 {
+			delete(l.functions, name)
+			continue
+		}
+		l.concurrency(now, f)
 	}
 	for key, allocated := range l.allocated {
 		l.provisioned(l.resources[key], now, l.busy[key], allocated)

@@ -106,7 +106,19 @@ func BenchmarkInvoked(b *testing.B) {
 	l := NewLambda(s)
 	defer l.Close()
 	u := &meter.Usage{Function: "f", Version: "3", Qualifier: "prod", Began: time.Now(), Duration: time.Millisecond}
+	b.ReportAllocs()
 	for b.Loop() {
 		l.Invoked(u)
+	}
+}
+
+func BenchmarkAdmitted(b *testing.B) {
+	l := NewLambda(openBench(b))
+	defer l.Close()
+	t := Target{"f", "prod", "3"}
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Admitted(t)
+		l.Released(t)
 	}
 }

@@ -16,9 +16,9 @@ type Series struct {
 	unit   string
 
 	mu     sync.Mutex
-	minute int64     // of values, in seconds
-	values []float64 // of minute
-	ended  []Datum   // of earlier minutes, or many values
+	minute int64   // of values, in seconds
+	values []Value // of minute
+	ended  []Datum // of earlier minutes, or many values
 }
 
 // Series returns the series of a metric.
@@ -41,7 +41,12 @@ func (s *Series) Add(t time.Time, v float64) {
 		s.end()
 		s.minute = minute
 	}
-	s.values = append(s.values, v)
+	// Many are what the one before was: a 1 for an invocation, a 0 for no error.
+	if n := len(s.values); n > 0 && s.values[n-1].Value == v {
+		s.values[n-1].Count++
+		return
+	}
+	s.values = append(s.values, Value{v, 1})
 }
 
 // end sums up the values; mu is held.
@@ -49,12 +54,8 @@ func (s *Series) end() {
 	if len(s.values) == 0 {
 		return
 	}
-	values := make([]Value, len(s.values))
-	for i, v := range s.values {
-		values[i] = Value{v, 1}
-	}
+	s.give(Datum{Metric: s.metric, Unit: s.unit, Time: time.Unix(s.minute, 0), Set: Of(s.values...)})
 	s.values = s.values[:0]
-	s.give(Datum{Metric: s.metric, Unit: s.unit, Time: time.Unix(s.minute, 0), Set: Of(values...)})
 }
 
 // give adds to what has ended, one datum a minute; mu is held.

@@ -3,6 +3,7 @@ package exposition
 
 import (
 	"net/http"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -28,6 +29,20 @@ type Exporter struct {
 	memory      *prometheus.GaugeVec
 	inUse       *prometheus.GaugeVec
 	provisioned *prometheus.GaugeVec
+
+	// What each invocation counts in, so that it need not be looked up by its labels.
+	mu       sync.RWMutex
+	outcomes map[outcomeKey]*outcome
+	inUses   map[string]prometheus.Gauge // by function
+}
+
+type outcomeKey struct{ function, status string }
+
+// outcome is what invocations of a function that end in the same status count in.
+type outcome struct {
+	invocations, billed prometheus.Counter
+	duration            prometheus.Observer
+	memory              prometheus.Gauge
 }
 
 // New returns an Exporter of a version of Lapwing.
@@ -52,6 +67,8 @@ func New(version string) *Exporter {
 		memory:      gauge("max_memory_used_bytes", "Max Memory Used of the latest invocation.", "function"),
 		inUse:       gauge("concurrent_executions", "Execution environments in use.", "function"),
 		provisioned: gauge("provisioned_environments", "Environments of provisioned concurrency that are ready.", "function", "version"),
+		outcomes:    map[outcomeKey]*outcome{},
+		inUses:      map[string]prometheus.Gauge{},
 	}
 	info := gauge("build_info", "1, with the version of Lapwing.", "version")
 	info.WithLabelValues(version).Set(1)
@@ -75,10 +92,18 @@ func (e *Exporter) Handler() http.Handler {
 
 // Invoked counts an invocation that reached its function.
 func (e *Exporter) Invoked(u *meter.Usage) {
-	e.invocations.WithLabelValues(u.Function, u.Status).Inc()
-	e.billed.WithLabelValues(u.Function).Add(float64(u.BilledMs()))
-	e.duration.WithLabelValues(u.Function).Observe(u.Duration.Seconds())
-	e.memory.WithLabelValues(u.Function).Set(float64(u.MaxMemoryMB) * (1 << 20))
+	o := kept(&e.mu, e.outcomes, outcomeKey{u.Function, u.Status}, func() *outcome {
+		return &outcome{
+			invocations: e.invocations.WithLabelValues(u.Function, u.Status),
+			billed:      e.billed.WithLabelValues(u.Function),
+			duration:    e.duration.WithLabelValues(u.Function),
+			memory:      e.memory.WithLabelValues(u.Function),
+		}
+	})
+	o.invocations.Inc()
+	o.billed.Add(float64(u.BilledMs()))
+	o.duration.Observe(u.Duration.Seconds())
+	o.memory.Set(float64(u.MaxMemoryMB) * (1 << 20))
 	if u.Init > 0 && !u.Provisioned {
 		e.coldStarts.WithLabelValues(u.Function).Inc()
 		e.init.WithLabelValues(u.Function).Observe(u.Init.Seconds())
@@ -89,7 +114,23 @@ func (e *Exporter) Invoked(u *meter.Usage) {
 func (e *Exporter) Throttled(function string) { e.throttles.WithLabelValues(function).Inc() }
 
 // InUse notes that a function has n more environments in use, or fewer.
-func (e *Exporter) InUse(function string, n int) { e.inUse.WithLabelValues(function).Add(float64(n)) }
+func (e *Exporter) InUse(function string, n int) {
+	kept(&e.mu, e.inUses, function, func() prometheus.Gauge { return e.inUse.WithLabelValues(function) }).Add(float64(n))
+}
+
+// kept returns what m has under key, which find is asked for once.
+func kept[K comparable, V any](mu *sync.RWMutex, m map[K]V, key K, find func() V) V {
+	mu.RLock()
+	v, found := m[key]
+	mu.RUnlock()
+	if !found {
+		v = find()
+		mu.Lock()
+		m[key] = v
+		mu.Unlock()
+	}
+	return v
+}
 
 // Allocated notes that a version has n more provisioned environments, or fewer.
 func (e *Exporter) Allocated(function, version string, n int) {

@@ -34,3 +34,14 @@ func TestExpositionCountsWhatHappened(t *testing.T) {
 		t.Errorf("POST is answered with %d", w.Code)
 	}
 }
+
+func BenchmarkInvoked(b *testing.B) {
+	e := New("v1")
+	u := &meter.Usage{Function: "f", Status: "success", Duration: time.Millisecond, MaxMemoryMB: 64}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.InUse("f", 1)
+		e.Invoked(u)
+		e.InUse("f", -1)
+	}
+}
