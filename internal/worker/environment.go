@@ -58,6 +58,8 @@ type environment struct {
 	blank    bool           // its sandbox is one of the runtime alone, or a clone of such
 	tape     tape           // holds back what the guest tells, where nobody is to hear of it yet
 
+	deadlines deadlines
+
 	in           *instance     // nil where there is no sandbox any more
 	ready        bool          // a runtime has been initialised in it
 	initDuration time.Duration // reported by the first invocation
@@ -343,6 +345,7 @@ func (e *environment) Close() {
 		cancel()
 	}
 	e.discard()
+	e.deadlines.close()
 	e.stream.flush()
 }
 

@@ -15,13 +15,12 @@ import (
 
 // invocation is one invocation in an environment.
 type invocation struct {
-	e      *environment
-	ctx    context.Context // ends at the deadline
-	cancel context.CancelFunc
-	req    *invoke.Request
-	call   *invoke.Call
-	r      *response
-	began  time.Time
+	e     *environment
+	ctx   context.Context // ends at the deadline
+	req   *invoke.Request
+	call  *invoke.Call
+	r     response
+	began time.Time
 
 	running *host.Running // its response is complete, and the runtime not known to be done
 	fail    *failure
@@ -35,12 +34,12 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 		e.discard()
 	}
 	i := &invocation{e: e, req: req, call: call, began: time.Now()}
-	i.ctx, i.cancel = context.WithDeadlineCause(ctx, i.began.Add(e.v.Timeout), errTimeout)
+	i.ctx = e.deadlines.begin(ctx, i.began.Add(e.v.Timeout))
 	e.stream.begin(req.RequestID, req.Tail)
 	tr := e.beginTrace(req, i.began)
 	e.steps = nil // what follows is another invocation's
 	e.log.join(tr)
-	i.r = &response{ctx: i.ctx, req: req, call: call, trace: tr, began: i.began}
+	i.r = response{ctx: i.ctx, req: req, call: call, trace: tr, began: i.began}
 	i.run()
 	switch {
 	case i.err != nil:
@@ -68,8 +67,8 @@ func (i *invocation) settle() {
 // end waits until the runtime is done, tells of the end of the invocation, and
 // whether the environment can be used again.
 func (i *invocation) end() (reusable bool) {
-	defer i.cancel()
 	e := i.e
+	defer e.deadlines.end()
 	if i.running != nil {
 		i.settle()
 	}
@@ -151,7 +150,7 @@ func (i *invocation) deliver() error {
 		ClientContext:      i.req.ClientContext,
 		TenantID:           e.tenant,
 		Streaming:          i.req.Streaming,
-	}, i.req.Payload, i.r)
+	}, i.req.Payload, &i.r)
 	switch {
 	case err == nil:
 		i.running = running

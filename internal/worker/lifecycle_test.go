@@ -185,14 +185,13 @@ func TestWhatEndedBetweenInvocationsIsReplacedWithinTheNext(t *testing.T) {
 		t.Helper()
 		runs++
 		req := &invoke.Request{Version: v, RequestID: requestID, Payload: []byte(payload), Tail: true}
-		r := &response{req: req, call: new(invoke.Call)}
-		i := &invocation{e: e, ctx: t.Context(), req: req, r: r, began: time.Now()}
+		i := &invocation{e: e, ctx: t.Context(), req: req, r: response{req: req, call: new(invoke.Call)}, began: time.Now()}
 		i.run()
 		i.settle()
 		if i.err != nil {
 			t.Fatalf("%s: %v", payload, i.err)
 		}
-		return r.held.String(), cmp.Or(i.fail, r.failure)
+		return i.r.held.String(), cmp.Or(i.fail, i.r.failure)
 	}
 	counts := func() {
 		t.Helper()
