@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,12 +68,12 @@ func (s *systemLog) tell(t time.Time, level, kind string, r func() record, text 
 func (s *systemLog) publish(t time.Time, level, kind string, r func() record, text string) string {
 	conn := s.subscribers.Load()
 	wanted := conn != nil && conn.Wanted()
-	passes := levels[level] >= levels[firstOf(s.stream.config.SystemLevel, defaultLevel)]
-	if !wanted && !(s.json() && passes) {
-		if s.json() {
-			return ""
-		}
+	if !wanted && !s.json() {
 		return text
+	}
+	passes := levels[level] >= levels[firstOf(s.stream.config.SystemLevel, defaultLevel)]
+	if !wanted && !passes {
+		return ""
 	}
 	b, err := json.Marshal(r())
 	if err != nil {
@@ -211,7 +211,7 @@ func (s *systemLog) start(t time.Time, requestID string) {
 	s.mu.Unlock()
 	s.tell(t, "INFO", "platform.start", func() record {
 		return s.invocation(requestID, record{"version": s.version.Version})
-	}, fmt.Sprintf("START RequestId: %s Version: %s\n", requestID, s.version.Version))
+	}, "START RequestId: "+requestID+" Version: "+s.version.Version+"\n")
 }
 
 // runtimeDone tells, once, that the runtime has finished an invocation, or never
@@ -275,11 +275,11 @@ func (s *systemLog) end(t time.Time, r *report) {
 	}
 	s.mu.Unlock()
 	if r.failure != nil && r.failure.platform {
-		s.onlyTelemetry(t, "platform.fault", fmt.Sprintf("RequestId: %s Error: %s", r.RequestID, r.failure.message))
+		s.onlyTelemetry(t, "platform.fault", func() any { return fmt.Sprintf("RequestId: %s Error: %s", r.RequestID, r.failure.message) })
 	}
-	s.onlyTelemetry(t, "platform.end", record{"requestId": r.RequestID})
+	s.onlyTelemetry(t, "platform.end", func() any { return record{"requestId": r.RequestID} })
 	if !s.json() {
-		s.stream.add(t, fmt.Sprintf("END RequestId: %s\n", r.RequestID))
+		s.stream.add(t, "END RequestId: "+r.RequestID+"\n")
 	}
 	level := "INFO"
 	if r.failure != nil {
@@ -290,12 +290,12 @@ func (s *systemLog) end(t time.Time, r *report) {
 
 // onlyTelemetry tells the subscribers of an event of the older Logs API, which
 // is in no log.
-func (s *systemLog) onlyTelemetry(t time.Time, kind string, r any) {
+func (s *systemLog) onlyTelemetry(t time.Time, kind string, r func() any) {
 	conn := s.subscribers.Load()
 	if conn == nil || !conn.Wanted() {
 		return
 	}
-	b, err := json.Marshal(r)
+	b, err := json.Marshal(r())
 	if err != nil {
 		panic(err) // strings
 	}
@@ -304,23 +304,34 @@ func (s *systemLog) onlyTelemetry(t time.Time, kind string, r any) {
 
 // reportText returns the REPORT line of the text format.
 func (s *systemLog) reportText(r *report) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB\t",
-		r.RequestID, milliseconds(r.Duration), r.BilledMs(), r.MemoryMB, r.MaxMemoryMB)
+	var most [384]byte // has room for nearly all
+	b := append(append(most[:0], "REPORT RequestId: "...), r.RequestID...)
+	b = appendMilliseconds(append(b, "\tDuration: "...), r.Duration)
+	b = strconv.AppendInt(append(b, "\tBilled Duration: "...), r.BilledMs(), 10)
+	b = strconv.AppendInt(append(b, " ms\tMemory Size: "...), int64(r.MemoryMB), 10)
+	b = strconv.AppendInt(append(b, " MB\tMax Memory Used: "...), int64(r.MaxMemoryMB), 10)
+	b = append(b, " MB\t"...)
 	if r.Init > 0 {
-		fmt.Fprintf(&b, "Init Duration: %.2f ms\t", milliseconds(r.Init))
+		b = append(appendMilliseconds(append(b, "Init Duration: "...), r.Init), '\t')
 	}
 	if r.Restore > 0 {
-		fmt.Fprintf(&b, "Restore Duration: %.2f ms\tBilled Restore Duration: %d ms\t", milliseconds(r.Restore), r.BilledRestore.Milliseconds())
+		b = appendMilliseconds(append(b, "Restore Duration: "...), r.Restore)
+		b = strconv.AppendInt(append(b, "\tBilled Restore Duration: "...), r.BilledRestore.Milliseconds(), 10)
+		b = append(b, " ms\t"...)
 	}
 	if r.failure != nil && r.failure.platform {
-		b.WriteString(statusText(r.failure))
+		b = append(b, statusText(r.failure)...)
 	}
-	b.WriteByte('\n')
+	b = append(b, '\n')
 	if tr := s.joined(); tr.sampled() {
-		fmt.Fprintf(&b, "XRAY TraceId: %s\tSegmentId: %s\tSampled: true\t\n", tr.header.Root, tr.header.Parent)
+		b = fmt.Appendf(b, "XRAY TraceId: %s\tSegmentId: %s\tSampled: true\t\n", tr.header.Root, tr.header.Parent)
 	}
-	return b.String()
+	return string(b)
+}
+
+// appendMilliseconds appends d as REPORT lines have it.
+func appendMilliseconds(b []byte, d time.Duration) []byte {
+	return append(strconv.AppendFloat(b, milliseconds(d), 'f', 2, 64), " ms"...)
 }
 
 // reportRecord returns the record of platform.report.
