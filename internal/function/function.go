@@ -5,7 +5,6 @@
 package function
 
 import (
-	"fmt"
 	"time"
 )
 
@@ -81,7 +80,7 @@ type Logging struct {
 
 // FunctionARN returns the unqualified ARN.
 func (v *Version) FunctionARN() string {
-	return fmt.Sprintf("arn:aws:lambda:%s:%s:function:%s", v.Region, v.Account, v.Name)
+	return "arn:aws:lambda:" + v.Region + ":" + v.Account + ":function:" + v.Name
 }
 
 // ARN returns the ARN qualified by the version.

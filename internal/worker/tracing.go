@@ -30,9 +30,11 @@ func (e *environment) beginTrace(req *invoke.Request, began time.Time) invocatio
 		e.w.opts.Tracer.Steps(span.Header(h), e.steps.Steps())
 	}
 	span := e.w.opts.Tracer.StartAt(h, otlp.Internal, "invoke "+e.v.Name, began)
-	if h = span.Header(h); span == nil {
+	if span == nil {
 		h.Parent = trace.NewSegment()
+		return invocationTrace{header: h}
 	}
+	h = span.Header(h)
 	e.describe(span)
 	span.Set("faas.invocation_id", req.RequestID)
 	return invocationTrace{h, span}
