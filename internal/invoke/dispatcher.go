@@ -186,7 +186,9 @@ func (i *invocation) begin() {
 func (i *invocation) end() {
 	reusable := false
 	defer func() {
-		i.call.Fail(errService(errors.New("the invocation ended without an answer"))) // no effect once answered
+		if !i.call.ended {
+			i.call.Fail(errService(errors.New("the invocation ended without an answer")))
+		}
 		if i.env != nil {
 			i.env.home.release(i.env, reusable)
 		}
