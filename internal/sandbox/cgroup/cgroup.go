@@ -315,6 +315,12 @@ func readKeys(dir, name string, keys ...string) (map[string]int64, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parseKeys(b, name, keys...)
+}
+
+// parseKeys reads the numbers of keys from the content of the control file called
+// name.
+func parseKeys(b []byte, name string, keys ...string) (_ map[string]int64, err error) {
 	values := make(map[string]int64, len(keys))
 	for line := range strings.Lines(string(b)) {
 		key, value, ok := strings.Cut(strings.TrimSpace(line), " ")

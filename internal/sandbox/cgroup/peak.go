@@ -1,16 +1,10 @@
 package cgroup
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
-
-	"lapwing.dev/lapwing/internal/quiet"
 )
 
 // peakStep is how far the kernel's counter rises unseen, far less than the
@@ -22,9 +16,10 @@ const peakStep = 128 << 10
 // invocation: they are read only where the kernel's own counter has risen, by
 // peakStep.
 type peak struct {
+	file heldFile // the kernel's counter
+
 	mu      sync.Mutex
-	file    *os.File // the kernel's counter, once asked for
-	counter int64    // as last read with the statistics
+	counter int64 // as last read with the statistics
 	value   int64
 }
 
@@ -33,7 +28,7 @@ type peak struct {
 func (p *peak) read(dir, name string, memory func() (Memory, error)) (int64, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	counter, err := p.readCounter(dir, name)
+	counter, err := p.file.readInt(dir, name)
 	known := err == nil
 	if !known && !errors.Is(err, fs.ErrNotExist) {
 		return 0, fmt.Errorf("cgroup: %w", err)
@@ -47,28 +42,4 @@ func (p *peak) read(dir, name string, memory func() (Memory, error)) (int64, err
 	}
 	p.counter, p.value = counter, max(p.value, m.Peak)
 	return p.value, nil
-}
-
-func (p *peak) readCounter(dir, name string) (int64, error) {
-	if p.file == nil {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return 0, err
-		}
-		p.file = f
-	}
-	var buf [32]byte
-	n, err := quiet.ReadAt(p.file, buf[:], 0)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseInt(string(bytes.TrimSpace(buf[:n])), 10, 64)
-}
-
-func (p *peak) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.file != nil {
-		p.file.Close()
-	}
 }

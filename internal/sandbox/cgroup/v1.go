@@ -49,6 +49,7 @@ type groupV1 struct {
 	cpu    cpuLimit          // where there is that controller
 	freeze *os.File          // freezer.state
 	peak   peak
+	used   heldFile // cpuacct.usage
 }
 
 func createV1(t *Tree, name string) (_ Group, err error) {
@@ -244,7 +245,7 @@ func (g *groupV1) CPU() (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := readInt(dir, "cpuacct.usage")
+	n, err := g.used.readInt(dir, "cpuacct.usage")
 	if err != nil {
 		return 0, fmt.Errorf("cgroup: %w", err)
 	}
@@ -306,6 +307,7 @@ func (g *groupV1) Remove() error {
 	if g.freeze != nil {
 		g.freeze.Close()
 	}
-	g.peak.close()
+	g.peak.file.close()
+	g.used.close()
 	return errors.Join(errs...)
 }

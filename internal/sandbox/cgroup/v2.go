@@ -104,6 +104,7 @@ type groupV2 struct {
 	handle *os.File // of the guest's group
 	freeze *os.File // cgroup.freeze
 	peak   peak
+	used   heldFile // cpu.stat
 }
 
 func createV2(t *Tree, name string) (_ Group, err error) {
@@ -243,7 +244,12 @@ func (g *groupV2) PeakMemory() (int64, error) {
 }
 
 func (g *groupV2) CPU() (time.Duration, error) {
-	st, err := readKeys(g.dir, "cpu.stat", "usage_usec")
+	var buf [4096]byte // some ten lines
+	b, err := g.used.read(g.dir, "cpu.stat", buf[:])
+	if err != nil {
+		return 0, fmt.Errorf("cgroup: %w", err)
+	}
+	st, err := parseKeys(b, "cpu.stat", "usage_usec")
 	if err != nil {
 		return 0, fmt.Errorf("cgroup: %w", err)
 	}
@@ -267,7 +273,8 @@ func (g *groupV2) Remove() error {
 			f.Close()
 		}
 	}
-	g.peak.close()
+	g.peak.file.close()
+	g.used.close()
 	var errs []error
 	for _, dir := range []string{filepath.Join(g.dir, guestGroup), filepath.Join(g.dir, kernelGroup), g.dir} {
 		errs = append(errs, killAll(dir), removeDir(dir))
