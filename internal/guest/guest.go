@@ -11,12 +11,11 @@
 //
 // The function is hostile: everything that it sends is bounded and checked.
 // Locks are taken in the order guest.mu, logPipe.mu, then those of package
-// telemetry or link.mu; the goroutine that reads the host connection never waits
-// for the host to read.
+// telemetry or link.mu; inbox.mu comes before all of them. Who acts on a frame of the
+// host never waits for the host to read.
 package guest
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +48,7 @@ const (
 // the life of one runtime.
 type guest struct {
 	sys       system.System
+	in        *inbox
 	link      *link
 	srv       *http1.Server
 	tasks     sync.WaitGroup // goroutines that act on the end of the runtime
@@ -114,6 +114,7 @@ func (w *waiter) answer(ev *event) {
 	case w.ready <- struct{}{}:
 	default: // who waits has been woken by something else
 	}
+	w.req.Wake()
 }
 
 // Supervisor serves one sandbox.
@@ -133,7 +134,7 @@ func New(sys system.System) *Supervisor { return &Supervisor{sys: sys} }
 // has been killed when it returns.
 func (s *Supervisor) Run(conn net.Conn) error {
 	conn = quiet.New(conn)
-	g := newGuest(conn, s.sys)
+	g := newGuest(conn, newInbox(conn), s.sys)
 	if err := g.listen(); err != nil {
 		return err
 	}
@@ -142,17 +143,20 @@ func (s *Supervisor) Run(conn net.Conn) error {
 
 // serve serves a guest and those that come after it.
 func (s *Supervisor) serve(g *guest, conn net.Conn) error {
-	frames := proto.NewReader(bufio.NewReaderSize(conn, 32*1024))
 	hello := proto.AppendFrame(nil, proto.TypeHello, proto.Hello{Version: proto.Version})
 	for {
 		s.mu.Lock()
 		s.current = g
 		s.mu.Unlock()
 		g.link.raw(hello)
-		err := g.hostLoop(frames)
+		err := g.in.read(g.act)
+		if end, ok := err.(*order); ok {
+			g.end(end.reason)
+			err = end.err
+		}
 		if err == errReset {
 			hello = proto.AppendData(nil, proto.TypeResetDone, 0)
-			g = newGuest(conn, s.sys)
+			g = newGuest(conn, g.in, s.sys)
 			if err := g.listen(); err != nil {
 				return err
 			}
@@ -167,15 +171,23 @@ func (s *Supervisor) serve(g *guest, conn net.Conn) error {
 	}
 }
 
-// Orders of the host that end hostLoop.
+// order is an order of the host that ends the life of the runtime.
+type order struct {
+	reason string
+	err    error // errShutdown or errReset
+}
+
+// Error implements error.
+func (o *order) Error() string { return o.err.Error() }
+
 var (
 	errShutdown = errors.New("guest: shut down")
 	errReset    = errors.New("guest: reset")
 )
 
 // newGuest returns a guest without processes.
-func newGuest(conn net.Conn, sys system.System) *guest {
-	g := &guest{sys: sys, link: &link{w: conn},
+func newGuest(conn net.Conn, in *inbox, sys system.System) *guest {
+	g := &guest{sys: sys, in: in, link: &link{w: conn},
 		starting: 1, registered: make(chan struct{}), stop: make(chan struct{}), telemetry: telemetry.NewHub(sys.Dial)}
 	g.window = sync.NewCond(&g.mu)
 	g.srv = http1.NewServer(g.serve, g.link.flush)
@@ -209,35 +221,25 @@ func (g *guest) closeListeners() {
 	}
 }
 
-// hostLoop acts on the frames of the host.
-func (g *guest) hostLoop(r *proto.Reader) error {
-	for {
-		f, err := r.Read()
-		if err != nil {
-			return err
-		}
-		switch f.Type {
-		case proto.TypeStart:
-			err = g.handleStart(f)
-		case proto.TypeInvoke:
-			err = g.handleInvoke(f)
-		case proto.TypeWindow:
-			err = g.handleWindow(f)
-		case proto.TypeShutdown:
-			err = g.handleShutdown(f)
-		case proto.TypeReset:
-			err = g.handleReset(f)
-		case proto.TypeEvent:
-			err = g.handleEvent(f)
-		case proto.TypeRestore:
-			err = g.handleRestore(f)
-		default:
-			err = fmt.Errorf("guest: unknown frame type %d", f.Type)
-		}
-		if err != nil {
-			return err
-		}
+// act acts on a frame of the host, or returns the order that it is.
+func (g *guest) act(f proto.Frame) error {
+	switch f.Type {
+	case proto.TypeStart:
+		return g.handleStart(f)
+	case proto.TypeInvoke:
+		return g.handleInvoke(f)
+	case proto.TypeWindow:
+		return g.handleWindow(f)
+	case proto.TypeShutdown:
+		return shutdownOrder(f)
+	case proto.TypeReset:
+		return resetOrder(f)
+	case proto.TypeEvent:
+		return g.handleEvent(f)
+	case proto.TypeRestore:
+		return g.handleRestore(f)
 	}
+	return fmt.Errorf("guest: unknown frame type %d", f.Type)
 }
 
 func (g *guest) handleStart(f proto.Frame) error {
@@ -295,22 +297,20 @@ func (g *guest) handleWindow(f proto.Frame) error {
 	return nil
 }
 
-func (g *guest) handleShutdown(f proto.Frame) error {
+func shutdownOrder(f proto.Frame) error {
 	var s proto.Shutdown
 	if err := f.Decode(&s); err != nil {
 		return err
 	}
-	g.end(s.Reason)
-	return errShutdown
+	return &order{s.Reason, errShutdown}
 }
 
-func (g *guest) handleReset(f proto.Frame) error {
+func resetOrder(f proto.Frame) error {
 	var r proto.Reset
 	if err := f.Decode(&r); err != nil {
 		return err
 	}
-	g.end(r.Reason)
-	return errReset
+	return &order{r.Reason, errReset}
 }
 
 // settle moves on what can be moved on, after anything has changed: the end of

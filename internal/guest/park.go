@@ -176,7 +176,7 @@ func (s *Supervisor) Resume(conn net.Conn, state []byte) error {
 		return fmt.Errorf("guest: state of a snapshot: %w", err)
 	}
 	conn = quiet.New(conn)
-	g := newGuest(conn, sys)
+	g := newGuest(conn, newInbox(conn), sys)
 	if err := g.restore(sys, k); err != nil {
 		return fmt.Errorf("guest: resuming from a snapshot: %w", err)
 	}

@@ -189,6 +189,7 @@ func (g *guest) acquire(n int) error {
 		if g.ending {
 			return errEnding
 		}
+		g.in.recall()
 		g.window.Wait()
 	}
 	g.granted -= n

@@ -51,6 +51,8 @@ func (g *guest) serve(r *http1.Request) http1.Response {
 	g.link.flush() // what waits for a call of next, which as a rule has something to send
 	rest, ok := strings.CutPrefix(r.Path, "/2018-06-01/")
 	switch {
+	case r.Exchanged() && !strings.HasPrefix(rest, "runtime/invocation/"):
+		return notFound() // it may wait, in a way that no signal ends
 	case r.Path == credentialsPath:
 		return only(r, "GET", g.serveCredentials)
 	case !ok:
@@ -83,6 +85,9 @@ func (g *guest) next(r *http1.Request) http1.Response {
 	if !r.Pipelined { // else it was done for the request before
 		g.drainLogs() // what the function wrote before belongs before what follows
 	}
+	if !r.Exchanged() {
+		g.in.recall()
+	}
 	w, answer := g.askForEvent(r)
 	g.link.flush() // what is held, unless something has taken it along
 	if w == nil {
@@ -114,18 +119,30 @@ func (g *guest) await(r *http1.Request, w *waiter) (ev *event, ok bool) {
 
 // Exchange answers requests of the runtime as if they had come over a connection,
 // and appends the answers to b: to the last request, and before that to those that
-// are refused. wait waits until something is sent on ready, and tells whether it was
-// worth it: if not there is no answer to the last request, which can be made again.
-// There is none where no runtime can be there.
-func (s *Supervisor) Exchange(b, requests []byte, wait func(ready chan struct{}) bool) []byte {
+// are refused. Where c has something else to do before there is an answer to the last
+// request there is none, and it can be made again. There is none where no runtime can
+// be there.
+func (s *Supervisor) Exchange(b, requests []byte, c Caller) []byte {
 	s.mu.Lock()
 	g := s.current
 	s.mu.Unlock()
 	if g == nil {
 		return b
 	}
-	return g.srv.Exchange(b, requests, wait)
+	return g.srv.Exchange(b, requests, attendant{g, c})
 }
+
+// attendant waits for the next event in an exchange.
+type attendant struct {
+	g *guest
+	c Caller
+}
+
+// Wait implements http1.Waiter.
+func (a attendant) Wait(ready chan struct{}) bool { return a.g.in.attend(a.c, ready, a.g.act) }
+
+// Wake implements http1.Waiter.
+func (a attendant) Wake() { a.c.Wake() }
 
 // askForEvent makes the runtime ready for its next event. It returns the one that
 // waits for it, or the answer where there is nothing to wait for.

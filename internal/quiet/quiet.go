@@ -135,6 +135,9 @@ func call(number, fd uintptr, p []byte) (int, syscall.Errno) {
 // Read reads from a descriptor that does not block.
 func Read(fd int, p []byte) (int, syscall.Errno) { return call(syscall.SYS_READ, uintptr(fd), p) }
 
+// Write writes to a descriptor that does not block.
+func Write(fd int, p []byte) (int, syscall.Errno) { return call(syscall.SYS_WRITE, uintptr(fd), p) }
+
 // Writev writes a and then b to a descriptor that does not block.
 func Writev(fd int, a, b []byte) (int, syscall.Errno) {
 	var v [2]syscall.Iovec

@@ -12,7 +12,7 @@ import (
 // connection, and is waiting for, and appends the answers to b. Of what was asked
 // before the last request only refusals are answered, and what a handler gave up is
 // not: see Request.Wait.
-func (s *Server) Exchange(b, requests []byte, wait func(ready chan struct{}) bool) []byte {
+func (s *Server) Exchange(b, requests []byte, w Waiter) []byte {
 	x := exchanges.Get().(*exchange)
 	defer x.release()
 	x.in, x.out = requests, b
@@ -25,7 +25,7 @@ func (s *Server) Exchange(b, requests []byte, wait func(ready chan struct{}) boo
 			}
 			break
 		}
-		req.Pipelined, req.wait = pipelined, wait
+		req.Pipelined, req.waiter = pipelined, w
 		resp := s.handler(req)
 		if resp.Status == 0 || !req.Body.discard() {
 			break
@@ -41,14 +41,32 @@ func (s *Server) Exchange(b, requests []byte, wait func(ready chan struct{}) boo
 	return x.out
 }
 
-// Wait waits for ready, on which something is sent. It tells whether the client
-// still waits for the answer, which else is the zero Response.
+// Waiter waits for the answer to a request of an exchange.
+type Waiter interface {
+	// Wait waits until something is sent on ready. It tells whether it was worth it.
+	Wait(ready chan struct{}) bool
+	// Wake is called when something has been sent on ready.
+	Wake()
+}
+
+// Exchanged tells whether the request is one of an exchange.
+func (r *Request) Exchanged() bool { return r.waiter != nil }
+
+// Wait waits for ready, on which something is sent before Wake is called. It tells
+// whether the client still waits for the answer, which else is the zero Response.
 func (r *Request) Wait(ready chan struct{}) bool {
-	if r.wait != nil {
-		return r.wait(ready)
+	if r.waiter != nil {
+		return r.waiter.Wait(ready)
 	}
 	<-ready
 	return true
+}
+
+// Wake ends Wait.
+func (r *Request) Wake() {
+	if r.waiter != nil {
+		r.waiter.Wake()
+	}
 }
 
 // exchanges keeps what an exchange needs for the next one.

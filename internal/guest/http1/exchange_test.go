@@ -32,6 +32,16 @@ func exchanger(told chan struct{}) *Server {
 	}, nil)
 }
 
+// waits is a Waiter for which it was worth it, or not.
+type waits bool
+
+func (w waits) Wait(ready chan struct{}) bool {
+	<-ready
+	return bool(w)
+}
+
+func (waits) Wake() {}
+
 func TestExchangeAnswersTheLastRequestAndRefusals(t *testing.T) {
 	for name, c := range map[string]struct {
 		requests string
@@ -53,10 +63,7 @@ func TestExchangeAnswersTheLastRequestAndRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			told := make(chan struct{}, 1)
 			told <- struct{}{}
-			answers := exchanger(told).Exchange(nil, []byte(c.requests), func(ready chan struct{}) bool {
-				<-ready
-				return c.waits
-			})
+			answers := exchanger(told).Exchange(nil, []byte(c.requests), waits(c.waits))
 			var statuses []string
 			for line := range strings.Lines(string(answers)) {
 				if rest, ok := strings.CutPrefix(line, "HTTP/1.1 "); ok {
@@ -76,10 +83,7 @@ func TestExchangeWaitsAsItIsTold(t *testing.T) {
 		done := make(chan []byte)
 		s := exchanger(told)
 		go func() {
-			done <- s.Exchange(nil, []byte(post+ask), func(ready chan struct{}) bool {
-				<-ready
-				return true
-			})
+			done <- s.Exchange(nil, []byte(post+ask), waits(true))
 		}()
 		synctest.Wait()
 		select {

@@ -36,9 +36,9 @@ type Request struct {
 	// Pipelined tells that the request came together with the one before it.
 	Pipelined bool
 
-	close bool // the connection ends after the response
-	conn  net.Conn
-	wait  func(ready chan struct{}) bool // of an exchange
+	close  bool // the connection ends after the response
+	conn   net.Conn
+	waiter Waiter // of an exchange
 }
 
 // HasNext tells, once the body has been read, whether the client has sent its

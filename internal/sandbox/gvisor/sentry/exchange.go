@@ -20,6 +20,9 @@ import (
 // length in place of the offset, returns the answers in the buffer. An event that
 // has no room in it is EMSGSIZE, and can be asked for again.
 //
+// It waits for the host connection itself, so that one thread of the host, which runs
+// the guest's thread, sends a response, is woken by the next event, and hands it over.
+//
 // An event loop does not turn meanwhile. So the call returns, without an answer to
 // a request for the next event, when an epoll instance of the process has
 // something to tell, or a signal comes.
@@ -52,7 +55,7 @@ func (j *job) serveExchanges() {
 			if err != nil {
 				return 0, nil, err
 			}
-			n, err := exchange(t, j.guest, addr, size, args[3].Int64())
+			n, err := exchange(t, j.guest, j.host, addr, size, args[3].Int64())
 			return n, nil, err
 		}
 		table.Table[number] = call
@@ -74,7 +77,7 @@ func onlyBuffer(t *kernel.Task, args arch.SyscallArguments) (hostarch.Addr, uint
 
 // exchange hands the requests at the start of a buffer of the guest to the
 // Runtime API, and leaves the answers there.
-func exchange(t *kernel.Task, g *guest.Supervisor, buffer hostarch.Addr, size uint, length int64) (uintptr, error) {
+func exchange(t *kernel.Task, g *guest.Supervisor, host *hostConn, buffer hostarch.Addr, size uint, length int64) (uintptr, error) {
 	if size > maxExchange || length <= 0 || length > int64(size) {
 		return 0, linuxerr.EINVAL
 	}
@@ -84,7 +87,9 @@ func exchange(t *kernel.Task, g *guest.Supervisor, buffer hostarch.Addr, size ui
 	if _, err := t.CopyInBytes(buffer, m.requests); err != nil {
 		return 0, err
 	}
-	m.answers = g.Exchange(m.answers[:0], m.requests, func(ready chan struct{}) bool { return wait(t, ready) })
+	c := &caller{task: t, host: host}
+	defer c.leave()
+	m.answers = g.Exchange(m.answers[:0], m.requests, c)
 	if uint(len(m.answers)) > size {
 		return 0, linuxerr.EMSGSIZE
 	}
@@ -108,17 +113,90 @@ func (m *message) release() {
 	}
 }
 
-// wait waits until something is sent on ready. It returns false where the process
-// has something else to do, be it as well.
-func wait(t *kernel.Task, ready chan struct{}) bool {
-	loops := eventLoops(t)
-	for _, l := range loops {
-		defer l.leave(t)
+// caller is a task in an exchange.
+type caller struct {
+	task  *kernel.Task
+	host  *hostConn
+	ready chan struct{} // what it waits for, once it has begun to
+	loops []*eventLoop  // of its process, from then on
+}
+
+// Await implements guest.Caller.
+func (c *caller) Await(ready chan struct{}, host bool) (readable, ok bool) {
+	c.watch(ready)
+	if !host {
+		return false, !c.busy() && c.task.Block(ready) == nil && !c.busy()
 	}
-	busy := func() bool {
-		return slices.ContainsFunc(loops, func(l *eventLoop) bool { return !l.watch(ready) || l.file.Readiness(waiter.ReadableEvents) != 0 })
+	select {
+	case <-ready:
+		return false, !c.busy()
+	default:
+		return c.sleep()
 	}
-	return !busy() && t.Block(ready) == nil && !busy()
+}
+
+// Wake implements guest.Caller.
+func (c *caller) Wake() { c.host.caller.ringAsleep() }
+
+// NotifyEvent implements waiter.EventListener: an event loop has something to do.
+func (c *caller) NotifyEvent(waiter.EventMask) {
+	select {
+	case c.ready <- struct{}{}:
+	default:
+	}
+	c.Wake()
+}
+
+// sleep is Await where the host connection can be read. gVisor takes the sleep for one
+// that cannot be interrupted, which only shows in the state of the process: it knows of
+// no other that does not end by a channel.
+func (c *caller) sleep() (readable, ok bool) {
+	c.task.UninterruptibleSleepStart()
+	defer c.task.UninterruptibleSleepFinish()
+	b := c.host.caller
+	defer b.asleep.Store(false)
+	for {
+		b.asleep.Store(true) // what comes from here on rings
+		if c.busy() {
+			return false, false
+		}
+		select {
+		case <-c.ready:
+			return false, true
+		default:
+		}
+		if c.host.poll(b) {
+			return true, true
+		}
+	}
+}
+
+// busy tells whether the caller has something else to do than to wait.
+func (c *caller) busy() bool {
+	return c.task.Interrupted() || slices.ContainsFunc(c.loops, (*eventLoop).busy)
+}
+
+// watch has something sent on ready when there is something to do for an event loop.
+func (c *caller) watch(ready chan struct{}) {
+	if c.ready != nil {
+		return
+	}
+	c.ready = ready
+	c.loops = eventLoops(c.task)
+	for _, l := range c.loops {
+		l.entry.Init(c, waiter.ReadableEvents)
+		l.watched = l.file.EventRegister(&l.entry) == nil
+	}
+}
+
+// leave ends the watch.
+func (c *caller) leave() {
+	for _, l := range c.loops {
+		if l.watched {
+			l.file.EventUnregister(&l.entry)
+		}
+		l.file.DecRef(c.task)
+	}
 }
 
 // eventLoop is an epoll instance of a process.
@@ -127,6 +205,9 @@ type eventLoop struct {
 	entry   waiter.Entry
 	watched bool
 }
+
+// busy tells whether it has something to do, or cannot be watched.
+func (l *eventLoop) busy() bool { return !l.watched || l.file.Readiness(waiter.ReadableEvents) != 0 }
 
 // eventLoops returns those of the process of t.
 func eventLoops(t *kernel.Task) (loops []*eventLoop) {
@@ -138,21 +219,4 @@ func eventLoops(t *kernel.Task) (loops []*eventLoop) {
 		return true
 	})
 	return loops
-}
-
-// watch has something sent on ready when the loop has something to do.
-func (l *eventLoop) watch(ready chan struct{}) bool {
-	if !l.watched {
-		l.entry.Init(waiter.ChannelNotifier(ready), waiter.ReadableEvents)
-		l.watched = l.file.EventRegister(&l.entry) == nil
-	}
-	return l.watched
-}
-
-// leave ends the watch.
-func (l *eventLoop) leave(t *kernel.Task) {
-	if l.watched {
-		l.file.EventUnregister(&l.entry)
-	}
-	l.file.DecRef(t)
 }

@@ -1,9 +1,7 @@
 package sentry
 
 import (
-	"fmt"
 	"net"
-	"os"
 	"reflect"
 	"unsafe"
 
@@ -13,29 +11,12 @@ import (
 	"gvisor.dev/gvisor/runsc/boot"
 
 	"lapwing.dev/lapwing/internal/guest"
-	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
-
-// hostConnection takes over the host connection. It must be called before the
-// system call filter is there, and when nothing needs the descriptor any more. It
-// returns nil where process 1 has the connection.
-func (j *job) hostConnection() (net.Conn, error) {
-	if j.InitConn {
-		return nil, nil
-	}
-	f := os.NewFile(uintptr(j.descriptors[wire.GuestConn]), "host connection")
-	defer f.Close() // FileConn duplicates it
-	conn, err := net.FileConn(f)
-	if err != nil {
-		return nil, fmt.Errorf("taking over the host connection: %w", err)
-	}
-	return conn, nil
-}
 
 // serveGuest runs a guest in this process until it ends, and returns its exit
 // status as if it had been process 1. saved, where it is not empty, is what Park
 // returned in the snapshot that the kernel comes from.
-func serveGuest(g *guest.Supervisor, conn net.Conn, saved []byte) unix.WaitStatus {
+func serveGuest(g *guest.Supervisor, conn *hostConn, saved []byte) unix.WaitStatus {
 	serve := g.Run
 	if len(saved) > 0 {
 		serve = func(conn net.Conn) error { return g.Resume(conn, saved) }

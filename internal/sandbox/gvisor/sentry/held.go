@@ -3,9 +3,7 @@ package sentry
 import (
 	"errors"
 	"fmt"
-	"net"
 	"runtime"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -15,22 +13,10 @@ import (
 // hold tells that a clone is loaded, and waits until the host has something to say to
 // its guest. Until then it is like any clone whose processes have not been started:
 // what it has that differs from others, such as its clock, it gets when it goes on.
-func (j *job) hold(conn net.Conn) error {
+func (j *job) hold() error {
 	j.report(wire.Report{Steps: j.steps, Copied: int64(j.copied)})
-	runtime.GC()     // of what the loading has left, which would be due just when it goes on
-	if conn == nil { // process 1 has it
-		return awaitInput(j.descriptors[wire.GuestConn])
-	}
-	raw, err := conn.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return err
-	}
-	var waited error
-	err = raw.Control(func(fd uintptr) { waited = awaitInput(int(fd)) })
-	if err == nil {
-		err = waited
-	}
-	return err
+	runtime.GC() // of what the loading has left, which would be due just when it goes on
+	return awaitInput(j.descriptors[wire.GuestConn])
 }
 
 // awaitInput waits until something can be read. That the other end is gone is an

@@ -56,8 +56,7 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	if err != nil {
 		return 0, fmt.Errorf("setting up the network: %w", err)
 	}
-	conn, err := j.hostConnection()
-	if err != nil {
+	if err := j.takeHostConnection(); err != nil {
 		return 0, err
 	}
 	memory, err := openMemory(j.descriptors[j.Memory])
@@ -103,7 +102,7 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 	earlier.retrace(k)
 	j.steps.over("memory")
 	if j.Held {
-		if err := j.hold(conn); err != nil {
+		if err := j.hold(); err != nil {
 			return 0, err
 		}
 	}
@@ -116,7 +115,7 @@ func (j *job) resume(conf *config.Config) (unix.WaitStatus, error) {
 		return 0, err
 	}
 	j.steps.over("processes")
-	return j.serve(k, conn, compiled, state.guest)
+	return j.serve(k, compiled, state.guest)
 }
 
 // emptyKernel returns a kernel to load into, and a context for that, with all that

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -86,7 +85,8 @@ func Main() {
 			os.Exit(2)
 		}
 	}
-	if err := startPlatform(conf); err != nil {
+	interrupted := new(bell)
+	if err := startPlatform(conf, interrupted); err != nil {
 		report(wire.Report{Error: err.Error()})
 		os.Exit(1)
 	}
@@ -98,7 +98,7 @@ func Main() {
 	if err != nil || order.Be == nil {
 		os.Exit(2)
 	}
-	j := &job{Request: order.Be, descriptors: descriptors, report: report, collect: collect}
+	j := &job{Request: order.Be, descriptors: descriptors, report: report, collect: collect, interrupted: interrupted}
 	j.steps.over("request")
 	status, err := j.run(conf)
 	if err != nil {
@@ -117,6 +117,8 @@ type job struct {
 	steps       steps
 	collect     int               // Go's GOGC, once the guest runs
 	guest       *guest.Supervisor // nil where process 1 has the host connection
+	host        *hostConn         // as guest
+	interrupted *bell             // rings when a task is interrupted
 	memory      *lentMemory       // of the snapshot, in a clone
 	copied      uint64            // bytes of it that were copied ahead
 }
@@ -152,7 +154,12 @@ func (j *job) run(conf *config.Config) (unix.WaitStatus, error) {
 // gVisor maps its stub at a random address, and where that is in use (about one
 // time in a thousand) it looks for a free one in /proc, which the void lacks: then
 // it is tried again in a fresh process image.
-func startPlatform(conf *config.Config) error {
+//
+// On all platforms the interruption of a task rings b.
+func startPlatform(conf *config.Config, b *bell) error {
+	if err := ringFor(conf.Platform, b); err != nil {
+		return err
+	}
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -231,8 +238,7 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 	}
 	settleClocks(kernelOf(l))
 	j.steps.over("guest kernel")
-	conn, err := j.hostConnection()
-	if err != nil {
+	if err := j.takeHostConnection(); err != nil {
 		return 0, err
 	}
 	watchStubs(func() { os.Exit(1) })
@@ -273,7 +279,7 @@ func (j *job) begin(conf *config.Config) (unix.WaitStatus, error) {
 		return 0, teach(k, j.descriptors[j.Teach])
 	}
 	j.watchMemory(k, func() uint64 { return 0 })()
-	return j.serve(k, conn, compiled, nil)
+	return j.serve(k, compiled, nil)
 }
 
 // watchMemory returns a function that begins to watch: the process ends once the guest
@@ -289,7 +295,7 @@ func (j *job) watchMemory(k *kernel.Kernel, lent func() uint64) (begin func()) {
 
 // serve tells that the guest of k runs, and serves it until it ends. What there is
 // of its earlier life is in saved.
-func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte) (unix.WaitStatus, error) {
+func (j *job) serve(k *kernel.Kernel, filter, saved []byte) (unix.WaitStatus, error) {
 	if !j.InitConn {
 		sys, err := guestos.New(k, j.MaxProcesses)
 		if err != nil {
@@ -306,7 +312,7 @@ func (j *job) serve(k *kernel.Kernel, conn net.Conn, filter []byte, saved []byte
 		k.WaitExited()
 		return unix.WaitStatus(k.GlobalInit().ExitStatus()), nil
 	}
-	return serveGuest(j.guest, conn, saved), nil
+	return serveGuest(j.guest, j.host, saved), nil
 }
 
 // loaderArgs puts together what gVisor's loader is to build the guest from, and

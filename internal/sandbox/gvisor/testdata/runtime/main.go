@@ -1,6 +1,7 @@
 // Command runtime is a runtime that waits to be restored and then echoes events,
 // each with the number of events before it. As an extension, below
-// /opt/extensions, it counts them too, in its log.
+// /opt/extensions, it counts them too, in its log. With EXCHANGERS it waits for events
+// in so many threads instead, in exchanges.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -18,6 +20,9 @@ const api = "http://127.0.0.1:9001/"
 func main() {
 	if strings.HasPrefix(os.Args[0], "/opt/extensions/") {
 		extend()
+	}
+	if n, _ := strconv.Atoi(os.Getenv("EXCHANGERS")); n > 0 {
+		exchangers(n)
 	}
 	fmt.Println("initialised")
 	call("GET", "2018-06-01/runtime/restore/next", nil, nil)
