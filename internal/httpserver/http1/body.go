@@ -23,13 +23,13 @@ var errBodyClosed = http.ErrBodyReadAfterClose
 // unknownRest is more than is passed over to save a connection.
 const unknownRest = maxDiscard + 1
 
-func newBody(c *Conn, h *Head) *body {
-	b := &body{c: c, left: max(h.length, 0), chunked: h.chunked, expect: h.expect}
+// init makes b the body of a request that c reads.
+func (b *body) init(c *Conn, h *Head) {
+	b.c, b.left, b.chunked, b.expect = c, max(h.length, 0), h.chunked, h.expect
 	b.rest.Store(b.left)
 	if b.chunked {
 		b.rest.Store(unknownRest)
 	}
-	return b
 }
 
 // body is the body of a request.
@@ -43,7 +43,7 @@ type body struct {
 	// rest is what has not been read, for who does not read: unknownRest of a chunked
 	// body that has not ended.
 	rest atomic.Int64
-	// started is called before the first read of the connection.
+	// cont is called before the first read, where expect is true.
 	cont func() error
 }
 

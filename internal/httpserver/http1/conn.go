@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -526,8 +527,7 @@ func (c *Conn) linger() {
 // own copies what h holds out of the connection's buffer, which what the handler
 // has of it outlives.
 func (h *Head) own(raw []byte) bool {
-	fields := append(make([]Field, 0, len(h.Fields)), h.Fields...)
-	*h = Head{Fields: fields}
+	h.Fields = nil
 	return h.parse(bytes.Clone(raw)) == nil
 }
 
@@ -541,11 +541,10 @@ func HeadOf(r *http.Request) *Head {
 
 // request makes the standard request of a head.
 func (c *Conn) request(h *Head, ctx context.Context) (*http.Request, *badRequest) {
-	r := &http.Request{
-		Method: method(h.Method), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: h.Minor,
-		Header: make(http.Header, len(h.Fields)), Host: string(h.Host), RemoteAddr: c.addr,
-		RequestURI: string(h.Target), TLS: c.tls, Close: h.close,
-	}
+	r := new(http.Request).WithContext(ctx)
+	r.Method, r.Proto, r.ProtoMajor, r.ProtoMinor = method(h.Method), "HTTP/1.1", 1, h.Minor
+	r.Header, r.Host, r.RemoteAddr = make(http.Header, len(h.Fields)), string(h.Host), c.addr
+	r.RequestURI, r.TLS, r.Close = string(h.Target), c.tls, h.close
 	if h.Minor == 0 {
 		r.Proto = "HTTP/1.0"
 	}
@@ -553,7 +552,7 @@ func (c *Conn) request(h *Head, ctx context.Context) (*http.Request, *badRequest
 		return nil, &badRequest{http.StatusNotImplemented, "CONNECT is not supported"}
 	}
 	var err error
-	if r.URL, err = url.ParseRequestURI(r.RequestURI); err != nil || h.Target[0] != '/' && r.URL.Opaque == "" && r.URL.Host == "" && r.RequestURI != "*" {
+	if r.URL, err = parseTarget(r.RequestURI); err != nil || h.Target[0] != '/' && r.URL.Opaque == "" && r.URL.Host == "" && r.RequestURI != "*" {
 		return nil, bad("malformed request target")
 	}
 	if r.URL.Host != "" {
@@ -564,7 +563,7 @@ func (c *Conn) request(h *Head, ctx context.Context) (*http.Request, *badRequest
 	}
 	values := make([]string, len(h.Fields)) // one allocation for all
 	for i, f := range h.Fields {
-		name := http.CanonicalHeaderKey(string(f.Name))
+		name := canonical(f.Name)
 		if name == "Host" {
 			continue
 		}
@@ -583,7 +582,55 @@ func (c *Conn) request(h *Head, ctx context.Context) (*http.Request, *badRequest
 	case h.length > 0:
 		r.ContentLength = h.length
 	}
-	return r.WithContext(ctx), nil
+	return r, nil
+}
+
+// parseTarget parses a request target. Paths that need no decoding, which is most of
+// them, are not looked at byte by byte four times.
+func parseTarget(s string) (*url.URL, error) {
+	path, query, asks := strings.Cut(s, "?")
+	if isPlainPath(path) && asks == (query != "") {
+		return &url.URL{Path: path, RawQuery: query}, nil
+	}
+	return url.ParseRequestURI(s)
+}
+
+// isPlainPath tells whether a path is what package url would decode and encode it to.
+func isPlainPath(path string) bool {
+	for i := range len(path) {
+		switch c := path[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', httpsyntax.IsDigit(c), c == '/', c == '-', c == '.', c == '_', c == '~':
+		default:
+			return false
+		}
+	}
+	return path != "" && path[0] == '/'
+}
+
+// usual are the canonical names of the fields that are usual, by these and in lower
+// case.
+var usual = func() map[string]string {
+	names := make(map[string]string)
+	for _, name := range []string{
+		"Accept", "Accept-Encoding", "Accept-Language", "Amz-Sdk-Invocation-Id", "Amz-Sdk-Request", "Authorization", "Cache-Control",
+		"Connection", "Content-Encoding", "Content-Length", "Content-Md5", "Content-Type", "Cookie", "Date", "Expect", "Host",
+		"If-Match", "If-Modified-Since", "If-None-Match", "Origin", "Pragma", "Range", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode",
+		"Sec-Fetch-Site", "Transfer-Encoding", "Upgrade-Insecure-Requests", "User-Agent", "X-Amz-Client-Context", "X-Amz-Content-Sha256",
+		"X-Amz-Date", "X-Amz-Invocation-Type", "X-Amz-Log-Type", "X-Amz-Security-Token", "X-Amz-Target", "X-Amz-User-Agent",
+		"X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Proto",
+	} {
+		names[name], names[strings.ToLower(name)] = name, name
+	}
+	return names
+}()
+
+// canonical returns the canonical form of a field's name, without a copy of the usual
+// ones.
+func canonical(name []byte) string {
+	if s, ok := usual[string(name)]; ok {
+		return s
+	}
+	return http.CanonicalHeaderKey(string(name))
 }
 
 // method returns a method's name, without a copy of the usual ones.

@@ -9,32 +9,41 @@ import (
 	"time"
 )
 
+// serving is a request and its answer, as the handler has them. It may keep some of
+// it for longer than the connection does, so each is set aside anew, in one piece.
+type serving struct {
+	head  Head
+	watch watcher
+	body  body
+	given requestBody
+	w     response
+}
+
 // serveHandler has the handler answer the request whose head has been parsed, and
 // tells whether the connection goes on.
 func (c *Conn) serveHandler() bool {
-	// The handler may keep the head for longer than the connection does.
-	h := new(Head)
-	*h = c.head
+	x := &serving{head: c.head}
 	c.head.Fields = nil
-	ctx, cancel := context.WithCancelCause(c.ctx)
-	watch := &watcher{Context: ctx, c: c, head: h, cancel: cancel}
-	defer cancel(context.Canceled)
+	h, w, watch := &x.head, &x.w, &x.watch
+	watch.Context, watch.c, watch.head = c.ctx, c, h
+	defer watch.end()
 	req, refused := c.request(h, watch)
 	if refused != nil {
 		c.refuse(refused)
 		return false
 	}
-	b := newBody(c, h)
-	req.Body = http.NoBody
-	var given *requestBody // the handler may put another one into req
+	x.body.init(c, h)
+	w.c, w.head, w.body, w.watch, w.header = c, h, &x.body, watch, make(http.Header)
+	if h.expect {
+		w.waits, x.body.cont = true, w.proceed
+	}
+	req.Body = http.NoBody // the handler may put another one into req
 	if h.HasBody() {
-		given = &requestBody{b: b, ended: watch.bodyEnded}
-		req.Body = given
+		x.given.b, x.given.watch = &x.body, watch
+		req.Body = &x.given
 	} else {
 		watch.bodyEnded()
 	}
-	w := &response{c: c, head: h, body: b, watch: watch, header: make(http.Header)}
-	w.waits, b.cont = h.expect, w.proceed
 	whole := c.call(w, req)
 	watch.stop()
 	switch {
@@ -46,9 +55,7 @@ func (c *Conn) serveHandler() bool {
 	}
 	// The handler may have left somebody behind who reads the body, and whom the
 	// viewer that waits for the answer would have waited for.
-	if given != nil {
-		given.Close()
-	}
+	x.given.Close()
 	return whole && !w.hijacked && w.goesOn()
 }
 
@@ -80,7 +87,7 @@ type requestBody struct {
 	mu     sync.Mutex
 	b      *body
 	closed bool
-	ended  func() // the body has been read
+	watch  *watcher // to be told when the body has been read; nil: it was
 }
 
 // Read implements io.Reader.
@@ -91,9 +98,9 @@ func (r *requestBody) Read(p []byte) (int, error) {
 		return 0, errBodyClosed
 	}
 	n, err := r.b.Read(p)
-	if err != nil && r.ended != nil {
-		r.ended()
-		r.ended = nil
+	if err != nil && r.watch != nil {
+		r.watch.bodyEnded()
+		r.watch = nil
 	}
 	return n, err
 }
@@ -110,13 +117,14 @@ func (r *requestBody) Close() error {
 // from the connection, to notice that the viewer has gone; what it reads is part of
 // the next request.
 type watcher struct {
-	context.Context
-	c      *Conn
-	head   *Head
-	cancel context.CancelCauseFunc
+	context.Context // the connection's, which has no end
+	c               *Conn
+	head            *Head
 
 	mu       sync.Mutex
-	wanted   bool          // somebody waits
+	own      context.Context // which ends; nil: nobody has asked for that
+	cancel   context.CancelFunc
+	ended    bool          // the request is over
 	readable bool          // the request has been read
 	stopped  bool          // the answer is complete
 	reading  chan struct{} // closed when the reading has ended; nil: it has not begun
@@ -130,6 +138,12 @@ func (w *watcher) Value(key any) any {
 	case http.LocalAddrContextKey:
 		return w.c.LocalAddr()
 	}
+	w.mu.Lock()
+	own := w.own
+	w.mu.Unlock()
+	if own != nil {
+		return own.Value(key) // by which package context finds what it has made
+	}
 	return w.Context.Value(key)
 }
 
@@ -137,9 +151,37 @@ func (w *watcher) Value(key any) any {
 func (w *watcher) Done() <-chan struct{} {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.wanted = true
+	if w.own == nil {
+		w.own, w.cancel = context.WithCancel(w.Context)
+		if w.ended {
+			w.cancel()
+		}
+	}
 	w.start()
-	return w.Context.Done()
+	return w.own.Done()
+}
+
+// Err implements context.Context.
+func (w *watcher) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.own != nil:
+		return w.own.Err()
+	case w.ended:
+		return context.Canceled
+	}
+	return nil
+}
+
+// end ends the context.
+func (w *watcher) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if w.cancel != nil {
+		w.cancel()
+	}
 }
 
 // bodyEnded tells that what comes next on the connection is not of the request.
@@ -153,12 +195,13 @@ func (w *watcher) bodyEnded() {
 // start begins the reading. w.mu is held.
 func (w *watcher) start() {
 	c := w.c
-	if !w.wanted || !w.readable || w.stopped || w.reading != nil || c.w-c.r >= orDefault(c.s.MaxHead, MaxHead) {
+	if w.own == nil || !w.readable || w.stopped || w.reading != nil || c.w-c.r >= orDefault(c.s.MaxHead, MaxHead) {
 		return
 	}
 	w.reading = make(chan struct{})
 	c.readBy = time.Time{}
 	c.nc.SetReadDeadline(c.readBy)
+	cancel := w.cancel
 	go func() {
 		defer close(w.reading)
 		if err := c.fill(); err != nil {
@@ -166,7 +209,7 @@ func (w *watcher) start() {
 				return // stop did it
 			}
 			c.err = err
-			w.cancel(context.Canceled)
+			cancel()
 		}
 	}()
 }

@@ -56,6 +56,9 @@ func bad(why string) *badRequest { return &badRequest{http.StatusBadRequest, why
 // request is framed (RFC 9112). h's memory is used again; what it holds points into
 // b.
 func (h *Head) parse(b []byte) *badRequest {
+	if h.Fields == nil {
+		h.Fields = make([]Field, 0, min(bytes.Count(b, []byte{'\n'}), MaxFields))
+	}
 	*h = Head{Fields: h.Fields[:0], length: -1}
 	line, rest, ok := cutLine(b)
 	if !ok {

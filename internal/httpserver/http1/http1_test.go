@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -708,4 +709,60 @@ func certificate(t *testing.T) tls.Certificate {
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func TestContextEndsWithItsRequest(t *testing.T) {
+	type key struct{}
+	kept := make(chan context.Context, 2)
+	addr := handle(t, func(w http.ResponseWriter, r *http.Request) {
+		ctx := r.Context()
+		if ctx.Err() != nil || context.Cause(ctx) != nil {
+			t.Error("it has ended before the request")
+		}
+		if r.URL.Path == "/asked" {
+			child, cancel := context.WithCancel(context.WithValue(ctx, key{}, 1))
+			defer context.AfterFunc(child, cancel)
+			if child.Err() != nil || HeadOf(r.WithContext(child)) == nil {
+				t.Error("a context of it is another")
+			}
+			ctx = child
+		}
+		kept <- ctx
+	})
+	for _, path := range []string{"/", "/asked"} {
+		exchange(t, addr, "GET "+path+" HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+		ctx := <-kept
+		for until := time.Now().Add(10 * time.Second); ctx.Err() == nil && time.Now().Before(until); {
+			time.Sleep(time.Millisecond) // the answer comes first
+		}
+		if ctx.Err() != context.Canceled || context.Cause(ctx) != context.Canceled {
+			t.Errorf("%s: %v", path, ctx.Err())
+		}
+		late, cancel := context.WithCancel(ctx)
+		<-late.Done()
+		<-ctx.Done()
+		cancel()
+	}
+}
+
+func TestUsualNamesAndPathsAreAsPackageHTTPHasThem(t *testing.T) {
+	for in, name := range usual {
+		if want := http.CanonicalHeaderKey(in); name != want || canonical([]byte(in)) != want {
+			t.Errorf("%s: %s, want %s", in, name, want)
+		}
+	}
+	for _, s := range []string{"x-other", "X-OTHER", "cONTENT-tYPE", "a b"} {
+		if got, want := canonical([]byte(s)), http.CanonicalHeaderKey(s); got != want {
+			t.Errorf("%s: %s, want %s", s, got, want)
+		}
+	}
+	for _, s := range []string{
+		"/", "//", "/a/B-c._~/9", "/a?b", "/a?", "/a??", "/a?b?", "/?x=%2F&y#z", "/a%41", "/%2f", "/a:b", "/a+b", "/a=b", "/$LATEST", "/é", "/a#b", "/a;b", "*", "", "a", "http://h/p?q", "//h/p", "/a\"", "/[",
+	} {
+		got, err := parseTarget(s)
+		want, wantErr := url.ParseRequestURI(s)
+		if (err == nil) != (wantErr == nil) || err == nil && *got != *want {
+			t.Errorf("%s: %+v, %v; want %+v, %v", s, got, err, want, wantErr)
+		}
+	}
 }

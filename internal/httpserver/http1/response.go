@@ -441,9 +441,11 @@ func AppendField(b []byte, name, value string) []byte {
 	b = append(b, ": "...)
 	start := len(b)
 	b = append(b, value...)
-	for i, c := range b[start:] {
-		if c == '\r' || c == '\n' || c == 0 {
-			b[start+i] = ' '
+	if !httpsyntax.IsValue(b[start:]) {
+		for i, c := range b[start:] {
+			if c == '\r' || c == '\n' || c == 0 {
+				b[start+i] = ' '
+			}
 		}
 	}
 	return append(b, "\r\n"...)
