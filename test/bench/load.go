@@ -8,13 +8,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"lapwing.dev/lapwing/test/harness"
 )
 
 // payload is 1 KB of JSON.
@@ -98,13 +103,19 @@ func drive(ctx context.Context, cfg aws.Config, url string, concurrency int, dur
 	return l, firstErr
 }
 
-func send(ctx context.Context, client *http.Client, signer *v4.Signer, creds aws.Credentials, region, hash, url string) error {
+// signed returns a request that invokes, signed at this moment.
+func signed(ctx context.Context, signer *v4.Signer, creds aws.Credentials, region, hash, url string) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(payload))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if err := signer.SignHTTP(ctx, creds, req, hash, "lambda", region, time.Now()); err != nil {
+	return req, signer.SignHTTP(ctx, creds, req, hash, "lambda", region, time.Now())
+}
+
+func send(ctx context.Context, client *http.Client, signer *v4.Signer, creds aws.Credentials, region, hash, url string) error {
+	req, err := signed(ctx, signer, creds, region, hash, url)
+	if err != nil {
 		return err
 	}
 	resp, err := client.Do(req)
@@ -120,4 +131,30 @@ func send(ctx context.Context, client *http.Client, signer *v4.Signer, creds aws
 		return fmt.Errorf("%s: %s: %.300s", url, resp.Status, body)
 	}
 	return nil
+}
+
+// driveByWrk is drive with wrk, for a rate in which the generator has a smaller
+// share of the processors: the signature, which holds for some minutes, is made once,
+// and of the answers only the status is looked at.
+func (b *bench) driveByWrk(ctx context.Context, url string, concurrency int, duration time.Duration) (perSecond float64, err error) {
+	cfg := b.server.Config()
+	creds, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return 0, err
+	}
+	sum := sha256.Sum256(payload)
+	req, err := signed(ctx, v4.NewSigner(), creds, cfg.Region, hex.EncodeToString(sum[:]), url)
+	if err != nil {
+		return 0, err
+	}
+	script := fmt.Sprintf("wrk.method = 'POST'\nwrk.body = [==[%s]==]\n", payload)
+	for name := range req.Header {
+		script += fmt.Sprintf("wrk.headers[%q] = %q\n", name, req.Header.Get(name))
+	}
+	path := filepath.Join(b.dir, "wrk.lua")
+	if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
+		return 0, err
+	}
+	l, err := harness.Wrk(ctx, url, "-t", "1", "-c", strconv.Itoa(concurrency), "-d", fmt.Sprint(max(1, int(duration.Seconds())))+"s", "-s", path)
+	return l.PerSecond, err
 }

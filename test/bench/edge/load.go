@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"lapwing.dev/lapwing/test/harness"
 )
 
 // The sizes of the objects, and the connections that ask for them.
@@ -76,33 +78,9 @@ func (b *bench) loads(ctx context.Context, protocol string, can func(*server) bo
 
 var errGenerator = errors.New("not installed (scripts/setup bench)")
 
-var (
-	wrkRate     = regexp.MustCompile(`Requests/sec:\s+([\d.]+)`)
-	wrkP99      = regexp.MustCompile(`99%\s+([\d.]+(?:us|ms|s))`)
-	wrkRequests = regexp.MustCompile(`(\d+) requests in`)
-	wrkErrors   = regexp.MustCompile(`(?m)^\s*(Non-2xx.*|Socket errors.*)$`)
-)
-
 func (b *bench) wrk(ctx context.Context, s *server, path string) (float64, time.Duration, float64, error) {
-	if _, err := exec.LookPath("wrk"); err != nil {
-		return 0, 0, 0, fmt.Errorf("wrk: %w", errGenerator)
-	}
-	out, err := exec.CommandContext(ctx, "wrk", "-t", "2", "-c", strconv.Itoa(connections), "-d", b.duration.String(), "--latency",
-		"-H", "Host: "+s.host, s.url(path)).CombinedOutput()
-	if err != nil {
-		return 0, 0, 0, fmt.Errorf("wrk: %w: %s", err, out)
-	}
-	if m := wrkErrors.FindSubmatch(out); m != nil {
-		return 0, 0, 0, fmt.Errorf("wrk: %s", m[1])
-	}
-	rate, err1 := number(wrkRate, out)
-	requests, err2 := number(wrkRequests, out)
-	m := wrkP99.FindSubmatch(out)
-	if err := errors.Join(err1, err2); err != nil || m == nil {
-		return 0, 0, 0, fmt.Errorf("wrk says %s", out)
-	}
-	p99, err := time.ParseDuration(string(m[1]))
-	return rate, p99, requests, err
+	l, err := harness.Wrk(ctx, s.url(path), "-t", "2", "-c", strconv.Itoa(connections), "-d", b.duration.String(), "-H", "Host: "+s.host)
+	return l.PerSecond, l.P99, l.Requests, err
 }
 
 var (
