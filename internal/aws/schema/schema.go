@@ -64,6 +64,8 @@ type Shape struct {
 
 	names     map[string]*Member // by wire name
 	namesOnce sync.Once
+	rules     []Rule
+	rulesOnce sync.Once
 }
 
 // Member is a member of a structure, or the element of a list or map.

@@ -5,7 +5,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"reflect"
 	"strconv"
@@ -17,34 +16,33 @@ import (
 
 // decodeREST decodes path, query, headers and body.
 func (c *Call) decodeREST(r *http.Request, in reflect.Value) error {
-	s := c.Operation.Input
-	hasBody := false
+	s, bound := c.Operation.Input, &c.route.input
 	for i := range s.Members {
 		m := &s.Members[i]
 		v := in.Field(m.Index)
 		var err error
 		switch m.Location {
 		case schema.URI:
-			if label, ok := c.labels[m.WireName()]; ok {
-				err = setText(m, v, label, iso8601)
+			for _, l := range c.labels {
+				if l.name == m.WireName() {
+					err = setText(m, v, l.value, iso8601)
+				}
 			}
 		case schema.Query:
 			err = c.decodeQuery(m, v)
 		case schema.Header:
-			err = decodeHeader(m, v, r.Header)
+			err = decodeHeader(m, v, r.Header[bound.fields[i]])
 		case schema.Headers:
 			decodePrefixed(m, v, r.Header)
-		case schema.Body:
-			hasBody = true
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if m := s.Bound(schema.Payload); m != nil {
+	if m := bound.payload; m != nil {
 		return c.decodePayload(r, m, in.Field(m.Index))
 	}
-	if !hasBody {
+	if !bound.hasBody {
 		return nil
 	}
 	body, err := c.readBody(r)
@@ -144,8 +142,8 @@ func setTexts(m *schema.Member, v reflect.Value, texts []string, format string) 
 	return nil
 }
 
-func decodeHeader(m *schema.Member, v reflect.Value, h http.Header) error {
-	values := h[textproto.CanonicalMIMEHeaderKey(m.WireName())]
+// decodeHeader decodes the values of the header that a member is bound to.
+func decodeHeader(m *schema.Member, v reflect.Value, values []string) error {
 	if len(values) == 0 {
 		return nil
 	}
@@ -195,13 +193,11 @@ func decodeWords(s string) string {
 
 // encodeREST writes status, headers and body.
 func (c *Call) encodeREST(w http.ResponseWriter, r *http.Request, out reflect.Value) error {
-	s, h := c.Operation.Output, w.Header()
+	s, h, bound := c.Operation.Output, w.Header(), &c.route.output
 	status := c.status(out)
-	hasBody := false
 	for i := range s.Members {
 		m := &s.Members[i]
 		if m.Location == schema.Body {
-			hasBody = true
 			continue
 		}
 		v, ok := present(out.Field(m.Index))
@@ -210,23 +206,23 @@ func (c *Call) encodeREST(w http.ResponseWriter, r *http.Request, out reflect.Va
 		}
 		switch m.Location {
 		case schema.Header:
-			encodeHeader(m, v, h)
+			h[bound.fields[i]] = []string{encodeHeader(m, v)}
 		case schema.Headers:
 			for _, key := range sortedKeys(v) {
 				h.Set(m.LocationName+key, encodeWord(v.MapIndex(reflect.ValueOf(key)).String()))
 			}
 		}
 	}
-	if events := eventMember(s); events != nil {
-		return c.writeEvents(w, events, out)
+	if bound.events != nil {
+		return c.writeEvents(w, bound.events, out)
 	}
 	if h.Get("Content-Range") != "" {
 		status = http.StatusPartialContent // the models do not say so
 	}
-	if m := s.Bound(schema.Payload); m != nil {
+	if m := bound.payload; m != nil {
 		return c.writePayload(w, r, status, m, out.Field(m.Index))
 	}
-	if !hasBody || status == http.StatusNoContent {
+	if !bound.hasBody || status == http.StatusNoContent {
 		if r.Method == http.MethodHead {
 			w.WriteHeader(status)
 			return nil
@@ -302,16 +298,16 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func encodeHeader(m *schema.Member, v reflect.Value, h http.Header) {
+// encodeHeader encodes the value of the header that a member is bound to.
+func encodeHeader(m *schema.Member, v reflect.Value) string {
 	if m.Shape.Kind == schema.List {
 		var items []string
 		for i := range v.Len() {
 			items = append(items, text(m.Shape.Elem, v.Index(i), rfc822))
 		}
-		h.Set(m.WireName(), strings.Join(items, ","))
-		return
+		return strings.Join(items, ",")
 	}
-	h.Set(m.WireName(), text(m, v, rfc822))
+	return text(m, v, rfc822)
 }
 
 // encodeWord makes a header value of any text, as S3 returns metadata.
@@ -327,6 +323,9 @@ func encodeWord(s string) string {
 // parseQuery parses a raw query strictly enough for AWS: a key without "=" has
 // the empty value.
 func parseQuery(raw string) (url.Values, error) {
+	if raw == "" {
+		return nil, nil
+	}
 	q, err := url.ParseQuery(raw)
 	if err != nil {
 		return nil, &aws.Error{Code: "InvalidQueryParameter", Status: 400, Message: "The query string is malformed: " + strconv.Quote(clip(err.Error()))}

@@ -20,6 +20,8 @@ type route struct {
 	literals  [][2]string // query parameters of the template
 	query     []string    // required parameters
 	headers   []string    // required headers, canonical
+
+	input, output bindings
 }
 
 type segment struct {
@@ -28,14 +30,54 @@ type segment struct {
 	greedy bool // the label takes the rest of the path
 }
 
-// routers holds the prepared routes of each REST service.
-var routers sync.Map // *aws.Service -> []*route
+// label is a label of a path with its value, decoded.
+type label struct{ name, value string }
 
-func routesOf(svc *aws.Service) []*route {
-	if v, ok := routers.Load(svc); ok {
-		return v.([]*route)
+// bindings are how the members of a shape are bound to the parts of a message, as
+// far as it takes more than a look at a member to know it.
+type bindings struct {
+	fields  []string       // the canonical name of the header that a member is bound to, by its number
+	payload *schema.Member // bound to the whole body; nil: none
+	events  *schema.Member // a stream of events; nil: none
+	hasBody bool           // members are in the body
+}
+
+func bindingsOf(s *schema.Shape) bindings {
+	b := bindings{fields: make([]string, len(s.Members)), payload: s.Bound(schema.Payload), events: eventMember(s)}
+	for i := range s.Members {
+		switch m := &s.Members[i]; m.Location {
+		case schema.Header:
+			b.fields[i] = http.CanonicalHeaderKey(m.WireName())
+		case schema.Body:
+			b.hasBody = true
+		}
 	}
-	var routes []*route
+	return b
+}
+
+// router finds the routes of a REST service.
+type router struct {
+	whole  map[form][]*route   // that are as many segments as they have
+	greedy map[string][]*route // by method; of those with a greedy label
+}
+
+// form is what most routes differ in already.
+type form struct {
+	method   string
+	segments int
+}
+
+// maxSegments is more than any route has without a greedy label.
+const maxSegments = 16
+
+// routers holds the router of each REST service.
+var routers sync.Map // *aws.Service -> *router
+
+func routerOf(svc *aws.Service) *router {
+	if v, ok := routers.Load(svc); ok {
+		return v.(*router)
+	}
+	rs := &router{whole: map[form][]*route{}, greedy: map[string][]*route{}}
 	for _, op := range svc.Operations {
 		t := aws.Route{Operation: op.Name, Method: op.Method, URI: op.URI}
 		for _, m := range op.Input.Members {
@@ -47,14 +89,23 @@ func routesOf(svc *aws.Service) []*route {
 			}
 		}
 		r := newRoute(t)
-		r.operation = op
-		routes = append(routes, r)
+		r.operation, r.input, r.output = op, bindingsOf(op.Input), bindingsOf(op.Output)
+		rs.add(r)
 	}
 	for _, t := range svc.Unserved {
-		routes = append(routes, newRoute(t))
+		rs.add(newRoute(t))
 	}
-	v, _ := routers.LoadOrStore(svc, routes)
-	return v.([]*route)
+	v, _ := routers.LoadOrStore(svc, rs)
+	return v.(*router)
+}
+
+func (rs *router) add(r *route) {
+	if slices.ContainsFunc(r.segments, func(s segment) bool { return s.greedy }) {
+		rs.greedy[r.method] = append(rs.greedy[r.method], r)
+		return
+	}
+	f := form{r.method, len(r.segments)}
+	rs.whole[f] = append(rs.whole[f], r)
 }
 
 func newRoute(t aws.Route) *route {
@@ -81,8 +132,8 @@ func newRoute(t aws.Route) *route {
 	return r
 }
 
-// route finds the operation of a REST request and its labels.
-func (c *Call) route(r *http.Request) error {
+// find finds the operation of a REST request and its labels.
+func (c *Call) find(r *http.Request) error {
 	query, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return err
@@ -90,12 +141,23 @@ func (c *Call) route(r *http.Request) error {
 	path := r.URL.EscapedPath()
 	var best *route
 	var bestScore int
-	for _, rt := range routesOf(c.Service) {
-		if rt.method != r.Method || !rt.matches(path) {
-			continue
-		}
+	consider := func(rt *route) {
 		if score, ok := rt.score(query, r.Header); ok && (best == nil || score > bestScore) {
 			best, bestScore = rt, score
+		}
+	}
+	routes := routerOf(c.Service)
+	var parts [maxSegments]string
+	if n, ok := split(path, &parts); ok {
+		for _, rt := range routes.whole[form{r.Method, n}] {
+			if rt.is(parts[:n]) {
+				consider(rt)
+			}
+		}
+	}
+	for _, rt := range routes.greedy[r.Method] {
+		if rt.begins(path) {
+			consider(rt)
 		}
 	}
 	if best == nil {
@@ -104,9 +166,23 @@ func (c *Call) route(r *http.Request) error {
 	if best.operation == nil {
 		return c.unknownOperation(best.name)
 	}
-	c.Operation, c.query = best.operation, query
+	c.Operation, c.route, c.query = best.operation, best, query
 	c.labels, err = best.labels(path)
 	return err
+}
+
+// split splits a path, whose end may be a slash, into its segments. It fails where
+// one is empty, or there are too many.
+func split(path string, parts *[maxSegments]string) (n int, ok bool) {
+	for rest := strings.TrimPrefix(path, "/"); rest != ""; n++ {
+		if n == len(parts) {
+			return 0, false
+		}
+		if parts[n], rest, _ = strings.Cut(rest, "/"); parts[n] == "" {
+			return 0, false
+		}
+	}
+	return n, true
 }
 
 // score ranks the routes that match the path: by literal segments, then by the
@@ -142,28 +218,35 @@ func (rt *route) score(query url.Values, h http.Header) (int, bool) {
 	return score + 10*required, true
 }
 
-func (rt *route) matches(path string) bool {
+// is tells whether a path of so many segments is one of the route. The last ones are
+// those that routes differ in.
+func (rt *route) is(parts []string) bool {
+	for i := len(parts) - 1; i >= 0; i-- {
+		if s := &rt.segments[i]; !s.label && parts[i] != s.text {
+			return false
+		}
+	}
+	return true
+}
+
+// begins tells whether a path begins as the route does, up to its greedy label.
+func (rt *route) begins(path string) bool {
 	rest := strings.TrimPrefix(path, "/")
-	for i, s := range rt.segments {
+	for _, s := range rt.segments {
 		if s.greedy {
 			return rest != ""
 		}
 		var part string
-		var more bool
-		part, rest, more = strings.Cut(rest, "/")
-		if part == "" || !s.label && part != s.text {
+		if part, rest, _ = strings.Cut(rest, "/"); part == "" || !s.label && part != s.text {
 			return false
 		}
-		if i == len(rt.segments)-1 {
-			return !more || rest == ""
-		}
 	}
-	return rest == ""
+	return false
 }
 
 // labels decodes the labels of a path that matches.
-func (rt *route) labels(path string) (map[string]string, error) {
-	labels := make(map[string]string, 2)
+func (rt *route) labels(path string) ([]label, error) {
+	labels := make([]label, 0, 2)
 	rest := strings.TrimPrefix(path, "/")
 	for _, s := range rt.segments {
 		part := rest
@@ -177,7 +260,7 @@ func (rt *route) labels(path string) (map[string]string, error) {
 		if err != nil {
 			return nil, &aws.Error{Code: "InvalidURI", Status: 400, Message: "Couldn't parse the specified URI."}
 		}
-		labels[s.text] = value
+		labels = append(labels, label{s.text, value})
 	}
 	return labels, nil
 }

@@ -4,11 +4,8 @@ import (
 	"fmt"
 	"iter"
 	"reflect"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -160,82 +157,14 @@ func scalar(s *schema.Shape) bool {
 	return s.Kind != schema.Structure && s.Kind != schema.List && s.Kind != schema.Map
 }
 
-// rule is one constraint of a shape: AWS's words, and whether a value keeps it.
-type rule struct {
-	text string
-	ok   func(f reflect.Value) bool
-}
-
-// rules caches the rules of shapes, which are constant.
-var rules sync.Map // *schema.Shape -> []rule
-
-func rulesOf(s *schema.Shape) []rule {
-	if v, ok := rules.Load(s); ok {
-		return v.([]rule)
-	}
-	v, _ := rules.LoadOrStore(s, newRules(s))
-	return v.([]rule)
-}
-
-func newRules(s *schema.Shape) []rule {
-	if len(s.Enum) > 0 {
-		return []rule{{"Member must satisfy enum value set: [" + strings.Join(s.Enum, ", ") + "]",
-			func(f reflect.Value) bool { return slices.Contains(s.Enum, f.String()) }}}
-	}
-	var list []rule
-	quantity, measure := "length", length
-	switch s.Kind {
-	case schema.Integer, schema.Long:
-		quantity, measure = "value", func(f reflect.Value) float64 { return float64(f.Int()) }
-	case schema.Double:
-		quantity, measure = "value", reflect.Value.Float
-	}
-	if s.Max != nil {
-		list = append(list, rule{"Member must have " + quantity + " less than or equal to " + formatFloat(*s.Max),
-			func(f reflect.Value) bool { return measure(f) <= *s.Max }})
-	}
-	if s.Min != nil {
-		list = append(list, rule{"Member must have " + quantity + " greater than or equal to " + formatFloat(*s.Min),
-			func(f reflect.Value) bool { return measure(f) >= *s.Min }})
-	}
-	if s.Pattern != "" {
-		re := compile(s.Pattern)
-		list = append(list, rule{"Member must satisfy regular expression pattern: " + s.Pattern,
-			func(f reflect.Value) bool { return re().MatchString(f.String()) }})
-	}
-	return list
-}
-
-// compile compiles a pattern when it is first needed; awsgen emits what compiles.
-func compile(pattern string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp {
-		re, err := schema.CompilePattern(pattern)
-		if err != nil {
-			panic(err)
-		}
-		return re
-	})
-}
-
-// length counts characters, elements or bytes.
-func length(f reflect.Value) float64 {
-	switch f.Kind() {
-	case reflect.String:
-		return float64(utf8.RuneCountInString(f.String()))
-	case reflect.Slice, reflect.Map:
-		return float64(f.Len())
-	}
-	return 0 // a stream, which the operation's MaxBody bounds
-}
-
 // broken yields the texts of the rules that a value breaks.
 func broken(s *schema.Shape, f reflect.Value) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if f.Kind() == reflect.Interface {
 			return
 		}
-		for _, r := range rulesOf(s) {
-			if !r.ok(f) && !yield(r.text) {
+		for _, r := range s.Rules() {
+			if !r.Keeps(f) && !yield(r.Text) {
 				return
 			}
 		}
@@ -252,8 +181,8 @@ func violates(s *schema.Shape, f reflect.Value) bool {
 // constraints returns the texts of all rules of a shape.
 func constraints(s *schema.Shape) []string {
 	var texts []string
-	for _, r := range rulesOf(s) {
-		texts = append(texts, r.text)
+	for _, r := range s.Rules() {
+		texts = append(texts, r.Text)
 	}
 	return texts
 }

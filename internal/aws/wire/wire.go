@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -44,9 +45,10 @@ type Call struct {
 	Operation *aws.Operation
 	Protocol  aws.Protocol
 
-	labels map[string]string // of the path, decoded; REST
-	query  url.Values        // REST
-	form   *formNode         // Query and EC2 Query
+	route  *route     // REST
+	labels []label    // of the path; REST
+	query  url.Values // REST
+	form   *formNode  // Query and EC2 Query
 }
 
 // Find finds the protocol and the operation of a request to svc. It reads the
@@ -57,7 +59,7 @@ func Find(svc *aws.Service, r *http.Request) (*Call, error) {
 	var name string
 	switch c.Protocol {
 	case aws.RESTJSON, aws.RESTXML:
-		if err := c.route(r); err != nil {
+		if err := c.find(r); err != nil {
 			return nil, err
 		}
 		return c, nil
@@ -245,7 +247,9 @@ func (c *Call) readBody(r *http.Request) ([]byte, error) {
 	}
 	var b []byte
 	var err error
-	if r.ContentLength > 0 {
+	if whole, ok := r.Body.(interface{ Bytes() []byte }); ok { // in memory already
+		b = whole.Bytes()
+	} else if r.ContentLength > 0 {
 		b = make([]byte, r.ContentLength)
 		var n int
 		if n, err = io.ReadFull(r.Body, b); err == nil {
@@ -324,11 +328,11 @@ func (c *Call) TooLarge(n int64) *aws.Error {
 // write writes a whole response.
 func write(w http.ResponseWriter, status int, contentType string, body []byte) error {
 	h := w.Header()
-	if h.Get("Content-Type") == "" && contentType != "" {
-		h.Set("Content-Type", contentType)
+	if contentType != "" && h.Get("Content-Type") == "" {
+		h["Content-Type"] = []string{contentType}
 	}
 	if status != http.StatusNoContent {
-		h.Set("Content-Length", fmt.Sprint(len(body)))
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // the client has gone if this fails

@@ -84,7 +84,10 @@ const (
 )
 
 func newConn(ctx context.Context, s *Server, nc net.Conn) *Conn {
-	c := &Conn{s: s, ctx: context.WithoutCancel(ctx), nc: nc, tls: tlsState(nc), local: nc.LocalAddr(), buf: make([]byte, firstBuffer)}
+	if ctx.Done() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	c := &Conn{s: s, ctx: ctx, nc: nc, tls: tlsState(nc), local: nc.LocalAddr(), buf: make([]byte, firstBuffer)}
 	if c.tls == nil {
 		c.raw = rawOf(nc)
 	}

@@ -721,7 +721,7 @@ func TestContextEndsWithItsRequest(t *testing.T) {
 		}
 		if r.URL.Path == "/asked" {
 			child, cancel := context.WithCancel(context.WithValue(ctx, key{}, 1))
-			defer context.AfterFunc(child, cancel)
+			context.AfterFunc(child, cancel)
 			if child.Err() != nil || HeadOf(r.WithContext(child)) == nil {
 				t.Error("a context of it is another")
 			}
