@@ -26,6 +26,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -272,13 +273,27 @@ func (a *Authorization) setExpires(s string) error {
 	return nil
 }
 
+// lastTime is the timestamp that was parsed last: the requests of a second have the
+// same.
+var lastTime atomic.Pointer[timestamp]
+
+type timestamp struct {
+	text string
+	time time.Time
+}
+
 // setTime parses the timestamp, which must be YYYYMMDDTHHMMSSZ to the letter:
 // it is part of the string to sign.
 func (a *Authorization) setTime(presigned bool) error {
+	if last := lastTime.Load(); last != nil && last.text == a.timestamp {
+		a.time = last.time
+		return nil
+	}
 	t, err := time.Parse(timeFormat, a.timestamp)
 	if err != nil || len(a.timestamp) != len(timeFormat) {
 		return failTimestamp(a.timestamp, presigned)
 	}
 	a.time = t
+	lastTime.Store(&timestamp{strings.Clone(a.timestamp), t})
 	return nil
 }

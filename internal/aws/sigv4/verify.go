@@ -218,13 +218,24 @@ type signingKey [sha256.Size]byte
 
 func (k *signingKey) sign(b []byte) [sha256.Size]byte { return hmacSHA256(k[:], b) }
 
-// hmacSHA256 is HMAC (RFC 2104) over SHA-256.
+// hmacSHA256 is HMAC (RFC 2104) over SHA-256. What package hmac has for that sets six
+// pieces of memory aside, and this none for what requests sign.
 func hmacSHA256(key, message []byte) [sha256.Size]byte {
-	mac := hmac.New(sha256.New, key)
-	mac.Write(message)
-	var sum [sha256.Size]byte
-	mac.Sum(sum[:0])
-	return sum
+	if len(key) > sha256.BlockSize {
+		sum := sha256.Sum256(key)
+		key = sum[:]
+	}
+	var pad [sha256.BlockSize]byte
+	copy(pad[:], key)
+	var most [512]byte
+	for i := range pad {
+		pad[i] ^= 0x36
+	}
+	inner := sha256.Sum256(append(append(most[:0], pad[:]...), message...))
+	for i := range pad {
+		pad[i] ^= 0x36 ^ 0x5c
+	}
+	return sha256.Sum256(append(append(most[:0], pad[:]...), inner[:]...))
 }
 
 // deriveKey derives a signing key from a secret access key.
@@ -286,7 +297,9 @@ const emptyHash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b
 
 func hashHex(b []byte) string {
 	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+	var hexed [2 * sha256.Size]byte
+	hex.Encode(hexed[:], sum[:])
+	return string(hexed[:])
 }
 
 // Buffered is a request body that Verify read into memory. Decoders that want
