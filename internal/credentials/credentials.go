@@ -53,9 +53,10 @@ type Session struct {
 // Store holds the credentials of one data directory. It is safe for concurrent
 // use.
 type Store struct {
-	root   Root
-	sealer *sealer
-	source atomic.Pointer[Source]
+	root    Root
+	rootARN string
+	sealer  *sealer
+	source  atomic.Pointer[Source]
 }
 
 // Open opens the credentials in a directory, and makes them if there are none.
@@ -68,7 +69,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
-	return &Store{root: f.Root, sealer: sealer}, nil
+	return &Store{root: f.Root, rootARN: "arn:aws:iam::" + f.Root.AccountID + ":root", sealer: sealer}, nil
 }
 
 // Root returns the root user's credentials.
@@ -89,7 +90,7 @@ func (s *Store) Lookup(accessKeyID, sessionToken string) (secret string, id aws.
 	}
 	if accessKeyID == s.root.AccessKeyID {
 		secret = s.root.SecretAccessKey
-		id = aws.Identity{AccountID: s.root.AccountID, ARN: "arn:aws:iam::" + s.root.AccountID + ":root", UserID: s.root.AccountID}
+		id = aws.Identity{AccountID: s.root.AccountID, ARN: s.rootARN, UserID: s.root.AccountID}
 	} else {
 		source := s.source.Load()
 		if source == nil {

@@ -106,6 +106,9 @@ func pathStyle(r *http.Request, bucket string) *http.Request {
 
 // sourceIP returns the address of the client.
 func sourceIP(r *http.Request) string {
+	if ip, _, ok := strings.Cut(r.RemoteAddr, ":"); ok && ip != "" && strings.Trim(ip, "0123456789.") == "" { // IPv4, as the server has written it
+		return ip
+	}
 	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		return ap.Addr().Unmap().String()
 	}

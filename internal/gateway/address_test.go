@@ -70,3 +70,13 @@ func TestPathStyleKeepsEscapesAndTheOriginal(t *testing.T) {
 		t.Errorf("the original became %q", r.URL)
 	}
 }
+
+func TestSourceIP(t *testing.T) {
+	for in, want := range map[string]string{
+		"127.0.0.1:80": "127.0.0.1", "[::1]:80": "::1", "[::ffff:192.0.2.4]:5": "192.0.2.4", "[fe80::1%eth0]:5": "fe80::1%eth0", "@": "@", ":80": ":80", "": "",
+	} {
+		if got := sourceIP(&http.Request{RemoteAddr: in}); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

@@ -32,6 +32,9 @@ func (g *Gateway) serveFunctionURL(w *response, r *http.Request, x *exchange) bo
 	}
 	id, prefix := functionURLHost(r.Host, g.options.Region, g.domains), ""
 	if id == "" {
+		if !strings.HasPrefix(r.URL.Path, functionURLPath) {
+			return false
+		}
 		rest, ok := strings.CutPrefix(r.URL.EscapedPath(), functionURLPath)
 		if !ok {
 			return false

@@ -110,6 +110,7 @@ type Gateway struct {
 	services map[string][]*aws.Service // by signing name
 	prefixes map[string]*aws.Service   // by endpoint prefix
 	names    string                    // of all services, for messages
+	regions  []string                  // that requests may be signed for; all but the first for global services only
 	extra    []extraHandler
 	stall    time.Duration
 	uploads  *semaphore.Weighted // bytes of large bodies
@@ -135,7 +136,7 @@ func New(o Options) *Gateway {
 	g := &Gateway{
 		options: o, verifier: sigv4.NewVerifier(o.Now), domains: []string{"localhost"}, stall: defaultStall,
 		uploads:  semaphore.NewWeighted(uploadMemory),
-		services: map[string][]*aws.Service{}, prefixes: map[string]*aws.Service{},
+		services: map[string][]*aws.Service{}, prefixes: map[string]*aws.Service{}, regions: []string{o.Region, globalRegion},
 	}
 	for _, d := range o.Domains {
 		g.domains = append(g.domains, strings.ToLower(d))
@@ -159,8 +160,13 @@ func (g *Gateway) Handle(prefix string, h http.Handler) {
 	g.extra = append(g.extra, extraHandler{prefix, h})
 }
 
-// exchange is one request on its way through the gateway.
+// exchange is one request on its way through the gateway, in one piece of memory.
 type exchange struct {
+	response response
+	body     patientBody // of the request, where it has one
+	request  aws.Request // for the service
+	after    []func()    // what request.After has taken
+
 	id      string
 	arrived time.Time
 	service *aws.Service // nil until found
@@ -178,18 +184,20 @@ func (g *Gateway) ServeHTTP(writer http.ResponseWriter, r *http.Request) {
 		g.options.Edge.ServeHTTP(writer, r)
 		return
 	}
-	w := newResponse(writer, r, g.stall)
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = newPatientBody(r.Body, w)
-	}
 	x := &exchange{id: uuid.NewString(), arrived: g.options.Now()}
-	w.Header().Set("X-Amzn-Requestid", x.id)
+	w := &x.response
+	w.init(writer, r, g.stall)
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body.init(r.Body, w)
+		r.Body = &x.body
+	}
+	w.Header()["X-Amzn-Requestid"] = []string{x.id}
 	g.startSpan(r, x)
 	defer func() {
 		g.logAccess(w, r, x)
 		g.endSpan(w, r, x)
 		// What the server has yet to send must leave, too.
-		w.limitWrites(time.Now().Add(w.stall))
+		w.limitWrites()
 	}()
 	defer func() {
 		if p := recover(); p != nil {
@@ -257,19 +265,17 @@ func (g *Gateway) serve(w *response, r *http.Request, x *exchange) error {
 		}
 	}
 
-	var after []func()
 	defer func() {
-		if len(after) > 0 && w.status != 0 {
+		if len(x.after) > 0 && w.status != 0 {
 			w.Flush()
 		}
-		for _, f := range after {
+		for _, f := range x.after {
 			f()
 		}
 	}()
-	request := g.request(w, r, x)
-	request.After = func(f func()) { after = append(after, f) }
-	ctx := aws.WithRequest(r.Context(), request)
-	if err := g.options.Authorizer.Authorize(ctx, request); err != nil {
+	g.describe(r, x)
+	ctx := aws.WithRequest(r.Context(), &x.request)
+	if err := g.options.Authorizer.Authorize(ctx, &x.request); err != nil {
 		return err
 	}
 	return x.call.Serve(ctx, w, routed)
@@ -313,12 +319,12 @@ func From(ctx context.Context, region string) context.Context {
 
 // verify verifies the signature, and limits the body.
 func (g *Gateway) verify(r *http.Request, x *exchange, auth *sigv4.Authorization, secret string, limit int64) error {
-	regions := []string{g.options.Region}
+	regions := g.regions[:1]
 	if isGlobal(x.service) {
-		regions = append(regions, globalRegion)
+		regions = g.regions
 	}
 	if other, ok := r.Context().Value(fromRegion{}).(string); ok {
-		regions = append(regions, other)
+		regions = append(slices.Clip(regions), other)
 	}
 	return g.verifier.Verify(r, auth, secret, &sigv4.Rules{
 		Dialect: dialectOf(x.service), Service: x.service.SigningName, Regions: regions, Bucket: x.bucket, MaxBody: limit,
@@ -358,13 +364,14 @@ func (g *Gateway) takeTurn(r *http.Request, x *exchange, limit int64) (release f
 	return func() { g.uploads.Release(size) }, nil
 }
 
-// request puts together what a service may want to know.
-func (g *Gateway) request(w *response, r *http.Request, x *exchange) *aws.Request {
-	return &aws.Request{
+// describe puts together what a service may want to know.
+func (g *Gateway) describe(r *http.Request, x *exchange) {
+	x.request = aws.Request{
 		ID: x.id, Service: x.service.SigningName, Operation: x.call.Operation.Name,
 		Region: g.options.Region, AccountID: g.options.AccountID, Caller: x.caller,
 		BaseURL: baseURL(r), SourceIP: sourceIP(r), UserAgent: r.UserAgent(),
-		Header: x.header(r), Trailer: r.Trailer, Time: x.arrived, Response: w.Header(),
+		Header: x.header(r), Trailer: r.Trailer, Time: x.arrived, Response: x.response.Header(),
+		After: func(f func()) { x.after = append(x.after, f) },
 	}
 }
 

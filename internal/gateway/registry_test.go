@@ -34,7 +34,9 @@ func TestTheRegistryIsAtV2OfEveryHostButForWhatIsSigned(t *testing.T) {
 			r.Header.Set("Authorization", tt.authorization)
 		}
 		w := httptest.NewRecorder()
-		if got := g.serveRegistry(newResponse(w, r, time.Minute), r, &exchange{}); got != tt.want || got != (w.Code == http.StatusTeapot) {
+		x := new(exchange)
+		x.response.init(w, r, time.Minute)
+		if got := g.serveRegistry(&x.response, r, x); got != tt.want || got != (w.Code == http.StatusTeapot) {
 			t.Errorf("%s at %s: %t, status %d", tt.path, tt.host, got, w.Code)
 		}
 	}

@@ -20,25 +20,30 @@ const defaultStall = time.Minute
 // written, and gives every write its own time limit.
 type response struct {
 	http.ResponseWriter
-	control *http.ResponseController
 	stall   time.Duration
 	limited bool // the server limits how long a client may stall by itself
 	status  int  // 0 until the header has been written
 	bytes   int64
 }
 
-func newResponse(w http.ResponseWriter, r *http.Request, stall time.Duration) *response {
-	res := &response{ResponseWriter: w, control: http.NewResponseController(w), stall: stall, limited: http1.HeadOf(r) != nil}
-	// The limit of the connection's previous request has no say here.
-	res.limitWrites(time.Time{})
-	return res
+// init makes w write to the client of r.
+func (w *response) init(writer http.ResponseWriter, r *http.Request, stall time.Duration) {
+	w.ResponseWriter, w.stall, w.limited = writer, stall, http1.HeadOf(r) != nil
+	if !w.limited {
+		// The limit of the connection's previous request has no say here.
+		_ = w.control().SetWriteDeadline(time.Time{})
+	}
 }
 
-// limitWrites sets the time by which what was written must have left. Writers
-// without deadlines (those of tests) have no slow client either.
-func (w *response) limitWrites(t time.Time) {
+func (w *response) control() *http.ResponseController {
+	return http.NewResponseController(w.ResponseWriter)
+}
+
+// limitWrites gives what was written time to leave. Writers without deadlines
+// (those of tests) have no slow client either.
+func (w *response) limitWrites() {
 	if !w.limited {
-		_ = w.control.SetWriteDeadline(t)
+		_ = w.control().SetWriteDeadline(time.Now().Add(w.stall))
 	}
 }
 
@@ -58,7 +63,7 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.limitWrites(time.Now().Add(w.stall))
+	w.limitWrites()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
@@ -72,8 +77,8 @@ func (w *response) FlushError() error {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
-	w.limitWrites(time.Now().Add(w.stall))
-	return w.control.Flush()
+	w.limitWrites()
+	return w.control().Flush()
 }
 
 // patientBody is a request's body that fails when the client stalls, and says
@@ -86,27 +91,35 @@ type patientBody struct {
 	w *response
 }
 
-func newPatientBody(body io.ReadCloser, w *response) *patientBody {
-	b := &patientBody{body, w}
-	b.limitReads(time.Now().Add(w.stall))
-	return b
+// init makes b the body that body is.
+func (b *patientBody) init(body io.ReadCloser, w *response) {
+	b.ReadCloser, b.w = body, w
+	b.limitReads()
 }
 
-func (b *patientBody) limitReads(t time.Time) { // see limitWrites
+// limitReads gives the client time to send more; see limitWrites.
+func (b *patientBody) limitReads() {
 	if !b.w.limited {
-		_ = b.w.control.SetReadDeadline(t)
+		_ = b.w.control().SetReadDeadline(time.Now().Add(b.w.stall))
+	}
+}
+
+// unlimitReads takes the limit away.
+func (b *patientBody) unlimitReads() {
+	if !b.w.limited {
+		_ = b.w.control().SetReadDeadline(time.Time{})
 	}
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
-	b.limitReads(time.Now().Add(b.w.stall))
+	b.limitReads()
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case err == nil:
 	case err == io.EOF:
 		// The server goes on reading the connection, to notice when the client
 		// leaves; that may take as long as it likes.
-		b.limitReads(time.Time{})
+		b.unlimitReads()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = (&aws.Error{
 			Code: "RequestTimeout", Status: http.StatusBadRequest,

@@ -256,8 +256,10 @@ func TestServerLimitsHeaders(t *testing.T) {
 func TestServerLetsGoOfClientsThatKeepItWaiting(t *testing.T) {
 	read := make(chan error, 1)
 	s := NewServer(ServerOptions{Logger: slog.New(slog.DiscardHandler), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		res := newResponse(w, r, time.Hour)
-		_, err := io.ReadAll(newPatientBody(r.Body, res))
+		x := new(exchange)
+		x.response.init(w, r, time.Hour)
+		x.body.init(r.Body, &x.response)
+		_, err := io.ReadAll(&x.body)
 		read <- err
 	})})
 	for _, limit := range []*time.Duration{&s.http1.HeaderTimeout, &s.http1.FirstTimeout, &s.http1.BodyTimeout} {
