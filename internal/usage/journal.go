@@ -25,6 +25,8 @@ const (
 	settleEvery = time.Second
 	// maxBacklog bounds what waits in memory, in bytes.
 	maxBacklog = 16 << 20
+	// typicalRecord is what a record takes beside its line, in bytes.
+	typicalRecord = 600
 	// maxSpare is the most memory for records, in bytes, that is kept between
 	// batches.
 	maxSpare = 256 << 10
@@ -66,7 +68,6 @@ type Journal struct {
 	nextSeq   uint64
 	written   uint64     // records up to this one are on the disk, or lost
 	batch     *batch     // collects records
-	spare     []byte     // frames of a batch that was written, for the next one
 	unsettled []*Receipt // written, in order
 	closed    bool
 	lost      int64 // records
@@ -77,7 +78,8 @@ type Journal struct {
 	sums    segmentSums // of the segment
 	number  int         // of the newest segment
 	backlog []*batch
-	failing bool // the last write failed; it has been told
+	spare   []byte // frames of a batch that was written, for the next one
+	failing bool   // the last write failed; it has been told
 
 	// settle's alone.
 	settling sync.Mutex
@@ -96,15 +98,39 @@ type segment struct {
 
 // batch is records that are written together.
 type batch struct {
-	frames   []byte
-	sums     segmentSums
-	last     uint64 // of its records
+	records  []record // until they are encoded
+	size     int      // of the records, about, in bytes
+	last     uint64   // of the records
 	receipts []*Receipt
+	frames   []byte // the encoded records
+	sums     segmentSums
 	written  chan struct{} // closed when err is set
 	err      error
 }
 
-func newBatch() *batch { return &batch{sums: segmentSums{}, written: make(chan struct{})} }
+// newBatch returns a batch for about n records.
+func newBatch(n int) *batch {
+	return &batch{records: make([]record, 0, n), receipts: make([]*Receipt, 0, n), sums: segmentSums{}, written: make(chan struct{})}
+}
+
+// add takes a record and its receipt.
+func (b *batch) add(rec record, r *Receipt) {
+	b.records, b.receipts = append(b.records, rec), append(b.receipts, r)
+	b.size += typicalRecord + len(r.report.Message)
+	b.last = rec.Seq
+}
+
+// encode makes frames of the records, in the memory of spare. One after the other
+// they take a fraction of the time that each takes when its invocation is over,
+// with other code and data at hand.
+func (b *batch) encode(spare []byte) {
+	b.frames = spare[:0]
+	for i := range b.records {
+		b.frames = appendFrame(b.frames, &b.records[i])
+		b.sums.add(&b.records[i])
+	}
+	b.records = nil
+}
 
 // Open opens the journal in dir, which is made where it is missing. What a
 // crash left is made good first: lines that the log lacks are appended to it.
@@ -123,7 +149,7 @@ func Open(dir string, opts Options) (_ *Journal, err error) {
 		return nil, fmt.Errorf("usage: %w", err)
 	}
 	j := &Journal{
-		dir: dir, opts: opts, log: opts.Logger, batch: newBatch(),
+		dir: dir, opts: opts, log: opts.Logger, batch: newBatch(0),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if j.lock, err = lockDir(dir); err != nil {
@@ -149,8 +175,8 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// Record takes the usage of an invocation and its REPORT line. It does not wait
-// for the disk.
+// Record takes the usage of an invocation, which must not change any more, and its
+// REPORT line. It does not wait for the disk.
 func (j *Journal) Record(u *meter.Usage, line meter.Report) meter.Receipt {
 	r := &Receipt{j: j, report: line}
 	rec := record{Usage: u}
@@ -169,28 +195,27 @@ func (j *Journal) Allocate(a meter.Allocation, began time.Time, last bool) {
 
 // add takes a record, whose receipt is r.
 func (j *Journal) add(rec record, r *Receipt) {
-	var most [1024]byte // has room for nearly all
-	body := appendRecord(most[:0], &rec)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	switch {
 	case j.closed:
 		r.batch = failedBatch(ErrClosed)
-		return
-	case len(j.batch.frames)+len(body) > maxBacklog:
+	case j.batch.size > maxBacklog:
 		if j.lost++; j.lost == 1 {
 			j.log.Error("usage is lost: it cannot be written, and too much waits already")
 		}
 		r.batch = failedBatch(ErrFull)
-		return
+	default:
+		j.collect(rec, r)
 	}
-	r.seq, r.batch = j.nextSeq, j.batch
+}
+
+// collect adds a record to the batch, under the next number. j.mu is held.
+func (j *Journal) collect(rec record, r *Receipt) {
+	rec.Seq = j.nextSeq
 	j.nextSeq++
-	j.batch.frames = appendFrame(j.batch.frames, r.seq, body)
-	rec.Seq = r.seq
-	j.batch.sums.add(&rec)
-	j.batch.last = r.seq
-	j.batch.receipts = append(j.batch.receipts, r)
+	r.seq, r.batch = rec.Seq, j.batch
+	j.batch.add(rec, r)
 	j.kick()
 }
 
@@ -269,15 +294,11 @@ func (j *Journal) writer() {
 
 // commit writes what has collected, after what could not be written earlier.
 func (j *Journal) commit() {
-	j.mu.Lock()
-	b := j.batch
-	if len(b.receipts) > 0 {
-		j.batch = newBatch()
-		j.batch.frames, j.spare = j.spare, nil
-	}
-	j.mu.Unlock()
-	if len(b.receipts) > 0 {
-		j.backlog = append(j.backlog, b)
+	fresh := j.takeBatch()
+	if fresh != nil {
+		fresh.encode(j.spare)
+		j.spare = nil
+		j.backlog = append(j.backlog, fresh)
 	}
 	if len(j.backlog) == 0 {
 		return
@@ -287,7 +308,7 @@ func (j *Journal) commit() {
 			j.log.Error("usage cannot be written; it waits in memory, and its REPORT lines with it", "error", err)
 		}
 		j.failing = true
-		j.giveUp(b, err)
+		j.giveUp(fresh, err)
 		return
 	}
 	if j.failing {
@@ -311,20 +332,35 @@ func (j *Journal) commit() {
 			close(b.written)
 		}
 	}
-	if cap(newest.frames) <= maxSpare {
-		j.spare = newest.frames[:0]
-	}
-	newest.frames = nil
 	j.mu.Unlock()
+	if cap(newest.frames) <= maxSpare {
+		j.spare = newest.frames
+	}
+	for _, b := range j.backlog {
+		b.frames, b.sums = nil, nil // its receipts hold on to it until they are settled
+	}
 	j.backlog = nil
 }
 
-// giveUp tells those who wait for b that it could not be written. It stays in
-// the backlog, of which the oldest goes where it is too much.
-func (j *Journal) giveUp(b *batch, err error) {
-	if len(b.receipts) > 0 {
-		b.err = err
-		close(b.written)
+// takeBatch returns what has collected, or nil.
+func (j *Journal) takeBatch() *batch {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.batch
+	if len(b.receipts) == 0 {
+		return nil
+	}
+	j.batch = newBatch(len(b.receipts))
+	return b
+}
+
+// giveUp tells those who wait for the newest batch, if there is one, that it could
+// not be written. It stays in the backlog, of which the oldest goes where it is too
+// much.
+func (j *Journal) giveUp(fresh *batch, err error) {
+	if fresh != nil {
+		fresh.err = err
+		close(fresh.written)
 	}
 	size := 0
 	for _, b := range j.backlog {

@@ -62,13 +62,13 @@ func (r *record) row() (Row, bool) {
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
-// appendFrame appends a record, whose body is its JSON.
-func appendFrame(b []byte, seq uint64, body []byte) []byte {
+// appendFrame appends a record.
+func appendFrame(b []byte, r *record) []byte {
 	at := len(b)
-	b = binary.LittleEndian.AppendUint32(b, uint32(8+len(body)))
-	b = binary.LittleEndian.AppendUint32(b, 0)
-	b = binary.LittleEndian.AppendUint64(b, seq)
-	b = append(b, body...)
+	b = binary.LittleEndian.AppendUint64(b, 0) // length and checksum
+	b = binary.LittleEndian.AppendUint64(b, r.Seq)
+	b = appendRecord(b, r)
+	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-8))
 	binary.LittleEndian.PutUint32(b[at+4:], crc32.Checksum(b[at+8:], castagnoli))
 	return b
 }

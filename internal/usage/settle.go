@@ -131,15 +131,9 @@ func (j *Journal) settleLines() error {
 // note adds to the journal how far lines are settled. Where a crash loses it,
 // they are looked after once more.
 func (j *Journal) note(settled uint64) {
-	body := fmt.Appendf(nil, `{"settled":%d}`, settled)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	seq := j.nextSeq
-	j.nextSeq++
-	j.batch.frames = appendFrame(j.batch.frames, seq, body)
-	j.batch.last = seq
-	j.batch.receipts = append(j.batch.receipts, &Receipt{j: j, batch: j.batch, seq: seq})
-	j.kick()
+	j.collect(record{Settled: settled}, &Receipt{j: j})
 }
 
 // restore appends those lines to the log that it lacks.

@@ -80,8 +80,9 @@ type Credentials interface {
 	Issue(roleARN, sessionName string, ttl time.Duration) (credentials.Session, error)
 }
 
-// Meter keeps what invocations used. Record does not wait for the disk: the
-// receipt tells when the usage is there, which its REPORT line waits for.
+// Meter keeps what invocations used. Record does not wait for the disk, and u must
+// not change any more: the receipt tells when the usage is there, which its REPORT
+// line waits for.
 type Meter interface {
 	Record(u *meter.Usage, r meter.Report) meter.Receipt
 }
