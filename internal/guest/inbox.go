@@ -29,6 +29,8 @@ type Host interface {
 	// called, or has been since the last call. It tells which.
 	Await() (readable bool)
 	Wake()
+	// StandBack is called where Await will not be for a while.
+	StandBack()
 }
 
 // Caller is who makes an exchange, and waits.
@@ -130,6 +132,7 @@ func (in *inbox) await() int64 {
 
 // stand lets time pass.
 func (in *inbox) stand() {
+	in.host.StandBack()
 	in.rest.Reset(standBack)
 	select {
 	case <-in.rest.C:

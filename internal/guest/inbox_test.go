@@ -79,6 +79,9 @@ func (w *wire) Await() bool {
 // Wake implements Host.
 func (w *wire) Wake() { w.change(func() { w.rung = true }) }
 
+// StandBack implements Host.
+func (*wire) StandBack() {}
+
 // calling is a Caller.
 type calling struct {
 	*wire

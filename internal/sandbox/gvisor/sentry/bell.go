@@ -26,13 +26,10 @@ func (b *bell) hang() (err error) {
 	return nil
 }
 
-// ring wakes who waits, or is about to.
-func (b *bell) ring() { quiet.Write(b.fd, one[:]) }
-
-// ringAsleep wakes who has said to be asleep. What it was to be told of is there before.
-func (b *bell) ringAsleep() {
+// ring wakes who has said to be asleep. What it is to be told of is there before.
+func (b *bell) ring() {
 	if b.asleep.Load() && b.asleep.CompareAndSwap(true, false) {
-		b.ring()
+		quiet.Write(b.fd, one[:])
 	}
 }
 
@@ -89,5 +86,5 @@ type ringingContext struct {
 // Interrupt implements platform.Context. The task has been told of it before.
 func (c ringingContext) Interrupt() {
 	c.Context.Interrupt()
-	c.bell.ringAsleep()
+	c.bell.ring()
 }

@@ -136,7 +136,7 @@ func (c *caller) Await(ready chan struct{}, host bool) (readable, ok bool) {
 }
 
 // Wake implements guest.Caller.
-func (c *caller) Wake() { c.host.caller.ringAsleep() }
+func (c *caller) Wake() { c.host.caller.ring() }
 
 // NotifyEvent implements waiter.EventListener: an event loop has something to do.
 func (c *caller) NotifyEvent(waiter.EventMask) {
@@ -165,7 +165,7 @@ func (c *caller) sleep() (readable, ok bool) {
 			return false, true
 		default:
 		}
-		if c.host.poll(b) {
+		if c.host.poll() {
 			return true, true
 		}
 	}

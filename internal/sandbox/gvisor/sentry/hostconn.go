@@ -6,21 +6,29 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/log"
 
 	"lapwing.dev/lapwing/internal/quiet"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
 
-// hostConn is the host connection. It is not in Go's poller, since with that one thread
-// waits for it, and wakes another to have what comes acted on: who waits here waits in
-// a system call, and is woken by the kernel.
+// hostConn is the host connection. A task in an exchange waits for it in a system call,
+// and is woken by the kernel. In Go's poller one thread waits for whatever comes, and
+// wakes another to have that acted on; so the connection is in there only while the
+// guest's own goroutine waits for it.
 type hostConn struct {
 	fd     int
-	reader bell  // wakes the guest's goroutine that reads
-	caller *bell // wakes a task in an exchange
+	caller *bell // wakes the task in an exchange
+
+	mu     sync.Mutex
+	polled *os.File // the connection in Go's poller; nil where it is not
+	woken  bool     // Wake has been called
 }
 
 // takeHostConnection takes over the host connection, unless process 1 has it. It must
@@ -33,23 +41,84 @@ func (j *job) takeHostConnection() error {
 	if err := unix.SetNonblock(j.host.fd, true); err != nil {
 		return fmt.Errorf("taking over the host connection: %w", err)
 	}
-	return errors.Join(j.host.reader.hang(), j.host.caller.hang())
+	return j.host.caller.hang()
 }
 
 // Await implements guest.Host.
-func (c *hostConn) Await() (readable bool) { return c.poll(&c.reader) }
+func (c *hostConn) Await() (readable bool) {
+	raw, err := c.begin()
+	if err == nil {
+		err = raw.Read(func(uintptr) bool {
+			readable = c.readable()
+			return readable
+		})
+	}
+	if err != nil && !errors.Is(err, errWoken) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		log.Warningf("Waiting for the host: %v", err)
+		c.await(unix.POLLIN)
+		return true
+	}
+	return readable
+}
+
+var errWoken = errors.New("woken")
+
+// begin puts the connection into Go's poller, unless it has been woken.
+func (c *hostConn) begin() (syscall.RawConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.polled == nil {
+		fd, err := unix.Dup(c.fd)
+		if err != nil {
+			return nil, err
+		}
+		c.polled = os.NewFile(uintptr(fd), "host connection")
+	}
+	if c.woken {
+		c.woken = false
+		if err := c.polled.SetReadDeadline(time.Time{}); err != nil {
+			return nil, err
+		}
+		return nil, errWoken
+	}
+	return c.polled.SyscallConn()
+}
 
 // Wake implements guest.Host.
-func (c *hostConn) Wake() { c.reader.ring() }
+func (c *hostConn) Wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.woken = true
+	if c.polled != nil {
+		c.polled.SetReadDeadline(time.Unix(1, 0))
+	}
+}
 
-// poll waits until there is something to read, or b rings.
-func (c *hostConn) poll(b *bell) (readable bool) {
-	fds := [...]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: int32(b.fd), Events: unix.POLLIN}}
+// StandBack implements guest.Host.
+func (c *hostConn) StandBack() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.polled != nil {
+		c.polled.Close()
+		c.polled = nil
+	}
+}
+
+// readable tells whether there is something to read.
+func (c *hostConn) readable() bool {
+	fd, zero := unix.PollFd{Fd: int32(c.fd), Events: unix.POLLIN}, unix.Timespec{}
+	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fd)), 1, uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
+	return n == 1
+}
+
+// poll waits until there is something to read, or the task in an exchange is woken.
+func (c *hostConn) poll() (readable bool) {
+	fds := [...]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: int32(c.caller.fd), Events: unix.POLLIN}}
 	if n, _ := unix.Ppoll(fds[:], nil, nil); n <= 0 {
 		return false
 	}
 	if fds[1].Revents != 0 {
-		b.still()
+		c.caller.still()
 	}
 	return fds[0].Revents != 0
 }
