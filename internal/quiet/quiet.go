@@ -60,18 +60,26 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Read implements net.Conn.
-func (c *Conn) Read(p []byte) (n int, err error) {
+func (c *Conn) Read(p []byte) (n int, err error) { return c.read(p, true) }
+
+// TryRead is Read, but does not wait: where nothing has come it returns 0 bytes
+// and no error.
+func (c *Conn) TryRead(p []byte) (n int, err error) { return c.read(p, false) }
+
+func (c *Conn) read(p []byte, wait bool) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
 	var errno syscall.Errno
 	err = c.raw.Read(func(fd uintptr) bool {
 		n, errno = call(syscall.SYS_READ, fd, p)
-		return errno != syscall.EAGAIN
+		return errno != syscall.EAGAIN || !wait
 	})
 	switch {
 	case err != nil:
 		return 0, err
+	case errno == syscall.EAGAIN:
+		return 0, nil
 	case errno != 0:
 		return 0, &net.OpError{Op: "read", Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("read", errno)}
 	case n == 0:
@@ -81,18 +89,27 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 }
 
 // Write implements net.Conn.
-func (c *Conn) Write(p []byte) (n int, err error) {
+func (c *Conn) Write(p []byte) (n int, err error) { return c.write(p, true) }
+
+// TryWrite is Write, but does not wait: where the socket takes no more it returns
+// how many bytes it has taken, and no error.
+func (c *Conn) TryWrite(p []byte) (n int, err error) { return c.write(p, false) }
+
+func (c *Conn) write(p []byte, wait bool) (n int, err error) {
 	var errno syscall.Errno
 	err = c.raw.Write(func(fd uintptr) bool {
 		for n < len(p) {
 			var m int
 			if m, errno = call(syscall.SYS_WRITE, fd, p[n:]); errno != 0 {
-				return errno != syscall.EAGAIN
+				return errno != syscall.EAGAIN || !wait
 			}
 			n += m
 		}
 		return true
 	})
+	if errno == syscall.EAGAIN {
+		errno = 0
+	}
 	if err == nil && errno != 0 {
 		err = &net.OpError{Op: "write", Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError("write", errno)}
 	}

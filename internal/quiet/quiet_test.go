@@ -132,3 +132,46 @@ func TestAFileOfTheKernelIsReadAtAnOffset(t *testing.T) {
 		t.Errorf("read %d of a closed file", n)
 	}
 }
+
+func TestTryingDoesNotWait(t *testing.T) {
+	c, theirs := pair(t)
+	q := c.(*Conn)
+	buf := make([]byte, 64<<10)
+	if n, err := q.TryRead(buf); n != 0 || err != nil {
+		t.Errorf("read %d, %v of nothing", n, err)
+	}
+	sent := 0
+	for {
+		n, err := q.TryWrite(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sent += n; n < len(buf) {
+			break
+		}
+	}
+	if n, err := io.CopyN(theirs, theirs, int64(len(buf))); err != nil {
+		t.Fatal(n, err)
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for got := 0; got < len(buf); {
+		n, err := q.Read(buf) // waits, so that there is something
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := q.TryRead(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += n + m
+	}
+	theirs.Close()
+	for {
+		if _, err := q.Read(buf); err != nil {
+			break
+		}
+	}
+	if n, err := q.TryRead(buf); n != 0 || err == nil {
+		t.Errorf("read %d, %v at the end", n, err)
+	}
+}
