@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bufio"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -46,13 +45,12 @@ type Caller interface {
 // inbox is where the frames of the host come in.
 type inbox struct {
 	host   Host // nil where only the reader can wait for it
-	buffer *bufio.Reader
 	frames *proto.Reader
 
 	mu    sync.Mutex   // is held from before a frame is read until it has been acted on
 	err   error        // what the last frame came to: nothing is read after it
 	taken atomic.Int64 // frames
-	more  atomic.Bool  // there is another one in buffer, or a part of it
+	more  atomic.Bool  // there is another one in what has been read, or a part of it
 
 	attended atomic.Bool  // an exchange waits for frames
 	turns    atomic.Int64 // how often one has
@@ -63,8 +61,7 @@ type inbox struct {
 }
 
 func newInbox(conn net.Conn) *inbox {
-	in := &inbox{buffer: bufio.NewReaderSize(conn, 32*1024), rest: time.NewTimer(0), recalled: make(chan struct{}, 1)}
-	in.frames = proto.NewReader(in.buffer)
+	in := &inbox{frames: proto.NewReader(conn), rest: time.NewTimer(0), recalled: make(chan struct{}, 1)}
 	in.host, _ = conn.(Host)
 	return in
 }
@@ -95,7 +92,7 @@ func (in *inbox) take(n int64, act func(proto.Frame) error) error {
 	}
 	f, err := in.frames.Read()
 	in.taken.Add(1)
-	in.more.Store(in.buffer.Buffered() > 0)
+	in.more.Store(in.frames.Buffered() > 0)
 	if err == nil {
 		err = act(f)
 	}

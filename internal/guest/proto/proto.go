@@ -389,41 +389,98 @@ func (f Frame) Split(meta any) (body []byte, err error) {
 	return f.Payload[4+n:], nil
 }
 
-// Reader reads frames.
+// Reader reads frames. It has a buffer of its own.
 type Reader struct {
-	r     io.Reader
-	head  [headerLen]byte
-	small []byte
+	r        io.Reader
+	buf      []byte // made by the first read
+	from, to int    // what of buf has been read and not returned
+
+	large     []byte // the payload of a frame that does not fit into buf; nil: none is under way
+	largeType Type
+	got       int // bytes of large
 }
 
-// NewReader returns a Reader on r, which should be buffered.
+// NewReader returns a Reader on r.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 
-// Read reads the next frame. It returns io.EOF at a clean end.
+// Read reads the next frame. It returns io.EOF at a clean end. After an error of
+// the reader below that passes, such as a deadline, Read goes on where it was.
 func (r *Reader) Read() (Frame, error) {
-	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
-		return Frame{}, err
-	}
-	n := binary.BigEndian.Uint32(r.head[4:])
-	if n > MaxFrame {
-		return Frame{}, fmt.Errorf("proto: frame of %d bytes exceeds the limit of %d", n, MaxFrame)
-	}
-	var buf []byte
-	if n > MaxChunk {
-		buf = make([]byte, n)
-	} else {
-		if cap(r.small) < int(n) {
-			r.small = make([]byte, max(int(n), 4096))
+	for {
+		f, whole, err := r.next()
+		if whole || err != nil {
+			return f, err
 		}
-		buf = r.small[:n]
-	}
-	if _, err := io.ReadFull(r.r, buf); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
+		if n, err := r.fill(); n == 0 && err != nil {
+			if err == io.EOF && (r.to > r.from || r.large != nil) {
+				err = io.ErrUnexpectedEOF
+			}
+			return Frame{}, err
 		}
-		return Frame{}, err
 	}
-	return Frame{Type: Type(r.head[0]), Payload: buf}, nil
+}
+
+// Whole tells whether Read returns without reading anything more.
+func (r *Reader) Whole() bool {
+	if r.large != nil {
+		return r.got == len(r.large)
+	}
+	b := r.buf[r.from:r.to]
+	if len(b) < headerLen {
+		return false
+	}
+	n := binary.BigEndian.Uint32(b[4:])
+	return n > MaxFrame || len(b)-headerLen >= int(n)
+}
+
+// Buffered returns how many bytes have been read of frames that Read is yet to return.
+func (r *Reader) Buffered() int { return r.to - r.from + r.got }
+
+// next returns the next frame if it is there.
+func (r *Reader) next() (f Frame, whole bool, err error) {
+	if r.large == nil {
+		b := r.buf[r.from:r.to]
+		if len(b) < headerLen {
+			return Frame{}, false, nil
+		}
+		n := binary.BigEndian.Uint32(b[4:])
+		switch {
+		case n > MaxFrame:
+			return Frame{}, false, fmt.Errorf("proto: frame of %d bytes exceeds the limit of %d", n, MaxFrame)
+		case n > MaxChunk:
+			r.large, r.largeType = make([]byte, n), Type(b[0])
+			r.got = copy(r.large, b[headerLen:])
+			r.from += headerLen + r.got
+		case len(b)-headerLen < int(n):
+			return Frame{}, false, nil
+		default:
+			r.from += headerLen + int(n)
+			return Frame{Type: Type(b[0]), Payload: b[headerLen : headerLen+n : headerLen+n]}, true, nil
+		}
+	}
+	if r.got < len(r.large) {
+		return Frame{}, false, nil
+	}
+	f = Frame{Type: r.largeType, Payload: r.large}
+	r.large, r.got = nil, 0
+	return f, true, nil
+}
+
+// fill reads more of the frame that next wants.
+func (r *Reader) fill() (n int, err error) {
+	if r.large != nil {
+		n, err = r.r.Read(r.large[r.got:])
+		r.got += n
+		return n, err
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, headerLen+MaxChunk)
+	}
+	r.to = copy(r.buf, r.buf[r.from:r.to])
+	r.from = 0
+	n, err = r.r.Read(r.buf[r.to:])
+	r.to += n
+	return n, err
 }
 
 // AppendFrame appends a frame without a body to b. It panics if v cannot be

@@ -2,6 +2,7 @@ package proto
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"reflect"
 	"strings"
@@ -86,4 +87,61 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 	})
+}
+
+// dripping gives what it has in pieces, each after an error that passes.
+type dripping struct {
+	left  []byte
+	piece int
+	paid  bool
+}
+
+var errPasses = errors.New("not now")
+
+func (d *dripping) Read(p []byte) (int, error) {
+	if d.paid = !d.paid; d.paid {
+		return 0, errPasses
+	}
+	if len(d.left) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, d.left[:min(d.piece, len(d.left))])
+	d.left = d.left[n:]
+	return n, nil
+}
+
+func TestReadGoesOnAfterAnErrorThatPasses(t *testing.T) {
+	var in []byte
+	sizes := []int{0, 1, 4096, MaxChunk, MaxChunk + 1, 3 * MaxChunk, 5, MaxChunk - headerLen, MaxChunk}
+	for i, n := range sizes {
+		in = append(AppendData(in, Type(i), n), bytes.Repeat([]byte{byte(i)}, n)...)
+	}
+	for _, piece := range []int{1, 7, 4096, MaxChunk + headerLen, len(in)} {
+		d := &dripping{left: in, piece: piece}
+		r := NewReader(d)
+		read := func() (Frame, error) {
+			for {
+				whole := r.Whole()
+				f, err := r.Read()
+				if whole && err != nil {
+					t.Fatalf("a frame that was whole: %v", err)
+				}
+				if err != errPasses {
+					return f, err
+				}
+			}
+		}
+		for i, n := range sizes {
+			f, err := read()
+			if err != nil || f.Type != Type(i) || !bytes.Equal(f.Payload, bytes.Repeat([]byte{byte(i)}, n)) {
+				t.Fatalf("pieces of %d, frame %d: type %d, %d bytes, %v", piece, i, f.Type, len(f.Payload), err)
+			}
+		}
+		if n := r.Buffered(); n != 0 {
+			t.Errorf("pieces of %d: %d bytes are left", piece, n)
+		}
+		if _, err := read(); err != io.EOF {
+			t.Errorf("pieces of %d: %v", piece, err)
+		}
+	}
 }
