@@ -33,6 +33,9 @@ func (e *environment) Invoke(ctx context.Context, req *invoke.Request, call *inv
 	if !e.unpark() {
 		e.discard()
 	}
+	if e.ready {
+		e.in.conn.CatchUp() // with what this invocation has no part in
+	}
 	i := &invocation{e: e, req: req, call: call, began: time.Now()}
 	i.ctx = e.deadlines.begin(ctx, i.began.Add(e.v.Timeout))
 	e.stream.begin(req.RequestID, req.Tail)

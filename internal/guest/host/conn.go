@@ -5,7 +5,6 @@
 package host
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +26,9 @@ var ErrBusy = errors.New("host: an invocation is under way")
 
 // Handler receives what a sandbox sends outside of responses.
 type Handler interface {
-	// Log takes one log message. It is called in the connection's reading
-	// goroutine, in order with the response, and must not block. The message
-	// is valid only until it returns.
+	// Log takes one log message. It is called by the goroutine that reads the
+	// connection, which may be that of an invocation, in order with the response,
+	// and must not block. The message is valid only until it returns.
 	Log(l proto.Log, msg []byte)
 	// RuntimeDone tells that the runtime has finished its initialisation or an
 	// invocation, which extensions may go on with. Of the Conn it, and the
@@ -59,8 +58,8 @@ type Timing struct {
 }
 
 // ResponseWriter receives the response of one invocation. Its methods are
-// called from within Invoke, one after the other, and may block: only the
-// response is held up then, not logs.
+// called from within Invoke, one after the other. Those of a streamed response
+// may block: only the response is held up then, not logs.
 type ResponseWriter interface {
 	// Start is called before the first Write, and not at all where the
 	// function reports an error before it sends any response.
@@ -137,13 +136,15 @@ type Conn struct {
 	wmu  sync.Mutex
 	wbuf []byte
 
+	reading
+
 	events outbox
 
 	ready   chan struct{} // closed at Hello
-	greeted bool          // Hello has come; of the reading goroutine
+	greeted bool          // Hello has come; of who reads
 	done    chan struct{} // closed when the connection has ended
 
-	mu    sync.Mutex // guards the fields below
+	mu    sync.Mutex // guards the fields below, and most of reading
 	life  *life
 	reset chan struct{} // closed at ResetDone; nil: no reset is under way
 	err   error
@@ -190,7 +191,7 @@ func closed(ch <-chan struct{}) bool {
 // New returns a Conn on conn, which it owns from now on.
 func New(conn net.Conn, h Handler) *Conn {
 	c := newConn(conn, h, newLife())
-	go c.read()
+	c.attend()
 	return c
 }
 
@@ -203,12 +204,13 @@ func Resume(conn net.Conn, h Handler) *Conn {
 	close(l.parked)
 	c := newConn(conn, h, l)
 	close(c.ready)
-	go c.read()
+	c.attend()
 	return c
 }
 
 func newConn(conn net.Conn, h Handler, l *life) *Conn {
 	c := &Conn{conn: quiet.New(conn), h: h, ready: make(chan struct{}), done: make(chan struct{}), life: l}
+	c.frames, c.rest = proto.NewReader(source{c}), maxRest
 	c.events.flush = c.flushEvents
 	c.events.wanted.Store(true)
 	return c
@@ -242,9 +244,11 @@ func (c *Conn) current() *life {
 	return c.life
 }
 
-// Close ends the connection at once and waits for its reader.
+// Close ends the connection at once and waits until nobody reads it any more.
 func (c *Conn) Close() error {
+	c.CatchUp() // what the guest has said last
 	err := c.conn.Close()
+	c.attend()
 	<-c.done
 	return err
 }
@@ -264,7 +268,7 @@ func (c *Conn) Start(ctx context.Context, s proto.Start) (InitResult, error) {
 	if again {
 		return InitResult{}, errors.New("host: the runtime has been started before")
 	}
-	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeStart, s), nil); err != nil {
+	if err := c.write(ctx, proto.TypeStart, s, nil); err != nil {
 		return InitResult{}, err
 	}
 	close(l.started)
@@ -287,7 +291,7 @@ func (c *Conn) Restore(ctx context.Context, r proto.Restore) (InitResult, error)
 	if !waits {
 		return InitResult{}, errors.New("host: no runtime waits to be restored")
 	}
-	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeRestore, r), nil); err != nil {
+	if err := c.write(ctx, proto.TypeRestore, r, nil); err != nil {
 		return InitResult{}, err
 	}
 	if !closed(l.started) {
@@ -298,6 +302,7 @@ func (c *Conn) Restore(ctx context.Context, r proto.Restore) (InitResult, error)
 
 // await waits for the end of initialisation, or for parked.
 func (c *Conn) await(ctx context.Context, l *life, parked <-chan struct{}) (InitResult, error) {
+	c.attend()
 	select {
 	case <-l.inited:
 	case <-parked:
@@ -337,11 +342,14 @@ func (c *Conn) Invoke(ctx context.Context, inv proto.Invocation, payload []byte,
 	if err := c.begin(l, iv); err != nil {
 		return nil, err
 	}
-	if err := c.write(ctx, proto.AppendMeta(nil, proto.TypeInvoke, inv, len(payload)), payload); err != nil {
+	if err := c.write(ctx, proto.TypeInvoke, inv, payload); err != nil {
 		if ctx.Err() == nil {
 			return nil, fmt.Errorf("%w: %w", ErrExited, err) // of half a frame nothing is passed on
 		}
 		return nil, err
+	}
+	if inv.Streaming {
+		c.attend() // logs must not wait for w
 	}
 	if err := c.pump(ctx, iv, w); err != nil {
 		return nil, err
@@ -366,11 +374,8 @@ func (r *Running) Over() bool {
 // an error only Reset makes the connection fit for another invocation.
 func (r *Running) Wait(ctx context.Context) (Outcome, error) {
 	for !r.Over() {
-		select {
-		case <-r.iv.notify:
-		case <-r.c.done:
-		case <-ctx.Done():
-			return Outcome{}, context.Cause(ctx)
+		if err := r.c.more(ctx, r.iv); err != nil {
+			return Outcome{}, err
 		}
 	}
 	r.c.mu.Lock()
@@ -391,7 +396,7 @@ func (c *Conn) begin(l *life, iv *invocation) error {
 	case l.inv != nil:
 		return ErrBusy
 	}
-	l.inv = iv
+	l.inv, c.stay = iv, false
 	return nil
 }
 
@@ -404,12 +409,8 @@ func (c *Conn) pump(ctx context.Context, iv *invocation, w ResponseWriter) error
 		gone    bool // w failed
 	)
 	for {
-		select {
-		case <-iv.notify:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-c.done:
-			// The reader notifies before it ends, so look once more.
+		if err := c.more(ctx, iv); err != nil {
+			return err
 		}
 		c.mu.Lock()
 		data := iv.data
@@ -452,16 +453,16 @@ func (c *Conn) grant(ctx context.Context, iv *invocation, n int) error {
 	c.mu.Lock()
 	iv.window += n
 	c.mu.Unlock()
-	return c.write(ctx, proto.AppendFrame(nil, proto.TypeWindow, proto.WindowUpdate{Bytes: n}), nil)
+	return c.write(ctx, proto.TypeWindow, proto.WindowUpdate{Bytes: n}, nil)
 }
 
 // Shutdown asks the guest to end the runtime and then itself, and waits until
 // it has.
 func (c *Conn) Shutdown(ctx context.Context, reason string) error {
-	s := proto.Shutdown{Reason: reason}
-	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeShutdown, s), nil); err != nil {
+	if err := c.write(ctx, proto.TypeShutdown, proto.Shutdown{Reason: reason}, nil); err != nil {
 		return err
 	}
+	c.attend()
 	select {
 	case <-c.done:
 		return nil
@@ -485,9 +486,10 @@ func (c *Conn) Reset(ctx context.Context, reason string) error {
 	if again {
 		return errors.New("host: a reset is under way")
 	}
-	if err := c.write(ctx, proto.AppendFrame(nil, proto.TypeReset, proto.Reset{Reason: reason}), nil); err != nil {
+	if err := c.write(ctx, proto.TypeReset, proto.Reset{Reason: reason}, nil); err != nil {
 		return err
 	}
+	c.attend()
 	select {
 	case <-done:
 		return nil
@@ -496,74 +498,4 @@ func (c *Conn) Reset(ctx context.Context, reason string) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// write sends one frame: head, which holds everything but the body. If ctx ends
-// before all is sent, the connection ends too.
-func (c *Conn) write(ctx context.Context, head, body []byte) error {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	cut := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		c.conn.SetWriteDeadline(time.Unix(1, 0))
-		close(cut)
-	})
-	var err error
-	c.wbuf = append(c.events.take(c.wbuf[:0]), head...) // the events that wait go along
-	switch {
-	case len(c.wbuf) == 0:
-	case len(body) <= proto.MaxChunk:
-		c.wbuf = append(c.wbuf, body...)
-		_, err = c.conn.Write(c.wbuf)
-	default:
-		_, err = (&net.Buffers{c.wbuf, body}).WriteTo(c.conn)
-	}
-	if !stop() {
-		<-cut // it must not cut the next write short
-		c.conn.SetWriteDeadline(time.Time{})
-	}
-	if err == nil {
-		return nil
-	}
-	// A frame may have been cut short: nothing can follow it.
-	c.conn.Close()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return fmt.Errorf("host: %w", err)
-}
-
-// read is the reading goroutine.
-func (c *Conn) read() {
-	r := proto.NewReader(bufio.NewReaderSize(waking{c}, 64*1024))
-	var err error
-	for err == nil {
-		var f proto.Frame
-		if f, err = r.Read(); err == nil {
-			err = c.handle(f)
-		}
-	}
-	c.conn.Close()
-	c.events.close()
-	c.mu.Lock()
-	c.life.wake()
-	c.err = err
-	c.mu.Unlock()
-	close(c.done)
-}
-
-// waking is what the reading goroutine reads from. Before it waits for more it
-// wakes whom the frames so far are for: a response that comes in several frames
-// at once wakes its invocation once.
-type waking struct{ c *Conn }
-
-// Read implements io.Reader.
-func (w waking) Read(p []byte) (int, error) {
-	w.c.mu.Lock()
-	w.c.life.wake()
-	w.c.mu.Unlock()
-	return w.c.conn.Read(p)
 }

@@ -84,5 +84,5 @@ func (o *outbox) close() {
 func (c *Conn) flushEvents() {
 	ctx, cancel := context.WithTimeout(context.Background(), eventsTimeout)
 	defer cancel()
-	_ = c.write(ctx, nil, nil)
+	_ = c.write(ctx, 0, nil, nil)
 }

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -82,7 +83,10 @@ func TestEventsAreWantedByThoseWhoSubscribed(t *testing.T) {
 		"before Init ends": {nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, g := pair(t)
+			a, g := net.Pipe()
+			conn := New(a, nolog{})
+			t.Cleanup(func() { g.Close(); conn.Close() })
+			go io.Copy(io.Discard, g)
 			go conn.Start(t.Context(), proto.Start{})
 			// What is written to a pipe has been read, and its frames acted on
 			// when the next has been.

@@ -268,8 +268,7 @@ func (l *life) handleInitError(f proto.Frame) error {
 	}
 	if iv := l.inv; iv != nil { // it waited for a runtime that will not come
 		iv.end, iv.over = &ending{e}, true
-		iv.wake()
-		l.inv = nil
+		l.touched, l.inv = iv, nil
 	}
 	return nil
 }
@@ -298,8 +297,7 @@ func (l *life) handleExit(f proto.Frame) error {
 			iv.end = &ending{re}
 			iv.undelivered = initialised && e.RequestID == ""
 		}
-		iv.wake()
-		l.inv = nil
+		l.touched, l.inv = iv, nil
 	}
 	return nil
 }

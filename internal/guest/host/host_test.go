@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
 )
@@ -31,11 +34,29 @@ func (d *discard) Start(proto.ResponseStart)   {}
 func (d *discard) Write(p []byte) (int, error) { d.n += len(p); return len(p), d.fail }
 func (d *discard) End(e *RuntimeError)         { d.ended = e; d.ends++ }
 
-// pair returns a Conn and the guest's end, which reads away what the host sends.
+// sockets returns the two ends of a connection as the worker has it.
+func sockets(t testing.TB) (host, guest net.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "host connection")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	return ends[0], ends[1]
+}
+
+// pair returns a Conn, whose Handler is a journal, and the guest's end, which reads away what the host sends.
 func pair(t testing.TB) (*Conn, net.Conn) {
 	t.Helper()
-	a, b := net.Pipe()
-	c := New(a, nolog{})
+	a, b := sockets(t)
+	c := New(a, new(journal))
 	t.Cleanup(func() { b.Close(); c.Close() })
 	go io.Copy(io.Discard, b)
 	return c, b
@@ -72,14 +93,44 @@ func invoke(ctx context.Context, c *Conn, inv proto.Invocation, w ResponseWriter
 	return running.Wait(ctx)
 }
 
-// begun returns a Conn with an invocation under way, and what invoke returns.
-func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, chan error) {
+// ready returns a Conn whose runtime waits for an event.
+func ready(t testing.TB) (*Conn, net.Conn) {
 	t.Helper()
 	c, g := pair(t)
-	go c.Start(t.Context(), proto.Start{})
 	if _, err := g.Write(frames(hello, initDone)); err != nil {
 		t.Fatal(err)
 	}
+	<-c.Ready()
+	if _, err := c.Start(t.Context(), proto.Start{}); err != nil {
+		t.Fatal(err)
+	}
+	return c, g
+}
+
+// invoked is ready after an invocation: the next one reads the connection itself,
+// however long it takes until it comes.
+func invoked(t testing.TB) (*Conn, net.Conn) {
+	t.Helper()
+	c, g := ready(t)
+	restless(c)
+	result := begin(t, c, false, new(discard))
+	g.Write(frames(start, end, invokeDone))
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	return c, g
+}
+
+// begun returns a Conn with an invocation under way, and what invoke returns.
+func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, chan error) {
+	t.Helper()
+	c, g := ready(t)
+	return c, g, begin(t, c, streaming, w)
+}
+
+// begin begins an invocation.
+func begin(t testing.TB, c *Conn, streaming bool, w ResponseWriter) chan error {
+	t.Helper()
 	result := make(chan error, 1)
 	go func() {
 		_, err := invoke(t.Context(), c, proto.Invocation{RequestID: id, Streaming: streaming}, w)
@@ -90,7 +141,7 @@ func begun(t *testing.T, streaming bool, w ResponseWriter) (*Conn, net.Conn, cha
 		busy = c.life.inv != nil
 		c.mu.Unlock()
 	}
-	return c, g, result
+	return result
 }
 
 func TestViolationsEndTheConnection(t *testing.T) {
@@ -135,22 +186,28 @@ func TestViolationsEndTheConnection(t *testing.T) {
 		"frame over the limit":       {byte(proto.TypeLog), 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
 		"response over the limit":    frames(start, big(proto.MaxPayload+1)),
 	} {
-		t.Run(name, func(t *testing.T) {
-			c, g, result := begun(t, false, new(discard))
-			go g.Write(in)
-			select {
-			case <-c.Done():
-			case <-time.After(30 * time.Second):
-				t.Fatal("the connection still stands")
-			}
-			if err := <-result; err == nil && !strings.HasPrefix(name, "second exit") && !strings.HasPrefix(name, "response after") {
-				// Those ended the invocation before the violation.
-				t.Error("the invocation ended well")
-			}
-			if err := c.Err(); err == nil || err == io.EOF {
-				t.Errorf("error %v", err)
-			}
-		})
+		for who, conn := range map[string]func(testing.TB) (*Conn, net.Conn){"attendant": ready, "invoker": invoked} {
+			t.Run(name+"/"+who, func(t *testing.T) {
+				c, g := conn(t)
+				result := begin(t, c, false, new(discard))
+				go g.Write(in)
+				if name == "second exit" || name == "response after exit" {
+					<-result // the violation comes after the invocation
+					c.CatchUp()
+				}
+				select {
+				case <-c.Done():
+				case <-time.After(30 * time.Second):
+					t.Fatal("the connection still stands")
+				}
+				if name != "second exit" && name != "response after exit" && <-result == nil {
+					t.Error("the invocation ended well")
+				}
+				if err := c.Err(); err == nil || err == io.EOF {
+					t.Errorf("error %v", err)
+				}
+			})
+		}
 	}
 }
 
@@ -277,7 +334,7 @@ func FuzzGuest(f *testing.F) {
 	f.Add(frames(hello, exit), false)
 	f.Add(frames(hello, exit, initDone, resetDone, initDone, exit), true)
 	f.Fuzz(func(t *testing.T, in []byte, reset bool) {
-		a, b := net.Pipe()
+		a, b := sockets(t)
 		c := New(a, nolog{})
 		go io.Copy(io.Discard, b)
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
