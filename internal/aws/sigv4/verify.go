@@ -218,24 +218,13 @@ type signingKey [sha256.Size]byte
 
 func (k *signingKey) sign(b []byte) [sha256.Size]byte { return hmacSHA256(k[:], b) }
 
-// hmacSHA256 is HMAC (RFC 2104) over SHA-256. What package hmac has for that sets six
-// pieces of memory aside, and this none for what requests sign.
+// hmacSHA256 is HMAC (RFC 2104) over SHA-256.
 func hmacSHA256(key, message []byte) [sha256.Size]byte {
-	if len(key) > sha256.BlockSize {
-		sum := sha256.Sum256(key)
-		key = sum[:]
-	}
-	var pad [sha256.BlockSize]byte
-	copy(pad[:], key)
-	var most [512]byte
-	for i := range pad {
-		pad[i] ^= 0x36
-	}
-	inner := sha256.Sum256(append(append(most[:0], pad[:]...), message...))
-	for i := range pad {
-		pad[i] ^= 0x36 ^ 0x5c
-	}
-	return sha256.Sum256(append(append(most[:0], pad[:]...), inner[:]...))
+	mac := hmac.New(sha256.New, key)
+	mac.Write(message)
+	var sum [sha256.Size]byte
+	mac.Sum(sum[:0])
+	return sum
 }
 
 // deriveKey derives a signing key from a secret access key.
