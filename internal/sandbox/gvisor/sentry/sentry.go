@@ -208,9 +208,14 @@ func startStubs(conf *config.Config) (platform.Platform, error) {
 	return p, errors.Join(err, setScheduler(unix.SCHED_NORMAL))
 }
 
-// setScheduler changes the scheduling policy of the calling thread.
+// setScheduler changes the scheduling policy of the calling thread. Its niceness stays:
+// in the void nobody may lower that of a server that was started as a nice one.
 func setScheduler(policy uint32) error {
-	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy}, 0); err != nil {
+	now, err := unix.SchedGetAttr(0, 0)
+	if err == nil {
+		err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Nice: now.Nice}, 0)
+	}
+	if err != nil {
 		return fmt.Errorf("choosing a scheduling policy: %w", err)
 	}
 	return nil
