@@ -142,14 +142,7 @@ func (l *Lambda) outcome(t Target) *outcome {
 	if o != nil {
 		return o
 	}
-	o = &outcome{l.find("Invocations", count, t), l.find("Errors", count, t), l.find("Throttles", count, t), l.find("Duration", milliseconds, t)}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.outcomes) >= maxKept {
-		clear(l.outcomes)
-	}
-	l.outcomes[t] = o
-	return o
+	return remember(l, l.outcomes, t, &outcome{l.find("Invocations", count, t), l.find("Errors", count, t), l.find("Throttles", count, t), l.find("Duration", milliseconds, t)})
 }
 
 // maxKept bounds the targets of which series are kept at hand.
@@ -166,13 +159,18 @@ func (l *Lambda) open(key lambdaKey, unit string) []*Series {
 			all = append(all, l.store.Series(NewMetric(namespace, key.metric, function, resource, Dimension{"ExecutedVersion", t.Version}), unit))
 		}
 	}
+	return remember(l, l.series, key, all)
+}
+
+// remember keeps v at hand in m, one of l's maps.
+func remember[K comparable, V any](l *Lambda, m map[K]V, key K, v V) V {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.series) >= maxKept {
-		clear(l.series)
+	if len(m) >= maxKept {
+		clear(m)
 	}
-	l.series[key] = all
-	return all
+	m[key] = v
+	return v
 }
 
 // Invoked notes an invocation that reached its function. All of it is as of its

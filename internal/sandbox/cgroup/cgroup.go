@@ -301,6 +301,11 @@ func readInt(dir, name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	return parseInt(b, name)
+}
+
+// parseInt reads the number that the content of the control file called name is.
+func parseInt(b []byte, name string) (int64, error) {
 	n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", name, err)

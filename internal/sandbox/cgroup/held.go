@@ -1,11 +1,8 @@
 package cgroup
 
 import (
-	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 
 	"lapwing.dev/lapwing/internal/quiet"
@@ -41,11 +38,7 @@ func (h *heldFile) readInt(dir, name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
-	}
-	return n, nil
+	return parseInt(b, name)
 }
 
 // close closes it. It is not read any more.
