@@ -61,10 +61,12 @@ func (f footprint) copyAhead(from *lentMemory, to *pgalloc.MemoryFile) (wait fun
 	done := make(chan result, 1)
 	go func() {
 		var r result
+		// One for all parts: no collector runs meanwhile, and a clone would keep them.
+		buf := make([]byte, copyBuffer)
 		for i := 0; i < len(f) && r.err == nil; i++ {
 			if f[i].Kind == touchCopy {
 				var n uint64
-				n, r.err = copyData(to.File(), from.fd, f[i].part())
+				n, r.err = copyData(to.File(), from.fd, f[i].part(), buf)
 				r.bytes += n
 			}
 		}

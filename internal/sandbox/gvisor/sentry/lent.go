@@ -121,11 +121,12 @@ func moveMemory(k *kernel.Kernel, to *os.File) error {
 	if err := to.Truncate(fileSize(memory.FD())); err != nil {
 		return err
 	}
+	buf := make([]byte, copyBuffer)
 	return mappings(k, func(m *platformMapping, part memmap.FileRange) error {
 		if m.file != memmap.File(memory) {
 			return errors.New("memory that is not in the memory file") // a clone's
 		}
-		if _, err := copyData(to, memory.FD(), part); err != nil {
+		if _, err := copyData(to, memory.FD(), part, buf); err != nil {
 			return err
 		}
 		memory.Decommit(part) // what two processes share is zero the second time
@@ -141,10 +142,12 @@ func fileSize(fd int) int64 {
 	return st.Size
 }
 
+// copyBuffer is what copyData is to be given, of which one does for all parts.
+const copyBuffer = 256 << 10
+
 // copyData copies the pages of a part of a file that are not zero, and tells how many
 // bytes these are.
-func copyData(to *os.File, from int, part memmap.FileRange) (copied uint64, err error) {
-	buf := make([]byte, 256<<10)
+func copyData(to *os.File, from int, part memmap.FileRange, buf []byte) (copied uint64, err error) {
 	for at := int64(part.Start); at < int64(part.End); {
 		data, err := unix.Seek(from, at, unix.SEEK_DATA)
 		if err == unix.ENXIO || err == nil && data >= int64(part.End) {
