@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // memoryOfServer measures what the server uses with nothing deployed.
@@ -51,29 +54,20 @@ const clones = 8
 // beside each more idle Node.js process: the growth of the proportional set
 // sizes of all, so that what they share is counted once.
 func (b *bench) memoryOfClones(ctx context.Context) error {
-	const name = "clones"
-	const hold = "exports.handler = (event) => new Promise((done) => setTimeout(done, 3000, event));"
-	if err := b.deploy(ctx, name, nodeRuntime, map[string]string{"index.js": hold}); err != nil {
+	// The first has as many sandboxes prepared, and clones on standby, as the second
+	// will: they are smaller, and would count as its environments.
+	if err := b.manyOf(ctx, "clones-ahead", func() error { return nil }); err != nil {
 		return err
 	}
-	invoke := func() error {
-		_, err := drive(ctx, b.server.Config(), b.invocations(name), 1, 0)
+	var before int
+	var had float64
+	err := b.manyOf(ctx, "clones", func() (err error) {
+		before, had, err = b.sandboxes()
 		return err
-	}
-	if err := invoke(); err != nil {
-		return err
-	}
-	b.settle(ctx)
-	time.Sleep(3 * time.Second) // a snapshot may be taken meanwhile, in an environment of its own
-	b.settle(ctx)
-	before, had, err := b.sandboxes()
+	})
 	if err != nil {
 		return err
 	}
-	if err := sideBySide(clones+1, invoke); err != nil {
-		return err
-	}
-	b.settle(ctx)
 	after, have, err := b.sandboxes()
 	if err != nil {
 		return err
@@ -88,6 +82,33 @@ func (b *bench) memoryOfClones(ctx context.Context) error {
 	each := (have - had) / float64(after-before)
 	b.report.memory("each more idle Node.js clone, PSS", fmt.Sprintf("native idle one %.1f MiB", alone), alone, each, .6, "<= 0.60 x")
 	b.report.note("each more native idle Node.js beside the first takes %.1f MiB (PSS).", more)
+	return nil
+}
+
+// manyOf has clones more environments of a function than one, which all are idle when it
+// returns. It calls whileOne when there is one, and perhaps a snapshot.
+func (b *bench) manyOf(ctx context.Context, name string, whileOne func() error) error {
+	const hold = "exports.handler = (event) => new Promise((done) => setTimeout(done, 3000, event));"
+	if err := b.deploy(ctx, name, nodeRuntime, map[string]string{"index.js": hold}); err != nil {
+		return err
+	}
+	invoke := func() error {
+		_, err := drive(ctx, b.server.Config(), b.invocations(name), 1, 0)
+		return err
+	}
+	if err := invoke(); err != nil {
+		return err
+	}
+	b.settle(ctx)
+	time.Sleep(3 * time.Second) // a snapshot may be taken meanwhile, in an environment of its own
+	b.settle(ctx)
+	if err := whileOne(); err != nil {
+		return err
+	}
+	if err := sideBySide(clones+1, invoke); err != nil {
+		return err
+	}
+	b.settle(ctx)
 	return nil
 }
 
@@ -189,16 +210,32 @@ func processes() (map[int][]int, error) {
 }
 
 // proportional returns the proportional set size of a process and all below it,
-// in KiB.
+// in KiB. What several processes have as one address space counts once.
 func proportional(pid int, children map[int][]int) int {
-	sum, err := field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:")
-	if err != nil {
-		sum = 0 // it has ended, or is a zombie
+	var counted []int
+	sum := 0
+	var add func(pid int)
+	add = func(pid int) {
+		if !slices.ContainsFunc(counted, func(other int) bool { return oneMemory(pid, other) }) {
+			counted = append(counted, pid)
+			if kib, err := field(fmt.Sprintf("/proc/%d/smaps_rollup", pid), "Pss:"); err == nil { // else it has ended, or is a zombie
+				sum += kib
+			}
+		}
+		for _, child := range children[pid] {
+			add(child)
+		}
 	}
-	for _, child := range children[pid] {
-		sum += proportional(child, children)
-	}
+	add(pid)
 	return sum
+}
+
+// oneMemory tells whether two processes have one address space, as the threads of a
+// gVisor stub do, which are processes: the kernel tells the same set of each of them.
+func oneMemory(a, b int) bool {
+	const vm = 1 // KCMP_VM, see kcmp(2)
+	differ, _, errno := unix.Syscall(unix.SYS_KCMP, uintptr(a), uintptr(b), vm)
+	return errno == 0 && differ == 0
 }
 
 // field returns the number in a line of a file in /proc.
