@@ -8,11 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"lapwing.dev/lapwing/internal/sandbox"
 )
@@ -221,7 +224,7 @@ func BenchmarkMemory(b *testing.B) {
 				b.Fatal(err)
 			}
 			used += m.Used
-			for _, pid := range cgroupProcesses(b, s) {
+			for _, pid := range addressSpaces(b, s) {
 				pss += proportional(b, pid)
 			}
 		}
@@ -235,17 +238,32 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-func cgroupProcesses(b *testing.B, s *instance) []string {
+// addressSpaces returns a process of each address space of a sandbox: the threads of a
+// stub are processes of one.
+func addressSpaces(b *testing.B, s *instance) (pids []int) {
 	text, err := os.ReadFile(filepath.Join(s.driver.cgroups.Paths()[0], s.name, "cgroup.procs"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	return strings.Fields(string(text))
+	for _, field := range strings.Fields(string(text)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			b.Fatal(err)
+		}
+		const vm = 1 // KCMP_VM, see kcmp(2)
+		if !slices.ContainsFunc(pids, func(other int) bool {
+			differ, _, errno := unix.Syscall(unix.SYS_KCMP, uintptr(pid), uintptr(other), vm)
+			return errno == 0 && differ == 0
+		}) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // proportional returns the proportional set size of a process in KiB.
-func proportional(b *testing.B, pid string) int64 {
-	text, err := os.ReadFile("/proc/" + pid + "/smaps_rollup")
+func proportional(b *testing.B, pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0 // gVisor's stub processes come and go
 	}
@@ -258,6 +276,6 @@ func proportional(b *testing.B, pid string) int64 {
 			return n
 		}
 	}
-	b.Fatalf("process %s has no Pss", pid)
+	b.Fatalf("process %d has no Pss", pid)
 	return 0
 }

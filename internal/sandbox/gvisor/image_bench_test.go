@@ -126,7 +126,7 @@ func BenchmarkMounts(b *testing.B) {
 				b.Fatalf("%s: %s", c.name, got)
 			}
 			times[c.name] = append(times[c.name], time.Since(began))
-			for _, pid := range cgroupProcesses(b, g.Sandbox.(*instance)) {
+			for _, pid := range addressSpaces(b, g.Sandbox.(*instance)) {
 				memory[c.name] += proportional(b, pid)
 			}
 			if err := g.Destroy(b.Context()); err != nil {
