@@ -8,21 +8,27 @@
 package quiet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
 // Conn is a connection with quiet reads and writes.
 type Conn struct {
 	net.Conn
-	raw syscall.RawConn
+	in, out syscall.RawConn
 }
 
-// New returns a quiet connection on c, or c itself where it has no socket.
+// New returns a quiet connection on c, or c itself where it has no socket or is
+// quiet already.
 func New(c net.Conn) net.Conn {
+	if _, ok := c.(*Conn); ok {
+		return c
+	}
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return c
@@ -31,7 +37,35 @@ func New(c net.Conn) net.Conn {
 	if err != nil {
 		return c
 	}
-	return &Conn{c, raw}
+	return &Conn{c, raw, raw}
+}
+
+// Join returns a quiet connection that is read from c and written to the pipe, and
+// owns both. A Unix socket wakes who waits to read from it also when the other end
+// has read, since then it could be written again; a pipe does so only after it was full.
+func Join(c *net.UnixConn, pipe *os.File) (*Conn, error) {
+	in, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	out, err := pipe.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{joined{c, pipe}, in, out}, nil
+}
+
+// joined is a connection with a writing side of its own.
+type joined struct {
+	*net.UnixConn
+	out *os.File
+}
+
+func (j joined) CloseWrite() error                  { return j.out.Close() }
+func (j joined) Close() error                       { return errors.Join(j.UnixConn.Close(), j.out.Close()) }
+func (j joined) SetWriteDeadline(t time.Time) error { return j.out.SetWriteDeadline(t) }
+func (j joined) SetDeadline(t time.Time) error {
+	return errors.Join(j.SetReadDeadline(t), j.SetWriteDeadline(t))
 }
 
 // Listen returns a listener of which all connections are quiet.
@@ -49,7 +83,7 @@ func (l listener) Accept() (net.Conn, error) {
 }
 
 // SyscallConn implements syscall.Conn.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.in, nil }
 
 // CloseWrite shuts the writing side down.
 func (c *Conn) CloseWrite() error {
@@ -71,7 +105,7 @@ func (c *Conn) read(p []byte, wait bool) (n int, err error) {
 		return 0, nil
 	}
 	var errno syscall.Errno
-	err = c.raw.Read(func(fd uintptr) bool {
+	err = c.in.Read(func(fd uintptr) bool {
 		n, errno = call(syscall.SYS_READ, fd, p)
 		return errno != syscall.EAGAIN || !wait
 	})
@@ -97,7 +131,7 @@ func (c *Conn) TryWrite(p []byte) (n int, err error) { return c.write(p, false) 
 
 func (c *Conn) write(p []byte, wait bool) (n int, err error) {
 	var errno syscall.Errno
-	err = c.raw.Write(func(fd uintptr) bool {
+	err = c.out.Write(func(fd uintptr) bool {
 		for n < len(p) {
 			var m int
 			if m, errno = call(syscall.SYS_WRITE, fd, p[n:]); errno != 0 {
@@ -177,3 +211,6 @@ func Writev(fd int, a, b []byte) (int, syscall.Errno) {
 		}
 	}
 }
+
+// Yield lets other threads run that wait for the caller's processor.
+func Yield() { syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // pair returns the two ends of a TCP connection, the first a quiet one.
@@ -173,5 +175,98 @@ func TestTryingDoesNotWait(t *testing.T) {
 	}
 	if n, err := q.TryRead(buf); n != 0 || err == nil {
 		t.Errorf("read %d, %v at the end", n, err)
+	}
+}
+
+// joinedPair returns a connection that Join made, and what the other end has: what it
+// reads from, and what it writes to.
+func joinedPair(t *testing.T) (*Conn, *os.File, *os.File) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer ours.Close()
+	socket, err := net.FileConn(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Join(socket.(*net.UnixConn), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); from.Close(); theirs.Close() })
+	return c, from, theirs
+}
+
+func TestWhatTheOtherEndReadsWakesNobodyOfAJoinedConnection(t *testing.T) {
+	c, from, _ := joinedPair(t)
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(epoll)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { // as Go's poller does
+		err = unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make([]unix.EpollEvent, 1)
+	if n, err := unix.EpollWait(epoll, events, 1000); n != 1 || err != nil { // it can be written, at first
+		t.Fatal(n, err)
+	}
+	if _, err := c.Write([]byte("event")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := from.Read(make([]byte, 16)); n != 5 || err != nil {
+		t.Fatal(n, err)
+	}
+	if n, _ := unix.EpollWait(epoll, events, 10); n != 0 {
+		t.Errorf("woken for %#x", events[0].Events)
+	}
+}
+
+func TestAJoinedConnectionIsOne(t *testing.T) {
+	c, from, theirs := joinedPair(t)
+	if New(c) != net.Conn(c) {
+		t.Error("it was wrapped once more")
+	}
+	if err := c.SetDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Write(make([]byte, 1<<20)); n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("wrote %d, %v", n, err)
+	}
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d, %v", n, err)
+	}
+	if err := c.SetDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := theirs.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 8)); n != 1 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, from); err != nil { // to the end
+		t.Errorf("the other end read %v", err)
+	}
+	c.Close()
+	if _, err := theirs.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("the other end wrote %v", err)
 	}
 }

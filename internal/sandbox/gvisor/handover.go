@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"lapwing.dev/lapwing/internal/quiet"
 	"lapwing.dev/lapwing/internal/sandbox"
 	"lapwing.dev/lapwing/internal/sandbox/gvisor/wire"
 )
@@ -49,9 +50,6 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	s.conn = hostConn
-	s.mu.Unlock()
 	if err := h.dup(s.console); err != nil {
 		return nil, err
 	}
@@ -113,6 +111,14 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		h.add(device)
 		req.Network = n
 	}
+	s.mu.Lock()
+	s.conn = hostConn
+	s.mu.Unlock()
+	if !req.InitConn {
+		if err := s.joinInbox(h, req, hostConn); err != nil {
+			return nil, err
+		}
+	}
 	if s.practice != nil {
 		req.Teach = len(h.files)
 		if err := h.dup(s.practice); err != nil {
@@ -144,6 +150,31 @@ func (s *instance) prepare(h *handover) (*wire.Request, error) {
 		req.Added = append(req.Added, mount)
 	}
 	return req, nil
+}
+
+// inboxBytes is how much of an event fits into the pipe at once.
+const inboxBytes = 256 << 10
+
+// joinInbox makes the pipe by which the guest hears of the host, and it the writing
+// side of the host connection.
+func (s *instance) joinInbox(h *handover, req *wire.Request, conn *net.UnixConn) error {
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making the pipe of the host connection: %w", err)
+	}
+	req.Inbox = len(h.files)
+	h.add(theirs)
+	// Without leave for so much it has what a pipe has.
+	_, _ = unix.FcntlInt(theirs.Fd(), unix.F_SETPIPE_SZ, inboxBytes)
+	both, err := quiet.Join(conn, ours)
+	if err != nil {
+		ours.Close()
+		return err
+	}
+	s.mu.Lock()
+	s.conn = both
+	s.mu.Unlock()
+	return nil
 }
 
 // fileConn turns a socket into a connection.

@@ -33,10 +33,10 @@ type pool struct {
 const (
 	// leastPrepared is how many there are after a quiet time.
 	leastPrepared = 1
-	// quiet is how long nothing may have been taken or been initialised before more
+	// stillness is how long nothing may have been taken or been initialised before more
 	// are prepared: a burst has the processors for itself, and so has what starts,
 	// for patience at most.
-	quiet, patience = 20 * time.Millisecond, 150 * time.Millisecond
+	stillness, patience = 20 * time.Millisecond, 150 * time.Millisecond
 	// preparedMB is what a prepared sandbox takes of the host's memory, about, and
 	// preparedPart the part of what is available that all of them may take.
 	preparedMB, preparedPart = 12, 50
@@ -120,7 +120,7 @@ func (p *pool) run() {
 func (p *pool) refill() time.Duration {
 	now := time.Now()
 	p.mu.Lock()
-	idle, calm := now.Sub(p.last), quiet
+	idle, calm := now.Sub(p.last), stillness
 	if p.starting > 0 {
 		calm = patience
 	}

@@ -115,7 +115,7 @@ func TestCloseLeavesNothingThatIsBeingPrepared(t *testing.T) {
 		d := newDriver(t, func(o *Options) { o.Prepared = 4 })
 		g := newGuest(t, d)
 		d.pool.hurry()
-		time.Sleep(quiet) // the next is under way, or about to be
+		time.Sleep(stillness) // the next is under way, or about to be
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
 		}

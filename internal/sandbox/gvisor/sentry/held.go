@@ -16,7 +16,7 @@ import (
 func (j *job) hold() error {
 	j.report(wire.Report{Steps: j.steps, Copied: int64(j.copied)})
 	runtime.GC() // of what the loading has left, which would be due just when it goes on
-	return awaitInput(j.descriptors[wire.GuestConn])
+	return awaitInput(j.descriptors[j.Inbox])
 }
 
 // awaitInput waits until something can be read. That the other end is gone is an

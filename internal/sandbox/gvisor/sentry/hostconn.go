@@ -23,7 +23,8 @@ import (
 // wakes another to have that acted on; so the connection is in there only while the
 // guest's own goroutine waits for it.
 type hostConn struct {
-	fd     int
+	in     int   // a pipe
+	out    int   // a socket
 	caller *bell // wakes the task in an exchange
 
 	mu     sync.Mutex
@@ -37,9 +38,11 @@ func (j *job) takeHostConnection() error {
 	if j.InitConn {
 		return nil
 	}
-	j.host = &hostConn{fd: j.descriptors[wire.GuestConn], caller: j.interrupted}
-	if err := unix.SetNonblock(j.host.fd, true); err != nil {
-		return fmt.Errorf("taking over the host connection: %w", err)
+	j.host = &hostConn{in: j.descriptors[j.Inbox], out: j.descriptors[wire.GuestConn], caller: j.interrupted}
+	for _, fd := range [...]int{j.host.in, j.host.out} {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return fmt.Errorf("taking over the host connection: %w", err)
+		}
 	}
 	return j.host.caller.hang()
 }
@@ -55,7 +58,7 @@ func (c *hostConn) Await() (readable bool) {
 	}
 	if err != nil && !errors.Is(err, errWoken) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		log.Warningf("Waiting for the host: %v", err)
-		c.await(unix.POLLIN)
+		await(c.in, unix.POLLIN)
 		return true
 	}
 	return readable
@@ -68,7 +71,7 @@ func (c *hostConn) begin() (syscall.RawConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.polled == nil {
-		fd, err := unix.Dup(c.fd)
+		fd, err := unix.Dup(c.in)
 		if err != nil {
 			return nil, err
 		}
@@ -106,14 +109,14 @@ func (c *hostConn) StandBack() {
 
 // readable tells whether there is something to read.
 func (c *hostConn) readable() bool {
-	fd, zero := unix.PollFd{Fd: int32(c.fd), Events: unix.POLLIN}, unix.Timespec{}
+	fd, zero := unix.PollFd{Fd: int32(c.in), Events: unix.POLLIN}, unix.Timespec{}
 	n, _, _ := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fd)), 1, uintptr(unsafe.Pointer(&zero)), 0, 0, 0)
 	return n == 1
 }
 
 // poll waits until there is something to read, or the task in an exchange is woken.
 func (c *hostConn) poll() (readable bool) {
-	fds := [...]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}, {Fd: int32(c.caller.fd), Events: unix.POLLIN}}
+	fds := [...]unix.PollFd{{Fd: int32(c.in), Events: unix.POLLIN}, {Fd: int32(c.caller.fd), Events: unix.POLLIN}}
 	if n, _ := unix.Ppoll(fds[:], nil, nil); n <= 0 {
 		return false
 	}
@@ -126,10 +129,10 @@ func (c *hostConn) poll() (readable bool) {
 // Read implements net.Conn.
 func (c *hostConn) Read(p []byte) (int, error) {
 	for {
-		n, errno := quiet.Read(c.fd, p)
+		n, errno := quiet.Read(c.in, p)
 		switch {
 		case errno == unix.EAGAIN:
-			c.await(unix.POLLIN)
+			await(c.in, unix.POLLIN)
 		case errno != 0:
 			return 0, os.NewSyscallError("read", errno)
 		case n == 0:
@@ -143,12 +146,12 @@ func (c *hostConn) Read(p []byte) (int, error) {
 // Write implements net.Conn.
 func (c *hostConn) Write(p []byte) (written int, err error) {
 	for written < len(p) {
-		n, errno := quiet.Write(c.fd, p[written:])
+		n, errno := quiet.Write(c.out, p[written:])
 		switch errno {
 		case 0:
 			written += n
 		case unix.EAGAIN:
-			c.await(unix.POLLOUT)
+			await(c.out, unix.POLLOUT)
 		default:
 			return written, os.NewSyscallError("write", errno)
 		}
@@ -156,9 +159,9 @@ func (c *hostConn) Write(p []byte) (written int, err error) {
 	return written, nil
 }
 
-// await waits until the connection can be read or written.
-func (c *hostConn) await(events int16) {
-	unix.Ppoll([]unix.PollFd{{Fd: int32(c.fd), Events: events}}, nil, nil)
+// await waits until a descriptor can be read or written.
+func await(fd int, events int16) {
+	unix.Ppoll([]unix.PollFd{{Fd: int32(fd), Events: events}}, nil, nil)
 }
 
 // Close implements net.Conn. The connection ends with the process.

@@ -159,6 +159,9 @@ type Request struct {
 	Held bool `json:",omitempty"`
 	// Footprint is what an earlier clone has reported, where one has.
 	Footprint []byte `json:",omitempty"`
+	// Inbox is the place of a pipe by which the host's side of the host connection
+	// comes, where that is not for process 1. GuestConn is only written then.
+	Inbox int `json:",omitempty"`
 	// Teach is the place of a file to save the kernel to, for others to practise
 	// with (see Practice). It is of no more use then.
 	Teach int `json:",omitempty"`
