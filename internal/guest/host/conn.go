@@ -210,7 +210,7 @@ func Resume(conn net.Conn, h Handler) *Conn {
 
 func newConn(conn net.Conn, h Handler, l *life) *Conn {
 	c := &Conn{conn: quiet.New(conn), h: h, ready: make(chan struct{}), done: make(chan struct{}), life: l}
-	c.frames, c.rest = proto.NewReader(source{c}), maxRest
+	c.frames, c.rest, c.waiting = proto.NewReader(source{c}), maxRest, &invocations
 	c.events.flush = c.flushEvents
 	c.events.wanted.Store(true)
 	return c

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"lapwing.dev/lapwing/internal/guest/proto"
+	"lapwing.dev/lapwing/internal/quiet"
 )
 
 // An invocation reads the frames of its connection itself while it waits for its
@@ -34,9 +38,12 @@ const (
 
 // reading is the state of a connection's reading side.
 type reading struct {
-	frames *proto.Reader // of who reads
-	try    bool          // do not wait for frames; of who reads
-	rest   time.Duration // maxRest, but for tests
+	frames  *proto.Reader // of who reads
+	try     bool          // do not wait for frames; of who reads
+	awake   bool          // look for frames for a moment before waiting; of who reads
+	prompt  bool          // the last frame that was waited for came at once; of who reads
+	rest    time.Duration // maxRest, but for tests
+	waiting *atomic.Int32 // invocations, but for tests
 
 	// Conn.mu guards what follows.
 	reader reader
@@ -59,17 +66,52 @@ type source struct{ c *Conn }
 
 // Read implements io.Reader.
 func (s source) Read(p []byte) (int, error) {
-	if !s.c.try {
-		return s.c.conn.Read(p)
-	}
-	q, ok := s.c.conn.(interface{ TryRead([]byte) (int, error) })
-	if !ok {
+	c := s.c
+	q, ok := c.conn.(trier)
+	switch {
+	case ok && c.try:
+		n, err := q.TryRead(p)
+		if n == 0 && err == nil {
+			err = errNothing
+		}
+		return n, err
+	case c.try:
 		return 0, errNothing
+	case ok && c.awake:
+		return c.readAwake(q, p)
 	}
-	n, err := q.TryRead(p)
-	if n == 0 && err == nil {
-		err = errNothing
+	return c.conn.Read(p)
+}
+
+type trier interface{ TryRead([]byte) (int, error) }
+
+// A thread that sleeps takes some tens of microseconds to wake up, more where its
+// processor rests, and whoever wakes it has a part of that to pay. An invocation
+// that is the only one to wait, of a function that answered at once the last time,
+// therefore looks for the response for a moment before it sleeps. Each time it looks
+// it lets go of the processor, for whoever else wants that.
+
+// prompt is how long a response takes, at most, that is waited for awake.
+const prompt = 300 * time.Microsecond
+
+// invocations counts those of this process that wait for their environments.
+var invocations atomic.Int32
+
+// processors is how many threads of Go's run at once: where it is one, nothing else
+// would run while an invocation is awake.
+var processors = sync.OnceValue(func() int { return runtime.GOMAXPROCS(0) })
+
+// readAwake is conn.Read.
+func (c *Conn) readAwake(q trier, p []byte) (n int, err error) {
+	began := time.Now()
+	for c.prompt && c.waiting.Load() == 1 && time.Since(began) < prompt && processors() > 1 {
+		if n, err = q.TryRead(p); n != 0 || err != nil {
+			return n, err
+		}
+		quiet.Yield()
 	}
+	n, err = c.conn.Read(p)
+	c.prompt = time.Since(began) < prompt
 	return n, err
 }
 
@@ -119,7 +161,11 @@ func (c *Conn) readFor(ctx context.Context, iv *invocation) error {
 	defer c.giveBack(iv)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
+	c.waiting.Add(1)
+	c.awake = true
 	err := c.readSome()
+	c.awake = false
+	c.waiting.Add(-1)
 	switch {
 	case err == nil:
 	case !errors.Is(err, os.ErrDeadlineExceeded):

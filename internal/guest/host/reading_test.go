@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -569,4 +571,60 @@ func interleave(t *testing.T, ours, theirs *rand.Rand, rounds int) {
 		}
 	}
 	c.Close()
+}
+
+// looked is a connection that counts how it is read.
+type looked struct {
+	net.Conn
+	there         bool // what looks finds something
+	slept         time.Duration
+	looks, sleeps int
+}
+
+func (l *looked) TryRead(p []byte) (int, error) {
+	l.looks++
+	if l.there && l.looks > 1 {
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func (l *looked) Read(p []byte) (int, error) {
+	l.sleeps++
+	time.Sleep(l.slept)
+	return 1, nil
+}
+
+func TestOnlyAnInvocationOfWhatAnsweredAtOnceWaitsAwake(t *testing.T) {
+	defer func(p func() int) { processors = p }(processors)
+	for _, step := range []struct {
+		what                string
+		conn                looked
+		prompt, still       bool
+		others              int32
+		processors          int
+		wantLooks, wantDoze bool
+	}{
+		{what: "the first", still: true, wantDoze: true},
+		{what: "one after a prompt one", conn: looked{there: true}, prompt: true, still: true, wantLooks: true},
+		{what: "one that is late after a prompt one", conn: looked{slept: 2 * prompt}, prompt: true, wantLooks: true, wantDoze: true},
+		{what: "one after a late one", conn: looked{there: true}, still: true, wantDoze: true},
+		{what: "one beside others", conn: looked{there: true}, prompt: true, others: 1, still: true, wantDoze: true},
+		{what: "one on a single processor", conn: looked{there: true}, prompt: true, processors: 1, still: true, wantDoze: true},
+	} {
+		processors = func() int { return cmp.Or(step.processors, 2) }
+		conn := step.conn
+		c := &Conn{conn: &conn, reading: reading{awake: true, prompt: step.prompt, waiting: new(atomic.Int32)}}
+		c.waiting.Store(1 + step.others)
+		n, err := c.readAwake(&conn, make([]byte, 1))
+		if n != 1 || err != nil {
+			t.Errorf("%s: %d, %v", step.what, n, err)
+		}
+		if looks, dozes := conn.looks > 0, conn.sleeps > 0; looks != step.wantLooks || dozes != step.wantDoze {
+			t.Errorf("%s looked: %t, slept: %t", step.what, looks, dozes)
+		}
+		if c.prompt != step.still {
+			t.Errorf("%s: the next one waits awake: %t", step.what, c.prompt)
+		}
+	}
 }
