@@ -43,7 +43,7 @@ type reading struct {
 	awake   bool          // look for frames for a moment before waiting; of who reads
 	prompt  bool          // the last frame that was waited for came at once; of who reads
 	rest    time.Duration // maxRest, but for tests
-	waiting *atomic.Int32 // invocations, but for tests
+	waiting *tally        // invocations, but for tests
 
 	// Conn.mu guards what follows.
 	reader reader
@@ -94,8 +94,34 @@ type trier interface{ TryRead([]byte) (int, error) }
 // prompt is how long a response takes, at most, that is waited for awake.
 const prompt = 300 * time.Microsecond
 
-// invocations counts those of this process that wait for their environments.
-var invocations atomic.Int32
+// lately is how long it is remembered that more invocations waited than there are
+// processors: there is work for these then, and between two of them a moment in which
+// only one waits.
+const lately = 10 * time.Millisecond
+
+// tally counts invocations that wait for their environments.
+type tally struct {
+	now     atomic.Int32
+	crowded atomic.Int64 // when there were last too many, in ns since 1970
+}
+
+// invocations are those of this process.
+var invocations tally
+
+// add counts one more.
+func (t *tally) add() {
+	if int(t.now.Add(1)) > processors() {
+		t.crowded.Store(time.Now().UnixNano())
+	}
+}
+
+// remove counts one less.
+func (t *tally) remove() { t.now.Add(-1) }
+
+// alone tells whether there is but one, and were not too many lately.
+func (t *tally) alone() bool {
+	return t.now.Load() == 1 && time.Now().UnixNano()-t.crowded.Load() > int64(lately)
+}
 
 // processors is how many threads of Go's run at once: where it is one, nothing else
 // would run while an invocation is awake.
@@ -104,7 +130,7 @@ var processors = sync.OnceValue(func() int { return runtime.GOMAXPROCS(0) })
 // readAwake is conn.Read.
 func (c *Conn) readAwake(q trier, p []byte) (n int, err error) {
 	began := time.Now()
-	for c.prompt && c.waiting.Load() == 1 && time.Since(began) < prompt && processors() > 1 {
+	for c.prompt && c.waiting.alone() && time.Since(began) < prompt && processors() > 1 {
 		if n, err = q.TryRead(p); n != 0 || err != nil {
 			return n, err
 		}
@@ -161,11 +187,11 @@ func (c *Conn) readFor(ctx context.Context, iv *invocation) error {
 	defer c.giveBack(iv)
 	stop := context.AfterFunc(ctx, c.interrupt)
 	defer stop()
-	c.waiting.Add(1)
+	c.waiting.add()
 	c.awake = true
 	err := c.readSome()
 	c.awake = false
-	c.waiting.Add(-1)
+	c.waiting.remove()
 	switch {
 	case err == nil:
 	case !errors.Is(err, os.ErrDeadlineExceeded):

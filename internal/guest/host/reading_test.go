@@ -12,7 +12,6 @@ import (
 	"net"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -595,6 +594,26 @@ func (l *looked) Read(p []byte) (int, error) {
 	return 1, nil
 }
 
+func TestTooManyInvocationsAreThoseThatHaveNoProcessorEach(t *testing.T) {
+	defer func(p func() int) { processors = p }(processors)
+	processors = func() int { return 2 }
+	var waiting tally
+	for _, step := range []struct {
+		add   int
+		alone bool
+	}{{1, true}, {1, false}, {-1, true}, {2, false}, {-2, false}} {
+		for range step.add {
+			waiting.add()
+		}
+		for range -step.add {
+			waiting.remove()
+		}
+		if alone := waiting.alone(); alone != step.alone {
+			t.Errorf("%d more, and one is alone: %t", step.add, alone)
+		}
+	}
+}
+
 func TestOnlyAnInvocationOfWhatAnsweredAtOnceWaitsAwake(t *testing.T) {
 	defer func(p func() int) { processors = p }(processors)
 	for _, step := range []struct {
@@ -602,6 +621,7 @@ func TestOnlyAnInvocationOfWhatAnsweredAtOnceWaitsAwake(t *testing.T) {
 		conn                looked
 		prompt, still       bool
 		others              int32
+		crowded             time.Duration // since there were too many
 		processors          int
 		wantLooks, wantDoze bool
 	}{
@@ -610,12 +630,17 @@ func TestOnlyAnInvocationOfWhatAnsweredAtOnceWaitsAwake(t *testing.T) {
 		{what: "one that is late after a prompt one", conn: looked{slept: 2 * prompt}, prompt: true, wantLooks: true, wantDoze: true},
 		{what: "one after a late one", conn: looked{there: true}, still: true, wantDoze: true},
 		{what: "one beside others", conn: looked{there: true}, prompt: true, others: 1, still: true, wantDoze: true},
+		{what: "one soon after too many", conn: looked{there: true}, prompt: true, crowded: lately / 10, still: true, wantDoze: true},
+		{what: "one long after too many", conn: looked{there: true}, prompt: true, crowded: 2 * lately, still: true, wantLooks: true},
 		{what: "one on a single processor", conn: looked{there: true}, prompt: true, processors: 1, still: true, wantDoze: true},
 	} {
 		processors = func() int { return cmp.Or(step.processors, 2) }
 		conn := step.conn
-		c := &Conn{conn: &conn, reading: reading{awake: true, prompt: step.prompt, waiting: new(atomic.Int32)}}
-		c.waiting.Store(1 + step.others)
+		c := &Conn{conn: &conn, reading: reading{awake: true, prompt: step.prompt, waiting: new(tally)}}
+		c.waiting.now.Store(1 + step.others)
+		if step.crowded > 0 {
+			c.waiting.crowded.Store(time.Now().Add(-step.crowded).UnixNano())
+		}
 		n, err := c.readAwake(&conn, make([]byte, 1))
 		if n != 1 || err != nil {
 			t.Errorf("%s: %d, %v", step.what, n, err)
