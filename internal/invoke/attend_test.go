@@ -3,6 +3,7 @@ package invoke
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -35,6 +36,29 @@ func TestCallersThatCanWaitEndTheirInvocationsAfterTheAnswer(t *testing.T) {
 		}
 		if body, err := invoke(d, v); err != nil || body != "env 1" {
 			t.Errorf("the next invocation: %q, %v", body, err)
+		}
+	})
+}
+
+func TestAnEnvironmentThatOthersWaitForIsGivenBackBeforeTheAnswer(t *testing.T) {
+	s := &fakeStarter{startTime: time.Second}
+	scenario(t, s, Options{}, func(t *testing.T, d *Dispatcher) {
+		v := version("f")
+		next := make(chan string, 1)
+		s.work = func(*fakeEnv, *Request) {
+			s.work = nil
+			go func() {
+				body, err := invoke(d, v)
+				next <- fmt.Sprint(body, " ", err)
+			}()
+			time.Sleep(time.Millisecond) // it waits for another environment
+		}
+		body, rest, err := attended(t.Context(), d, Request{Version: v})
+		if err != nil || body != "env 1" || rest != nil {
+			t.Fatalf("%q, %v, rest: %t", body, err, rest != nil)
+		}
+		if got := <-next; got != "env 1 <nil>" {
+			t.Errorf("who waited got %s", got)
 		}
 	})
 }

@@ -152,7 +152,7 @@ func (d *Dispatcher) attend(req *Request, w io.Writer) (*Result, error) {
 	switch {
 	case i.ending.Waits && i.call.ended:
 		go end()
-	case i.call.ended && len(i.call.last) <= smallAnswer:
+	case i.call.ended && len(i.call.last) <= smallAnswer && !i.wanted:
 		req.After(end)
 	default:
 		end()
@@ -167,6 +167,7 @@ type invocation struct {
 	call   *Call
 	env    *environment // nil: it never had one, or has given it back
 	ending Ending
+	wanted bool // others waited for its environment when it answered
 }
 
 // begin runs it until its response is complete.
@@ -178,7 +179,7 @@ func (i *invocation) begin() {
 		return
 	}
 	i.env = env
-	i.call.onEnd = func() { env.home.answered(env) }
+	i.call.onEnd = func() { i.wanted = env.home.answered(env) }
 	i.ending = env.Invoke(i.d.ctx, i.req, i.call)
 }
 

@@ -224,13 +224,15 @@ func (h *home) change() <-chan struct{} {
 	return h.changed
 }
 
-// answered notes that e has answered its caller and will soon be free.
-func (h *home) answered(e *environment) {
+// answered notes that e has answered its caller and will soon be free, and tells
+// whether somebody waits for that.
+func (h *home) answered(e *environment) (wanted bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e.answered = true
 	h.finishing++
 	*e.soon()++
+	return e.pool != nil && len(e.pool.waiting) > 0
 }
 
 // release takes e back after an invocation.
