@@ -30,8 +30,8 @@ type Request struct {
 	// After, where it is not nil, has the invocation run in its caller's goroutine,
 	// whatever becomes of ctx, which saves a hand-over: for callers who can wait, as
 	// the function runs on anyway. It is given what is left to do when the answer is
-	// small and there, if that does not wait for anything, and must call it soon,
-	// once. Not for streamed responses.
+	// small and there, if that does not wait for anything and nobody waits for the
+	// environment, and must call it soon, once. Not for streamed responses.
 	After func(rest func())
 	// Start, where it is not nil, asks for an environment that is started for this
 	// invocation and serves no other, and takes the steps of that.

@@ -102,8 +102,11 @@ const lately = 10 * time.Millisecond
 // tally counts invocations that wait for their environments.
 type tally struct {
 	now     atomic.Int32
-	crowded atomic.Int64 // when there were last too many, in ns since 1970
+	crowded atomic.Int64 // until when none is alone, since epoch
 }
+
+// epoch is a moment of the monotonic clock, which nobody sets.
+var epoch = time.Now()
 
 // invocations are those of this process.
 var invocations tally
@@ -111,7 +114,7 @@ var invocations tally
 // add counts one more.
 func (t *tally) add() {
 	if int(t.now.Add(1)) > processors() {
-		t.crowded.Store(time.Now().UnixNano())
+		t.crowded.Store(int64(time.Since(epoch) + lately))
 	}
 }
 
@@ -120,7 +123,7 @@ func (t *tally) remove() { t.now.Add(-1) }
 
 // alone tells whether there is but one, and were not too many lately.
 func (t *tally) alone() bool {
-	return t.now.Load() == 1 && time.Now().UnixNano()-t.crowded.Load() > int64(lately)
+	return t.now.Load() == 1 && int64(time.Since(epoch)) >= t.crowded.Load()
 }
 
 // processors is how many threads of Go's run at once: where it is one, nothing else

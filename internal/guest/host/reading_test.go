@@ -639,7 +639,7 @@ func TestOnlyAnInvocationOfWhatAnsweredAtOnceWaitsAwake(t *testing.T) {
 		c := &Conn{conn: &conn, reading: reading{awake: true, prompt: step.prompt, waiting: new(tally)}}
 		c.waiting.now.Store(1 + step.others)
 		if step.crowded > 0 {
-			c.waiting.crowded.Store(time.Now().Add(-step.crowded).UnixNano())
+			c.waiting.crowded.Store(int64(time.Since(epoch) - step.crowded + lately))
 		}
 		n, err := c.readAwake(&conn, make([]byte, 1))
 		if n != 1 || err != nil {
